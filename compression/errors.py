@@ -1,0 +1,33 @@
+"""Everything that can go wrong while compressing, for the user to read.
+
+LatheError
+├── DataError         a data file: missing, unreadable, a column or a label that is not there
+├── CheckpointError   a parent: not found, not safetensors, not a classifier, wrong digest
+├── RecipeError       a recipe: unknown name, unknown key, value out of range
+├── VerificationError the result is not inside the recipe's budget
+└── BundleError       a bundle: missing file, wrong digest, unknown schema
+"""
+
+
+class LatheError(Exception):
+    """A failure whose message names the value at fault and the remedy; command lines print it without a traceback."""
+
+
+class DataError(LatheError):
+    """A data file cannot be used."""
+
+
+class CheckpointError(LatheError):
+    """A parent model cannot be loaded, or must not be."""
+
+
+class RecipeError(LatheError):
+    """A recipe cannot be read or asks for something impossible."""
+
+
+class VerificationError(LatheError):
+    """The compressed model costs more than the recipe's budget allows."""
+
+
+class BundleError(LatheError):
+    """A bundle cannot be opened, or is not what its manifest says."""

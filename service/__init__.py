@@ -1,0 +1,1 @@
+"""Serves bundles over HTTP: authentication, admission, batching, inference, metrics."""

@@ -1,0 +1,2 @@
+import click
+COMMANDS: list[click.Command] = []
