@@ -1,9 +1,9 @@
 """Finds and loads a parent: safetensors only, no remote code, no pickle.
 
-    PARENT ──┬─ embedded:NAME          an encoder that comes with an installed package, its digest checked
-             ├─ local directory ──┬─── adapter_config.json: a peft adapter; its config names the encoder
-             │                    └─── config.json: a model of its own
-             └─ anything else          a hub id; only json, safetensors and tokenizer files are fetched
+PARENT ──┬─ embedded:NAME          an encoder that comes with an installed package, its digest checked
+         ├─ local directory ──┬─── adapter_config.json: a peft adapter; its config names the encoder
+         │                    └─── config.json: a model of its own
+         └─ anything else          a hub id; only json, safetensors and tokenizer files are fetched
 """
 
 import hashlib

@@ -4,15 +4,31 @@ What needs torch is imported inside the command that needs it, so that `lathe in
 environment is installed.
 """
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from compression.bundle import open_bundle
 from compression.data import Columns, read_examples
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
+
+
+def _columns(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say which columns of a data file hold what."""
+    for option in (
+        click.option(
+            "--ignore-label", "ignored_labels", multiple=True, help="Rows with this label count as unlabelled."
+        ),
+        click.option("--label-column", default="label", show_default=True),
+        click.option("--text-column", default="text", show_default=True),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -24,23 +40,40 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--learning-rate", type=float, default=5e-5, show_default=True)
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True)
-@click.option("--schedule", type=click.Choice(["linear", "cosine", "constant_with_warmup"]), default="linear",
-              show_default=True, help="Learning rate after the warm-up.")
+@click.option(
+    "--schedule",
+    type=click.Choice(["linear", "cosine", "constant_with_warmup"]),
+    default="linear",
+    show_default=True,
+    help="Learning rate after the warm-up.",
+)
 @click.option("--warmup-ratio", type=click.FloatRange(0, 1), default=0.06, show_default=True)
 @click.option("--weight-decay", type=float, default=0.01, show_default=True)
 @click.option("--dropout", type=click.FloatRange(0, 1), help="Overrides the parent's.")
 @click.option("--label-smoothing", type=click.FloatRange(0, 1), default=0.0, show_default=True)
 @click.option("--gradient-accumulation", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--early-stopping", type=click.IntRange(0), default=0, show_default=True,
-              help="Epochs without a better accuracy before it stops; 0 never stops.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True,
-              help="auto: bf16 where the device has it.")
+@click.option(
+    "--early-stopping",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Epochs without a better accuracy before it stops; 0 never stops.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="auto: bf16 where the device has it.",
+)
 @click.option("--max-length", type=click.IntRange(8), default=128, show_default=True, help="Tokens a row is cut to.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--lora-rank", type=click.IntRange(0), default=0, show_default=True, help="0 trains every weight.")
 @click.option("--lora-alpha", type=click.IntRange(1), help="[default: twice the rank]")
 @click.option("--lora-dropout", type=click.FloatRange(0, 1), default=0.0, show_default=True)
-@click.option("--lora-targets", default="all-linear", show_default=True, help="all-linear, or module names with commas.")
+@click.option(
+    "--lora-targets", default="all-linear", show_default=True, help="all-linear, or module names with commas."
+)
 @click.option("--freeze-embeddings", is_flag=True, help="Leave the embedding table as it is; several times faster.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint under OUT.")
 def finetune(parent: str, data: Path, validation: Path, out: Path, resume: bool, **options: Any) -> None:
@@ -53,4 +86,99 @@ def finetune(parent: str, data: Path, validation: Path, out: Path, resume: bool,
     click.echo(f"{out}: validation accuracy {figures['accuracy']:.4f}, loss {figures['loss']:.4f}")
 
 
-COMMANDS: list[click.Command] = [finetune]
+@click.command()
+@click.argument("parent")
+@click.option(
+    "--data",
+    type=_FILE,
+    required=True,
+    help="Text like the text to be served: csv, jsonl or parquet. Labels are counted where there are some. A column "
+    "`split` with calibration and test separates what calibrates from what judges; else a hash of the text does.",
+)
+@click.option("--recipe", default="safe", show_default=True, help="A preset or a YAML file.")
+@click.option("--out", type=_DIRECTORY, required=True, help="The bundle to write; an older one is replaced.")
+@_columns
+def compress(
+    parent: str,
+    data: Path,
+    recipe: str,
+    out: Path,
+    text_column: str,
+    label_column: str,
+    ignored_labels: tuple[str, ...],
+) -> None:
+    """Compress PARENT (local directory, peft adapter, hub id or embedded:NAME) into a bundle."""
+    from compression.pipeline import compress as run
+    from compression.recipe import load_recipe
+    from compression.report import print_comparison
+
+    loaded = load_recipe(recipe)
+    bundle = run(parent, data, loaded, out, Columns(text_column, label_column, ignored_labels=ignored_labels))
+    print_comparison(str(out), bundle.manifest)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--data", type=_FILE, required=True, help="Rows with text and label: csv, jsonl or parquet.")
+@click.option("--against", help="Another bundle or parent: adds how often both give the same label.")
+@click.option("--split", help="Only the rows whose column `split` holds this.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@_columns
+def evaluate(
+    model: str,
+    data: Path,
+    against: str | None,
+    split: str | None,
+    as_json: bool,
+    text_column: str,
+    label_column: str,
+    ignored_labels: tuple[str, ...],
+) -> None:
+    """Measure MODEL, a bundle or a parent, on labelled text."""
+    from compression.evaluate import evaluate as run
+
+    examples = read_examples(data, Columns(text_column, label_column, ignored_labels=ignored_labels))
+    if split is not None:
+        examples = examples.of_split(split)
+        if not len(examples):
+            raise click.BadParameter(f"{data} has no rows with the split {split!r}", param_hint="--split")
+    figures = run(model, examples, data, against)
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+        return
+    for name, value in figures.items():
+        click.echo(f"{name:<12} {value:.4f}" if isinstance(value, float) else f"{name:<12} {value}")
+
+
+@click.command()
+@click.argument("bundle", type=_DIRECTORY)
+@click.option("--json", "as_json", is_flag=True, help="The whole manifest as JSON.")
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Verify BUNDLE and say what it is."""
+    opened = open_bundle(bundle)
+    if as_json:
+        click.echo(opened.manifest.to_json(), nl=False)
+        return
+    from compression.report import print_comparison
+
+    manifest = opened.manifest
+    click.echo(f"version     {opened.version}")
+    click.echo(f"parent      {manifest.parent.name}")
+    click.echo(f"recipe      {manifest.recipe.get('name')}")
+    click.echo(f"window      {manifest.max_length} tokens")
+    click.echo(f"labels      {', '.join(manifest.labels)}")
+    click.echo(f"batch-exact {'yes' if manifest.runtime.batch_exact else 'no'}")
+    print_comparison(str(bundle), manifest)
+
+
+@click.command()
+@click.argument("bundle", type=_DIRECTORY)
+@click.option("--name", required=True, help="Name in the store; the version is added to it.")
+def store(bundle: Path, name: str) -> None:
+    """Put BUNDLE into BentoML's model store and print its tag."""
+    from compression.store import store_bundle
+
+    click.echo(store_bundle(open_bundle(bundle), name))
+
+
+COMMANDS: list[click.Command] = [finetune, compress, evaluate, inspect, store]

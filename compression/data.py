@@ -4,8 +4,10 @@ Every cell is taken as the string it is: a label `1`, a text `NA` or an empty la
 """
 
 import csv
+import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +19,21 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a data file keeps what: names of columns, the value of `split` to take, labels to treat as missing."""
+    """Where a data file keeps what, and which labels count as missing."""
 
     text: str = "text"
     label: str = "label"
-    split: str | None = None  # take only the rows whose `split` column holds this value
+    split: str = "split"
     ignored_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts and, position by position, their labels; None where a row has none."""
+    """Texts and, position by position, their labels and splits; None where a row has none."""
 
     texts: tuple[str, ...]
     labels: tuple[str | None, ...]
+    splits: tuple[str | None, ...]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -38,19 +41,26 @@ class Examples:
     @property
     def labelled(self) -> "Examples":
         """The rows that have a label."""
-        return self.where(label is not None for label in self.labels)
+        return self.where([label is not None for label in self.labels])
 
-    def where(self, kept: Iterable[bool]) -> "Examples":
-        """The rows for which `kept`, taken in step with the rows, is true."""
-        rows = [row for row, keep in zip(zip(self.texts, self.labels, strict=True), kept, strict=True) if keep]
-        return Examples(tuple(text for text, _ in rows), tuple(label for _, label in rows))
+    def of_split(self, split: str) -> "Examples":
+        """The rows of one split."""
+        return self.where([name == split for name in self.splits])
+
+    def where(self, kept: Sequence[bool]) -> "Examples":
+        """The rows at whose position `kept` is true."""
+        return Examples(
+            tuple(itertools.compress(self.texts, kept)),
+            tuple(itertools.compress(self.labels, kept)),
+            tuple(itertools.compress(self.splits, kept)),
+        )
 
 
 def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
     """Reads a data file.
 
     Raises:
-        DataError: the file, the text column or the split is not there, a row cannot be read, or nothing is left.
+        DataError: the file or the text column is not there, a row cannot be read, or there is none.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -59,19 +69,47 @@ def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
         raise DataError(f"{path}: no such file")
     texts: list[str] = []
     labels: list[str | None] = []
+    splits: list[str | None] = []
     for number, row in enumerate(reader(path), start=1):
-        if columns.split is not None and _cell(path, number, row, "split") != columns.split:
-            continue
-        text = _cell(path, number, row, columns.text)
-        if not text.strip():
+        if columns.text not in row:
+            raise DataError(
+                f"{path}: row {number} has no column {columns.text!r}, only {', '.join(map(str, row))}; name it with --text-column"
+            )
+        text = _cell(row, columns.text)
+        if text is None or not text.strip():
             raise DataError(f"{path}: row {number} has an empty {columns.text!r}; remove it or fill it in")
-        label = str(row[columns.label]) if row.get(columns.label) is not None else ""
+        label = _cell(row, columns.label)
         texts.append(text)
-        labels.append(label if label and label not in columns.ignored_labels else None)
+        labels.append(None if label in columns.ignored_labels else label)
+        splits.append(_cell(row, columns.split))
     if not texts:
-        where = f" with split {columns.split!r}" if columns.split is not None else ""
-        raise DataError(f"{path}: no rows{where}")
-    return Examples(tuple(texts), tuple(labels))
+        raise DataError(f"{path}: no rows")
+    return Examples(tuple(texts), tuple(labels), tuple(splits))
+
+
+def split_examples(examples: Examples, path: Path) -> tuple[Examples, Examples]:
+    """Keeps the texts that calibrate apart from those that judge.
+
+    A file with a split column says itself which is which (`calibration`, `test`). Otherwise half of the texts go to each
+    side by a hash of their letters and digits, so that copies of a text stay together and the split stays the same.
+
+    Returns:
+        calibration, test
+
+    Raises:
+        DataError: either side is empty.
+    """
+    if any(examples.splits):
+        calibration, test = examples.of_split("calibration"), examples.of_split("test")
+    else:
+        sides = [_side(text) for text in examples.texts]
+        calibration, test = examples.where(sides), examples.where([not side for side in sides])
+    if not len(calibration) or not len(test):
+        raise DataError(
+            f"{path}: {len(calibration)} texts to calibrate with and {len(test)} to test with; each side needs some. "
+            "Add texts, or a column `split` that says calibration or test"
+        )
+    return calibration, test
 
 
 def require_known_labels(examples: Examples, known: Iterable[str], path: Path) -> None:
@@ -90,10 +128,14 @@ def require_known_labels(examples: Examples, known: Iterable[str], path: Path) -
         )
 
 
-def _cell(path: Path, number: int, row: Row, column: str) -> str:
-    if column not in row:
-        raise DataError(f"{path}: row {number} has no column {column!r}; it has {', '.join(map(str, row))}")
-    return "" if row[column] is None else str(row[column])
+def _cell(row: Row, column: str) -> str | None:
+    value = row.get(column)
+    return None if value is None or value == "" else str(value)
+
+
+def _side(text: str) -> bool:
+    letters = "".join(character for character in text.casefold() if character.isalnum())
+    return hashlib.sha256(letters.encode()).digest()[0] < 128
 
 
 def _read_csv(path: Path) -> Iterator[Row]:

@@ -88,9 +88,7 @@ def finetune(
     def encode(examples: Examples) -> list[dict[str, Any]]:
         batch = tokenizer(list(examples.texts), truncation=True, max_length=max_length)
         ids = [config.label2id[label] for label in examples.labels]
-        return [
-            {"input_ids": tokens, "labels": label} for tokens, label in zip(batch["input_ids"], ids, strict=True)
-        ]
+        return [{"input_ids": tokens, "labels": label} for tokens, label in zip(batch["input_ids"], ids, strict=True)]
 
     checkpoints = out / "checkpoints"
     trainer = Trainer(

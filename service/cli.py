@@ -1,2 +1,3 @@
 import click
+
 COMMANDS: list[click.Command] = []

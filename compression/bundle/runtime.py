@@ -1,0 +1,122 @@
+"""Runs a bundle's files: tokenizer and ONNX Runtime session, as its manifest asks. Knows no queue and no HTTP."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from tokenizers import Tokenizer
+
+from compression.bundle.manifest import RuntimeOptions
+from compression.bundle.storage import Bundle
+from compression.errors import BundleError
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One tokenised text, at most `max_length` tokens; `truncated` when it had more."""
+
+    ids: list[int]
+    type_ids: list[int]
+    truncated: bool
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Runtime:
+    """A tokenizer and one session. `encode` and `logits` release the GIL and may run on several threads at once.
+
+    Args:
+        max_length: the window in tokens, special tokens included; longer texts are cut.
+        providers: ONNX Runtime execution providers, in order of preference.
+        threads: threads that one forward pass may use.
+
+    Raises:
+        BundleError: model or tokenizer cannot be loaded, or the model wants inputs that no text gives.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        tokenizer: Path,
+        max_length: int,
+        options: RuntimeOptions,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        threads: int = 1,
+    ) -> None:
+        self._pad_token_id = options.pad_token_id
+        try:
+            self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        except Exception as error:  # tokenizers raises a bare Exception
+            raise BundleError(f"{tokenizer}: cannot be loaded: {error}") from error
+        self._tokenizer.no_padding()  # a saved tokenizer.json may pad by itself
+        self._tokenizer.enable_truncation(max_length)
+        self._session = _create_session(model, options, providers, threads)
+        self._inputs = [value.name for value in self._session.get_inputs()]
+        unknown = set(self._inputs) - {"input_ids", "attention_mask", "token_type_ids"}
+        if unknown:
+            raise BundleError(f"{model}: wants the inputs {sorted(unknown)}, which no text gives")
+
+    @classmethod
+    def of(cls, bundle: Bundle, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int = 1) -> Self:
+        """The runtime of a verified bundle."""
+        manifest = bundle.manifest
+        return cls(bundle.model_path, bundle.tokenizer_path, manifest.max_length, manifest.runtime, providers, threads)
+
+    def encode(self, text: str) -> Encoded:
+        """Tokenises one text, special tokens included, cut to the window."""
+        encoding = self._tokenizer.encode(text)
+        return Encoded(encoding.ids, encoding.type_ids, bool(encoding.overflowing))
+
+    def logits(self, batch: Sequence[Encoded]) -> Logits:
+        """One forward pass, padded on the right to the longest text.
+
+        Returns:
+            (texts, labels)
+        """
+        return self._session.run(["logits"], self.feed(batch))[0]  # type: ignore[no-any-return]
+
+    def feed(self, batch: Sequence[Encoded]) -> dict[str, npt.NDArray[np.int64]]:
+        """The model's inputs, each (texts, longest)."""
+        shape = (len(batch), max(len(encoded) for encoded in batch))
+        arrays = {
+            "input_ids": np.full(shape, self._pad_token_id, np.int64),
+            "attention_mask": np.zeros(shape, np.int64),
+            "token_type_ids": np.zeros(shape, np.int64),
+        }
+        for row, encoded in enumerate(batch):
+            arrays["input_ids"][row, : len(encoded)] = encoded.ids
+            arrays["attention_mask"][row, : len(encoded)] = 1
+            arrays["token_type_ids"][row, : len(encoded)] = encoded.type_ids
+        return {name: arrays[name] for name in self._inputs}
+
+
+def softmax(logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """Probabilities over the last axis, in float64 so that they sum to 1 within 1e-12."""
+    scaled = logits.astype(np.float64) / temperature
+    exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
+
+
+def _create_session(
+    model: Path, options: RuntimeOptions, providers: Sequence[str], threads: int
+) -> onnxruntime.InferenceSession:
+    session_options = onnxruntime.SessionOptions()
+    session_options.intra_op_num_threads = threads
+    session_options.log_severity_level = 3
+    session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to others
+    try:
+        return onnxruntime.InferenceSession(
+            str(model),
+            session_options,
+            providers=list(providers),
+            disabled_optimizers=list(options.disabled_optimizers),
+        )
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise BundleError(f"{model}: ONNX Runtime cannot load it: {error}") from error

@@ -1,0 +1,113 @@
+"""Bundles on disk: written whole or not at all, verified byte by byte when opened."""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from compression.bundle.manifest import FileName, Manifest
+from compression.errors import BundleError
+
+MANIFEST = "bundle.json"
+MODEL = "model.onnx"
+TOKENIZER = "tokenizer.json"
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: its directory, and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    @property
+    def model_path(self) -> Path:
+        return self.path / MODEL
+
+    @property
+    def tokenizer_path(self) -> Path:
+        return self.path / TOKENIZER
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Reads the manifest and compares every file with its sha256.
+
+    Raises:
+        BundleError: no bundle, one from another version of Lathe, or a file that is missing or changed, which it names.
+    """
+    manifest_path = path / MANIFEST
+    if not manifest_path.is_file():
+        raise BundleError(f"{path}: not a bundle, it has no {MANIFEST}; make one with lathe compress")
+    try:
+        manifest = Manifest.from_json(manifest_path.read_bytes())
+    except ValueError as error:
+        raise BundleError(f"{manifest_path}: {error}; make the bundle anew with lathe compress") from error
+    for required in (MODEL, TOKENIZER):
+        if required not in manifest.files:
+            raise BundleError(f"{manifest_path}: lists no {required}; make the bundle anew with lathe compress")
+    for name, expected in manifest.files.items():
+        if not _PLAIN_NAME.fullmatch(name):
+            raise BundleError(f"{manifest_path}: {name!r} is no plain file name")
+        if not (path / name).is_file():
+            raise BundleError(f"{path / name}: missing; copy the bundle again")
+        actual = _sha256(path / name)
+        if actual != expected:
+            raise BundleError(f"{path / name}: sha256 is {actual}, the manifest says {expected}; copy the bundle again")
+    return Bundle(path, manifest)
+
+
+def write_bundle(path: Path, manifest: Manifest, files: Mapping[FileName, bytes]) -> Bundle:
+    """Writes a bundle beside its destination and moves it there; an older bundle is replaced, anything else is not.
+
+    Args:
+        manifest: its `files` are filled in here.
+        files: contents by name, without the manifest.
+
+    Raises:
+        BundleError: `path` holds something that is not a bundle.
+    """
+    require_replaceable(path)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    manifest = manifest.model_copy(update={"files": digests})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        staging.chmod(0o755)  # mkdtemp lets only the owner in; a server often runs as someone else
+        for name, content in {**files, MANIFEST: manifest.to_json().encode()}.items():
+            (staging / name).write_bytes(content)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            os.replace(path, old / path.name)
+            os.replace(staging, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(staging, path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Bundle(path, manifest)
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuses a destination that would be overwritten though it is not a bundle.
+
+    Raises:
+        BundleError: names it.
+    """
+    if path.exists() and not path.is_dir():
+        raise BundleError(f"{path}: is a file; name a directory for the bundle")
+    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
+        raise BundleError(f"{path}: holds files that are not a bundle; name another directory or empty it")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

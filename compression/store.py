@@ -1,0 +1,24 @@
+"""Puts a bundle into BentoML's model store, under a tag that names its version."""
+
+import shutil
+
+from compression.bundle import Bundle
+
+
+def store_bundle(bundle: Bundle, name: str) -> str:
+    """Copies the bundle into the store.
+
+    Returns:
+        its tag, NAME:VERSION, with the first twelve digits of the bundle's version; storing the same bundle again keeps it.
+    """
+    import bentoml
+    from bentoml.exceptions import NotFound
+
+    tag = f"{name}:{bundle.version[:12]}"
+    try:
+        return str(bentoml.models.get(tag).tag)
+    except NotFound:
+        pass
+    with bentoml.models.create(tag, labels={"lathe.recipe": str(bundle.manifest.recipe.get("name"))}) as model:
+        shutil.copytree(bundle.path, model.path, dirs_exist_ok=True)
+    return str(model.tag)
