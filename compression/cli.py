@@ -5,6 +5,7 @@ environment is installed.
 """
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import click
 
 from compression.bundle import open_bundle
 from compression.data import Columns, read_examples
+
+# A front end may read and set the environment: the libraries' advice is not for the users of this one.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)

@@ -73,7 +73,8 @@ def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
     for number, row in enumerate(reader(path), start=1):
         if columns.text not in row:
             raise DataError(
-                f"{path}: row {number} has no column {columns.text!r}, only {', '.join(map(str, row))}; name it with --text-column"
+                f"{path}: row {number} has no column {columns.text!r}, only {', '.join(map(str, row))}; "
+                "name it with --text-column"
             )
         text = _cell(row, columns.text)
         if text is None or not text.strip():
@@ -90,8 +91,8 @@ def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
 def split_examples(examples: Examples, path: Path) -> tuple[Examples, Examples]:
     """Keeps the texts that calibrate apart from those that judge.
 
-    A file with a split column says itself which is which (`calibration`, `test`). Otherwise half of the texts go to each
-    side by a hash of their letters and digits, so that copies of a text stay together and the split stays the same.
+    A file with a split column says itself which is which (`calibration`, `test`). Otherwise half of the texts go to
+    each side by a hash of their letters and digits, so that copies stay together and the split stays the same.
 
     Returns:
         calibration, test
@@ -142,7 +143,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
             for row in csv.DictReader(file, strict=True):
-                row.pop(None, None)  # type: ignore[call-overload]  # cells beyond the header
+                row.pop(None, None)  # cells beyond the header
                 yield row
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"{path}: not a UTF-8 csv file: {error}") from error

@@ -80,7 +80,7 @@ def agreement(one: Logits, other: Logits) -> float:
 def batch_deviation(classifier: Classifier, texts: Sequence[str], seed: int = 0) -> float:
     """Largest difference of any score between a text alone and the same text in a shuffled batch of sixteen."""
     encoded = [classifier.encode(text) for text in texts]
-    random.Random(seed).shuffle(encoded)
+    random.Random(seed).shuffle(encoded)  # noqa: S311
     deviation = 0.0
     for start in range(0, len(encoded), 16):
         batch = encoded[start : start + 16]
@@ -91,7 +91,7 @@ def batch_deviation(classifier: Classifier, texts: Sequence[str], seed: int = 0)
 
 
 def fit_temperature(logits: Logits, names: Sequence[str], examples: Examples) -> float:
-    """The temperature that minimises the negative log likelihood of the labels (Guo et al. 2017); 1 with too few labels."""
+    """The temperature that minimises the labels' negative log likelihood (Guo et al. 2017); 1 with too few labels."""
     rows = [index for index, label in enumerate(examples.labels) if label is not None]
     if len(rows) < _MIN_ROWS_FOR_TEMPERATURE:
         return 1.0

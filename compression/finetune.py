@@ -1,7 +1,7 @@
 """Fine-tunes a classifier from labelled text: a thin layer over transformers' Trainer and peft.
 
-The result is a plain Hugging Face directory (full) or a peft adapter directory (LoRA) that `lathe compress` takes like any
-other parent.
+The result is a plain Hugging Face directory (full) or a peft adapter directory (LoRA), which `lathe compress` takes
+like any other parent.
 """
 
 import json
@@ -94,8 +94,8 @@ def finetune(
     trainer = Trainer(
         model=model,
         args=_training_arguments(checkpoints, options, len(train)),
-        train_dataset=encode(train),  # type: ignore[arg-type]
-        eval_dataset=encode(validation),  # type: ignore[arg-type]
+        train_dataset=encode(train),
+        eval_dataset=encode(validation),
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_accuracy,
         callbacks=[EarlyStoppingCallback(options.early_stopping)] if options.early_stopping else [],
@@ -193,7 +193,7 @@ def _training_arguments(checkpoints: Path, options: FinetuneOptions, rows: int) 
 
 def _has_bf16() -> bool:
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -203,13 +203,14 @@ def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
 
 
 def _save(model: Any, config: PretrainedConfig, tokenizer: Any, out: Path, options: FinetuneOptions) -> None:
-    model.save_pretrained(out)
     if options.lora_rank:
+        model.save_pretrained(out, save_embedding_layers=False)
         # The adapter is stored in half precision, which halves it; peft reads it back into float32.
         path = out / "adapter_model.safetensors"
         save_file({name: tensor.half().contiguous() for name, tensor in load_file(path).items()}, path)
         config.save_pretrained(out)  # label names
         (out / "README.md").unlink(missing_ok=True)  # peft's empty template
     else:
+        model.save_pretrained(out)
         tokenizer.save_pretrained(out)
     (out / "finetune.json").write_text(json.dumps(asdict(options), indent=2) + "\n", "utf-8")

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -155,26 +156,29 @@ def _run_steps(parent: Parent, recipe: Recipe, calibration: Examples) -> onnx.Mo
 
 def _quantize(parent: Parent, model: onnx.ModelProto, step: QuantizeStep, calibration: Examples) -> onnx.ModelProto:
     layers = quantize.linears(model)
-    names = [layer.nodes[0].name for layer in layers]
     for pattern in step.float_layers:
-        if not any(pattern in name for name in names):
-            raise RecipeError(f"float_layers: {pattern!r} matches none of the layers {', '.join(names)}")
-    in_float = {name for name in names if any(pattern in name for pattern in step.float_layers)}
-    inputs = sorted({layer.input for layer in layers if layer.nodes[0].name not in in_float})
-    classifier = ParentClassifier(parent)
+        if not any(pattern in layer.name for layer in layers):
+            names = ", ".join(layer.name for layer in layers)
+            raise RecipeError(f"float_layers: {pattern!r} matches none of the layers {names}")
+    chosen = [layer for layer in layers if not any(pattern in layer.name for pattern in step.float_layers)]
+    feeds = _feeds(parent, model, calibration.texts[: step.calibration_texts])
+    model = quantize.quantize_linears(model, quantize.calibrate(model, chosen, feeds))
+    return quantize.quantize_embeddings(model) if step.embeddings else model
+
+
+def _feeds(parent: Parent, model: onnx.ModelProto, texts: Sequence[str]) -> list[quantize.Feed]:
+    """Each text alone, as the exported model takes it."""
     wanted = {value.name for value in model.graph.input}
     feeds = []
-    for text in calibration.texts[: step.calibration_texts]:
-        encoded = classifier.encode(text)
-        feed = {
+    for text in texts:
+        encoded = ParentClassifier(parent).encode(text)
+        arrays = {
             "input_ids": np.array([encoded.ids]),
             "attention_mask": np.ones((1, len(encoded)), np.int64),
             "token_type_ids": np.array([encoded.type_ids]),
         }
-        feeds.append({name: array for name, array in feed.items() if name in wanted})
-    ranges = quantize.calibrate(model, inputs, feeds)
-    model = quantize.quantize_linears(model, ranges, in_float)
-    return quantize.quantize_embeddings(model) if step.embeddings else model
+        feeds.append({name: array for name, array in arrays.items() if name in wanted})
+    return feeds
 
 
 def _measure(
@@ -214,4 +218,4 @@ def _bare_tokenizer(parent: Parent) -> bytes:
     tokenizer = Tokenizer.from_str(parent.tokenizer.backend_tokenizer.to_str())
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return tokenizer.to_str().encode()
+    return bytes(tokenizer.to_str(), "utf-8")

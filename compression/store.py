@@ -9,12 +9,12 @@ def store_bundle(bundle: Bundle, name: str) -> str:
     """Copies the bundle into the store.
 
     Returns:
-        its tag, NAME:VERSION, with the first twelve digits of the bundle's version; storing the same bundle again keeps it.
+        its tag, NAME:VERSION; storing the same bundle again keeps it.
     """
     import bentoml
     from bentoml.exceptions import NotFound
 
-    tag = f"{name}:{bundle.version[:12]}"
+    tag = f"{name}:{bundle.version}"
     try:
         return str(bentoml.models.get(tag).tag)
     except NotFound:

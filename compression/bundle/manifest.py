@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 FileName = str
 
 
@@ -38,7 +38,7 @@ class RuntimeOptions(_Record):
         pad_token_id: what fills `input_ids` behind a text that is shorter than the longest of its batch.
         disabled_optimizers: ONNX Runtime fusions that slow this model down.
         batch_exact: whether an answer is independent of the other texts in its batch.
-        temperature: the logits are divided by it to give calibrated scores (Guo et al. 2017); 1 where there were no labels.
+        temperature: divides the logits to give calibrated scores (Guo et al. 2017); 1 where there were no labels.
     """
 
     pad_token_id: int
@@ -106,15 +106,14 @@ class Manifest(_Record):
     files: dict[FileName, str]  # name: sha256
     tools: dict[str, str]  # package: version
 
-    @property
-    def version(self) -> str:
-        """A digest of everything above, the model's sha256 included: the same content gives the same version."""
+    def digest(self) -> str:
+        """sha256 over everything above, the model's own sha256 included: the same content gives the same digest."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        return (
-            json.dumps({"version": self.version, **self.model_dump(mode="json")}, indent=2, ensure_ascii=False) + "\n"
-        )
+        """The text of `bundle.json`."""
+        content = {"digest": self.digest(), **self.model_dump(mode="json")}
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: bytes) -> "Manifest":
@@ -128,8 +127,8 @@ class Manifest(_Record):
             raise ValueError("not a JSON object")
         if content.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(f"schema_version is {content.get('schema_version')!r}, this Lathe reads {SCHEMA_VERSION}")
-        written = content.pop("version", None)
+        written = content.pop("digest", None)
         manifest = cls.model_validate(content)
-        if manifest.version != written:
-            raise ValueError(f"its content has the digest {manifest.version}, but it says {written}")
+        if manifest.digest() != written:
+            raise ValueError(f"its content has the digest {manifest.digest()}, but it says {written}")
         return manifest

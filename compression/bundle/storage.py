@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from compression.bundle.manifest import FileName, Manifest
@@ -25,9 +26,10 @@ class Bundle:
     path: Path
     manifest: Manifest
 
-    @property
+    @cached_property
     def version(self) -> str:
-        return self.manifest.version
+        """The first twelve digits of the manifest's digest: what answers, metrics and tags call this bundle."""
+        return self.manifest.digest()[:12]
 
     @property
     def model_path(self) -> Path:

@@ -1,104 +1,46 @@
 """Rewrites linear layers and embedding tables of an exported graph into 8-bit operators.
 
-    x ─ MatMul(W) ─ Add(b) ─▶      becomes      x ─ QuantizeLinear ─ MatMulIntegerToFloat(Wq, b) ─▶
-    Gather(table, ids) ─▶          becomes      Gather(rows, ids) ─ Cast ─ Mul(Gather(scales, ids)) ─▶
+    x ─ MatMul(W) ─ Add(b) ─▶    becomes    x [─ Mul(1/s)] ─ QuantizeLinear ─ MatMulIntegerToFloat(Wq, b) ─▶
+    Gather(table, ids) ─▶        becomes    Gather(rows, ids) ─ Cast ─ Mul(Gather(scales, ids)) ─▶
 
-MatMulIntegerToFloat (com.microsoft) multiplies uint8 by int8 into int32, scales per output channel, and adds the bias, in
+MatMulIntegerToFloat (com.microsoft) multiplies uint8 by int8 into int32, scales per output channel and adds the bias in
 one pass over memory. Linears that read the same tensor (query, key, value) share one QuantizeLinear.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from compression.quantize.calibrate import Floats, Range
+from compression.quantize.linear import Linear, linears, quantize_weight
+from compression.quantize.search import Activation
 
 _MICROSOFT = "com.microsoft"
 
 
-@dataclass(frozen=True)
-class Linear:
-    """`output = input @ weight + bias` as it stands in a graph.
-
-    Attributes:
-        nodes: the nodes that compute it, MatMul and Add or one Gemm; the first names the layer.
-        weight: (inputs, outputs).
-        bias: (outputs,), or None.
-    """
-
-    nodes: tuple[onnx.NodeProto, ...]
-    input: str
-    output: str
-    weight: Floats
-    bias: Floats | None
-
-
-def linears(model: onnx.ModelProto) -> list[Linear]:
-    """The linear layers in graph order, without the last one: it gives the logits, and costs next to nothing."""
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    outputs = {value.name for value in model.graph.output}
-    users: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            users.setdefault(name, []).append(node)
-    found = []
-    for node in model.graph.node:
-        linear = _as_linear(node, weights, users)
-        if linear is not None and linear.output not in outputs:
-            found.append(linear)
-    return found
-
-
-def quantize_linears(
-    model: onnx.ModelProto, ranges: Mapping[str, Range], float_layers: Collection[str] = ()
-) -> onnx.ModelProto:
-    """Puts every linear whose input has a range into int8: weights per output channel, activations per tensor.
+def quantize_linears(model: onnx.ModelProto, activations: Mapping[str, Activation]) -> onnx.ModelProto:
+    """Puts every linear that has a shift in `activations` into int8.
 
     Args:
         model: the float model; left as it is.
-        ranges: the range of each linear's input tensor.
-        float_layers: names of linears (their first node) that stay in float.
+        activations: by tensor, what `calibrate` chose.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
-    quantized: dict[str, str] = {}
+    quantized: set[str] = set()
     for linear in linears(result):
-        if linear.input not in ranges or linear.nodes[0].name in float_layers:
+        activation = activations.get(linear.input)
+        if activation is None or linear.name not in activation.shifts:
             continue
-        name, activation = linear.nodes[0].name, ranges[linear.input]
-        weight, scales = _per_channel(linear.weight)
-        new = []
+        nodes = []
         if linear.input not in quantized:
-            quantized[linear.input] = f"{linear.input}_u8"
-            _add(graph, f"{linear.input}_scale", np.float32(activation.scale))
-            _add(graph, f"{linear.input}_zero_point", np.uint8(activation.zero_point))
-            new.append(
-                helper.make_node(
-                    "QuantizeLinear",
-                    [linear.input, f"{linear.input}_scale", f"{linear.input}_zero_point"],
-                    [quantized[linear.input]],
-                    name=f"{linear.input}_quantize",
-                )
-            )
-        _add(graph, f"{name}_weight_i8", weight)
-        _add(graph, f"{name}_weight_scale", scales)
-        inputs = [
-            quantized[linear.input],
-            f"{name}_weight_i8",
-            f"{linear.input}_scale",
-            f"{name}_weight_scale",
-            f"{linear.input}_zero_point",
-        ]
-        if linear.bias is not None:
-            _add(graph, f"{name}_bias", linear.bias)
-            inputs += ["", f"{name}_bias"]  # the weights' zero point is absent: they are symmetric
-        new.append(helper.make_node("MatMulIntegerToFloat", inputs, [linear.output], name=name, domain=_MICROSOFT))
-        _replace(graph, linear.nodes, new)
+            quantized.add(linear.input)
+            nodes += _quantize_input(graph, linear.input, activation)
+        nodes.append(_integer_linear(graph, linear, activation))
+        _replace(graph, linear.nodes, nodes)
     return _tidy(result)
 
 
@@ -108,17 +50,19 @@ def quantize_embeddings(model: onnx.ModelProto, min_rows: int = 256) -> onnx.Mod
     result.CopyFrom(model)
     graph = result.graph
     tables = {tensor.name: tensor for tensor in graph.initializer}
+    stored: set[str] = set()
     for node in list(graph.node):
         table = tables.get(node.input[0]) if node.op_type == "Gather" else None
         if table is None or table.data_type != onnx.TensorProto.FLOAT or len(table.dims) != 2:
             continue
         if table.dims[0] < min_rows:
             continue
-        rows, scales = _per_channel(numpy_helper.to_array(table).T)
         name, (_, ids), (output,) = table.name, node.input, node.output
-        if f"{name}_i8" not in {tensor.name for tensor in graph.initializer}:
-            _add(graph, f"{name}_i8", np.ascontiguousarray(rows.T))
-            _add(graph, f"{name}_scale", scales[:, np.newaxis])
+        if name not in stored:
+            stored.add(name)
+            rows = quantize_weight(numpy_helper.to_array(table).T)
+            _add(graph, f"{name}_i8", np.ascontiguousarray(rows.values.T))
+            _add(graph, f"{name}_scale", rows.scales[:, np.newaxis])
         _replace(
             graph,
             (node,),
@@ -134,33 +78,37 @@ def quantize_embeddings(model: onnx.ModelProto, min_rows: int = 256) -> onnx.Mod
     return _tidy(result)
 
 
-def _as_linear(
-    node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], users: Mapping[str, list[onnx.NodeProto]]
-) -> Linear | None:
-    if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in weights or len(weights[node.input[1]].dims) != 2:
-        return None
-    weight = numpy_helper.to_array(weights[node.input[1]])
-    if node.op_type == "Gemm":
-        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        if attributes.get("transA", 0) or attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
-            return None
-        bias = numpy_helper.to_array(weights[node.input[2]]) if len(node.input) > 2 else None
-        weight = weight.T if attributes.get("transB", 0) else weight
-        return Linear((node,), node.input[0], node.output[0], weight, bias)
-    followers = users.get(node.output[0], [])
-    if len(followers) == 1 and followers[0].op_type == "Add":
-        for name in followers[0].input:
-            if name in weights and list(weights[name].dims) == [weight.shape[1]]:
-                bias = numpy_helper.to_array(weights[name])
-                return Linear((node, followers[0]), node.input[0], followers[0].output[0], weight, bias)
-    return Linear((node,), node.input[0], node.output[0], weight, None)
+def _quantize_input(graph: onnx.GraphProto, tensor: str, activation: Activation) -> list[onnx.NodeProto]:
+    nodes = []
+    source = tensor
+    if activation.smoothing is not None:
+        source = f"{tensor}_smooth"
+        _add(graph, f"{tensor}_smoothing", (1 / activation.smoothing).astype(np.float32))
+        nodes.append(helper.make_node("Mul", [tensor, f"{tensor}_smoothing"], [source], name=f"{tensor}_smooth"))
+    _add(graph, f"{tensor}_scale", np.float32(activation.range.scale))
+    _add(graph, f"{tensor}_zero_point", np.uint8(activation.range.zero_point))
+    quantize = [source, f"{tensor}_scale", f"{tensor}_zero_point"]
+    nodes.append(helper.make_node("QuantizeLinear", quantize, [f"{tensor}_u8"], name=f"{tensor}_quantize"))
+    return nodes
 
 
-def _per_channel(weight: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
-    """Symmetric int8 with one scale per column; an all-zero column gets scale 1."""
-    largest = np.abs(weight).max(axis=0)
-    scales = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
-    return np.clip(np.rint(weight / scales), -127, 127).astype(np.int8), scales
+def _integer_linear(graph: onnx.GraphProto, linear: Linear, activation: Activation) -> onnx.NodeProto:
+    scaled = linear.weight if activation.smoothing is None else linear.weight * activation.smoothing[:, np.newaxis]
+    weight = quantize_weight(scaled)
+    bias = activation.shifts[linear.name] + (0 if linear.bias is None else linear.bias)
+    _add(graph, f"{linear.name}_weight_i8", weight.values)
+    _add(graph, f"{linear.name}_weight_scale", weight.scales)
+    _add(graph, f"{linear.name}_bias", bias.astype(np.float32))
+    inputs = [
+        f"{linear.input}_u8",
+        f"{linear.name}_weight_i8",
+        f"{linear.input}_scale",
+        f"{linear.name}_weight_scale",
+        f"{linear.input}_zero_point",
+        "",  # the weights' zero point: they are symmetric
+        f"{linear.name}_bias",
+    ]
+    return helper.make_node("MatMulIntegerToFloat", inputs, [linear.output], name=linear.name, domain=_MICROSOFT)
 
 
 def _add(graph: onnx.GraphProto, name: str, value: npt.NDArray[np.generic] | np.generic) -> None:

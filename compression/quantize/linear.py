@@ -1,0 +1,96 @@
+"""Finds the linear layers of an exported graph, and quantizes their weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """`output = input @ weight + bias` as it stands in a graph.
+
+    Attributes:
+        nodes: the nodes that compute it: MatMul, MatMul and Add, or one Gemm.
+        weight: (inputs, outputs).
+        bias: (outputs,), or None.
+    """
+
+    nodes: tuple[onnx.NodeProto, ...]
+    input: str
+    output: str
+    weight: Floats
+    bias: Floats | None
+
+    @property
+    def name(self) -> str:
+        """The name of its first node, which follows the module's path in the parent."""
+        return str(self.nodes[0].name)
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """Symmetric int8 with one scale per output channel.
+
+    Attributes:
+        values: (inputs, outputs).
+        scales: (outputs,).
+    """
+
+    values: npt.NDArray[np.int8]
+    scales: Floats
+
+    @property
+    def round_trip(self) -> Floats:
+        """The weight as the quantized layer sees it."""
+        return self.values * self.scales
+
+
+def quantize_weight(weight: Floats) -> QuantizedWeight:
+    """Scales each column by its largest value; an all-zero column gets scale 1."""
+    largest = np.abs(weight).max(axis=0)
+    scales = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
+    return QuantizedWeight(np.clip(np.rint(weight / scales), -127, 127).astype(np.int8), scales)
+
+
+def linears(model: onnx.ModelProto) -> list[Linear]:
+    """The linear layers in graph order, without the last one: it gives the logits, and costs next to nothing."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    outputs = {value.name for value in model.graph.output}
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    found = []
+    for node in model.graph.node:
+        linear = _as_linear(node, weights, users)
+        if linear is not None and linear.output not in outputs:
+            found.append(linear)
+    return found
+
+
+def _as_linear(
+    node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], users: Mapping[str, list[onnx.NodeProto]]
+) -> Linear | None:
+    if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in weights or len(weights[node.input[1]].dims) != 2:
+        return None
+    weight = numpy_helper.to_array(weights[node.input[1]])
+    if node.op_type == "Gemm":
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if attributes.get("transA", 0) or attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
+            return None
+        bias = numpy_helper.to_array(weights[node.input[2]]) if len(node.input) > 2 else None
+        weight = weight.T if attributes.get("transB", 0) else weight
+        return Linear((node,), node.input[0], node.output[0], weight, bias)
+    followers = users.get(node.output[0], [])
+    if len(followers) == 1 and followers[0].op_type == "Add":
+        for name in followers[0].input:
+            if name in weights and list(weights[name].dims) == [weight.shape[1]]:
+                bias = numpy_helper.to_array(weights[name])
+                return Linear((node, followers[0]), node.input[0], followers[0].output[0], weight, bias)
+    return Linear((node,), node.input[0], node.output[0], weight, None)

@@ -1,0 +1,100 @@
+"""The BentoML service: `bentoml serve service.app:Lathe`. The only file of the service that imports bentoml.
+
+BentoML gives the process tree, the model store, packaging and probes. The HTTP API is mounted as a raw ASGI app behind
+a gate, because BentoML's own batching and error handling cannot do what this service needs.
+"""
+
+import logging
+from pathlib import Path
+
+import bentoml
+import click
+from bentoml.exceptions import BentoMLException
+from prometheus_client import CollectorRegistry
+
+from compression.bundle import BundleError
+from service.errors import ConfigurationError
+from service.gate import Gate
+from service.http import create_app
+from service.lifecycle import Serving, check, require_private_or_keys
+from service.settings import load_settings
+from service.telemetry import Telemetry
+
+
+def locate(location: str) -> Path:
+    """The directory of a model: as it is written, or of that tag in the model store.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    path = Path(location)
+    if path.is_dir():
+        return path
+    try:
+        return Path(bentoml.models.get(location).path)
+    except (BentoMLException, ValueError) as error:
+        raise ConfigurationError(
+            f"LATHE_MODELS: {location!r} is neither a directory nor a tag in the model store; make the bundle with "
+            "lathe compress, or put it into the store with lathe store"
+        ) from error
+
+
+def _serving() -> Serving:
+    serving: Serving = bentoml.get_current_service().serving
+    return serving
+
+
+def _listening_host() -> str:
+    """The address that `bentoml serve` was told to listen on, by option, variable or default."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    context = click.get_current_context(silent=True)
+    given = context.params.get("host") if context is not None else None
+    return str(given or BentoMLContainer.http.host.get())
+
+
+@bentoml.asgi_app(create_app(_serving), path="/")
+@bentoml.service(
+    name="lathe",
+    workers=1,  # streams share one process, one copy of the weights and one queue
+    http={"host": "127.0.0.1", "port": 3000},
+    metrics={"enabled": False},  # BentoML labels the raw path: a new series for each path that anyone tries
+    logging={"access": {"enabled": False}},
+    traffic={"timeout": 3600},  # the API has its own deadline, which also takes a text out of the queue
+)
+class Lathe:
+    """Serves the bundles that LATHE_MODELS names."""
+
+    def __init__(self) -> None:
+        logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root logger shows warnings only
+        self.serving = Serving(load_settings(), locate, Telemetry(CollectorRegistry()))
+
+    @staticmethod
+    @bentoml.on_deployment
+    def check() -> None:
+        """Runs once, before any worker is started: what cannot become ready is refused here, in one line."""
+        try:
+            settings = load_settings()
+            require_private_or_keys(_listening_host(), settings)
+            check(settings, locate)
+        except (ConfigurationError, BundleError) as error:
+            raise click.ClickException(str(error)) from error
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        """Loads the models."""
+        await self.serving.start()
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        """Answers what was accepted."""
+        await self.serving.stop()
+
+    def __is_alive__(self) -> bool:
+        return self.serving.alive
+
+    def __is_ready__(self) -> bool:
+        return self.serving.ready
+
+
+Lathe.add_asgi_middleware(Gate, serving=_serving)  # type: ignore[attr-defined]  # the decorator makes it a Service

@@ -1,0 +1,62 @@
+"""Tokenizer and runtime session of one bundle, on the device that was asked for. Knows no HTTP and no queue."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from compression.bundle import Bundle, Encoded, Runtime
+from service.errors import ConfigurationError
+
+Device = Literal["cpu", "cuda", "tensorrt"]
+
+_PROVIDERS: dict[Device, tuple[str, ...]] = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+_WARM_UP = "The quick brown fox jumps over the lazy dog."
+
+
+def require_device(device: Device) -> None:
+    """Refuses a device that this installation of ONNX Runtime does not have, rather than falling back to a slower one.
+
+    Raises:
+        ConfigurationError: names what is missing and what there is.
+    """
+    wanted, available = _PROVIDERS[device][0], onnxruntime.get_available_providers()
+    if wanted not in available:
+        raise ConfigurationError(
+            f"LATHE_DEVICE={device!r} needs {wanted}, and this ONNX Runtime has {', '.join(available)}; "
+            "install the extra `gpu` in place of `serve` (never both), or set LATHE_DEVICE=cpu"
+        )
+
+
+class Engine:
+    """One session of one bundle. `encode` and `infer` release the GIL, and may run on several threads at once."""
+
+    def __init__(self, bundle: Bundle, device: Device) -> None:
+        self.bundle = bundle
+        self._runtime = Runtime.of(bundle, _PROVIDERS[device])
+
+    def encode(self, text: str) -> Encoded:
+        """Tokenises one text, cut to the model's window."""
+        return self._runtime.encode(text)
+
+    def infer(self, batch: Sequence[Encoded]) -> npt.NDArray[np.float32]:
+        """Logits, (texts, labels)."""
+        return self._runtime.logits(batch)
+
+    def warm_up(self) -> None:
+        """Answers one text alone and in a batch, so that the first client does not wait for allocations.
+
+        Raises:
+            ConfigurationError: the model gives no finite answer.
+        """
+        encoded = self.encode(_WARM_UP)
+        for batch in ([encoded], [encoded] * 8):
+            logits = self.infer(batch)
+            if logits.shape != (len(batch), len(self.bundle.manifest.labels)) or not np.isfinite(logits).all():
+                raise ConfigurationError(f"{self.bundle.path}: the model gives no sensible answer to a warm-up text")

@@ -1,0 +1,153 @@
+"""Every way a request can fail; each class owns its code, its HTTP status and whether a retry can help.
+
+ServiceError
+├── InvalidRequest        400  the body is not what the schema says
+├── Unauthorized          401  no key, or a wrong one
+├── NotFound              404  no such path
+├── ModelNotFound         404  no such model
+├── MethodNotAllowed      405
+├── PayloadTooLarge       413  body or inputs beyond the limits
+├── UnsupportedMediaType  415  not application/json
+├── Overloaded            429  the queue is full; Retry-After says when
+├── InternalError         500  a fault of the service
+├── InferenceFailed       500  the model could not compute this text
+├── NotANumber            500  the model's answer is not finite
+├── NotReady              503  starting or stopping
+└── DeadlineExceeded      504  the request's time was over
+
+One shape for all: {"error": {"code", "message", "retryable", "request_id"}}.
+"""
+
+from http import HTTPStatus
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """A failure that the client gets to read; its message never holds the client's text."""
+
+    code: ClassVar[str]
+    status: ClassVar[HTTPStatus]
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that belong to the answer."""
+        return {}
+
+    def body(self, request_id: str) -> dict[str, dict[str, str | bool]]:
+        """The JSON of the answer."""
+        return {
+            "error": {
+                "code": self.code,
+                "message": self.message,
+                "retryable": self.retryable,
+                "request_id": request_id,
+            }
+        }
+
+
+class InvalidRequest(ServiceError):
+    code = "invalid_request"
+    status = HTTPStatus.BAD_REQUEST
+
+
+class Unauthorized(ServiceError):
+    code = "unauthorized"
+    status = HTTPStatus.UNAUTHORIZED
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class NotFound(ServiceError):
+    code = "not_found"
+    status = HTTPStatus.NOT_FOUND
+
+
+class ModelNotFound(ServiceError):
+    code = "model_not_found"
+    status = HTTPStatus.NOT_FOUND
+
+
+class MethodNotAllowed(ServiceError):
+    code = "method_not_allowed"
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+
+
+class PayloadTooLarge(ServiceError):
+    code = "payload_too_large"
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class UnsupportedMediaType(ServiceError):
+    code = "unsupported_media_type"
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class Overloaded(ServiceError):
+    code = "overloaded"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    retryable = True
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_after_s)}
+
+
+class InternalError(ServiceError):
+    code = "internal_error"
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class InferenceFailed(ServiceError):
+    code = "inference_failed"
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class NotANumber(ServiceError):
+    code = "not_a_number"
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class NotReady(ServiceError):
+    code = "not_ready"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retryable = True
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": "1"}
+
+
+class DeadlineExceeded(ServiceError):
+    code = "deadline_exceeded"
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    retryable = True
+
+
+def all_errors() -> list[type[ServiceError]]:
+    """Every class of the tree, for the API's description and for the test that holds the docs to it."""
+    return list(ServiceError.__subclasses__())
+
+
+def for_status(status: int) -> ServiceError:
+    """The error for a status that something other than our handlers answered with."""
+    by_status: dict[int, ServiceError] = {
+        HTTPStatus.NOT_FOUND: NotFound("no such path; GET /docs.json lists them"),
+        HTTPStatus.METHOD_NOT_ALLOWED: MethodNotAllowed("this path does not take that method; see GET /docs.json"),
+        HTTPStatus.SERVICE_UNAVAILABLE: NotReady("the service is not ready"),
+    }
+    return by_status.get(status, InternalError("the service failed; its log has the reason under this request_id"))
+
+
+class ConfigurationError(Exception):
+    """The service must not start like this; the message names the setting, its value and the remedy."""

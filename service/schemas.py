@@ -1,0 +1,110 @@
+"""Bodies of requests and answers: what is checked, and what the OpenAPI document says."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("text is empty")
+    return text
+
+
+def _kind(value: object) -> str | None:
+    if isinstance(value, str):
+        return "text"
+    return "texts" if isinstance(value, list) else None
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+Inputs = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[list[Text], Field(min_length=1), Tag("texts")],
+    Discriminator(
+        _kind, custom_error_type="inputs_type", custom_error_message="Input should be a text or a list of texts"
+    ),
+]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ClassifyRequest(_Body):
+    """One text or several, for one model."""
+
+    model: str = Field(description="A name from GET /v1/models.", examples=["sentiment"])
+    inputs: Inputs = Field(examples=["Thank you, that was quick!"])
+    top_k: int = Field(default=1, ge=1, description="How many labels `scores` holds, the most probable first.")
+
+
+class TriageRequest(_Body):
+    """One customer message or several."""
+
+    inputs: Inputs = Field(examples=["My card still has not arrived."])
+
+
+class Classification(_Body):
+    label: str
+    score: float = Field(description="Probability of the label.")
+    scores: dict[str, float] = Field(description="Probabilities of the `top_k` labels, the most probable first.")
+    truncated: bool = Field(description="Whether the text was longer than the model's window and was cut.")
+
+
+class Usage(_Body):
+    tokens: int = Field(description="Tokens of all inputs, special tokens included, as far as they were read.")
+
+
+class ClassifyResponse(_Body):
+    """Results in the order of the inputs."""
+
+    model: str
+    version: str = Field(description="Digest of the bundle that answered.")
+    results: list[Classification]
+    usage: Usage
+
+
+Sentiment = Literal["negative", "neutral", "positive"]
+Reason = Literal["strong_anger", "listed_intent", "low_confidence"]
+
+
+class TriageResult(_Body):
+    sentiment: Sentiment
+    sentiment_score: float = Field(description="Calibrated probability that the message is positive.")
+    intent: str
+    confidence: float = Field(description="Calibrated probability of the intent.")
+    hand_to_person: bool
+    reason: Reason | None = Field(description="Why a person should take over; null when none has to.")
+    truncated: bool
+
+
+class TriageResponse(_Body):
+    """Results in the order of the inputs."""
+
+    models: dict[str, str] = Field(description="Versions of the bundles that answered, by name.")
+    results: list[TriageResult]
+    usage: Usage
+
+
+class ModelDescription(_Body):
+    name: str
+    version: str
+    labels: list[str]
+    max_length: int = Field(description="Window in tokens; longer texts are cut.")
+    batch_exact: bool = Field(description="Whether an answer is independent of the other texts in its batch.")
+    figures: dict[str, object] = Field(description="What was measured when the bundle was made, as in its manifest.")
+
+
+class ModelsResponse(_Body):
+    models: list[ModelDescription]
+
+
+class ErrorDetail(_Body):
+    code: str
+    message: str
+    retryable: bool
+    request_id: str
+
+
+class ErrorResponse(_Body):
+    error: ErrorDetail

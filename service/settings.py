@@ -1,0 +1,125 @@
+"""What can be set from outside: one frozen object, read once from LATHE_* variables, checked at start."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from service.errors import ConfigurationError
+
+PREFIX = "LATHE_"
+
+
+def _named_models(value: Any) -> Any:
+    """Parses `name=location,name=location`."""
+    if not isinstance(value, str):
+        return value
+    models: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in value.split(","))):
+        name, separator, location = item.partition("=")
+        if not separator or not name or not location:
+            raise ValueError(f"{item!r} is not NAME=LOCATION")
+        if name in models:
+            raise ValueError(f"{name!r} is named twice")
+        models[name] = location
+    return models
+
+
+def _names(value: Any) -> Any:
+    """Parses `a,b,c`."""
+    return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    """The service's settings; each field is the variable LATHE_<FIELD>."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: Annotated[dict[str, str], BeforeValidator(_named_models)] = Field(
+        default={"sentiment": "bundles/sentiment", "banking-intents": "bundles/banking-intents"},
+        min_length=1,
+        description="What is served: NAME=LOCATION, with commas; a location is a bundle's directory or a tag of "
+        "BentoML's model store.",
+    )
+    device: Literal["cpu", "cuda", "tensorrt"] = Field(
+        default="cpu", description="Where models run; a device that is not there is an error at start."
+    )
+    streams: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        description="Batches of one model computed at the same time, one thread each. Default: the number of cores.",
+    )
+    batch_tokens: int = Field(
+        default=2048, ge=1, description="Tokens in one batch, padding counted; a longer text still goes alone."
+    )
+    batch_window: int = Field(
+        default=256, ge=1, description="Waiting texts among which a batch looks for similar lengths."
+    )
+    queue_texts: int = Field(default=2048, ge=1, description="Texts of one model that may wait; beyond that, 429.")
+    queue_tokens: int = Field(default=262144, ge=1, description="Tokens of one model that may wait; beyond that, 429.")
+    request_timeout_ms: int = Field(
+        default=10000, ge=1, description="Time a request may take; X-Request-Timeout-Ms can shorten it."
+    )
+    drain_timeout_ms: int = Field(
+        default=20000, ge=1, description="Time that accepted requests get to finish after SIGTERM."
+    )
+    max_body_bytes: int = Field(default=1048576, ge=1, description="Size of a request body; beyond that, 413.")
+    max_inputs: int = Field(default=256, ge=1, description="Texts in one request; beyond that, 413.")
+    keys_file: Path | None = Field(
+        default=None, description="File made by `lathe keys add`; with it every path but the probes needs a key."
+    )
+    triage_sentiment: str = Field(default="sentiment", description="The model that triage asks for the sentiment.")
+    triage_intent: str = Field(default="banking-intents", description="The model that triage asks for the intent.")
+    neutral_low: float = Field(
+        default=0.35, ge=0, le=1, description="Calibrated probability of `positive` from which a message is neutral."
+    )
+    neutral_high: float = Field(
+        default=0.65, ge=0, le=1, description="Calibrated probability of `positive` up to which a message is neutral."
+    )
+    anger: float = Field(
+        default=0.97, ge=0, le=1, description="Calibrated probability of `negative` from which a person takes over."
+    )
+    min_confidence: float = Field(
+        default=0.5, ge=0, le=1, description="Calibrated probability of the intent below which a person takes over."
+    )
+    hand_over_intents: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
+        default=None,
+        description="Intents that always go to a person, with commas. Default: the loss and fraud intents of banking77 "
+        "that the intent model has.",
+    )
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Reads the settings from the environment.
+
+    Raises:
+        ConfigurationError: an unknown LATHE_ variable or a bad value; names the variable, the value and what it takes.
+    """
+    environment = os.environ if environment is None else environment
+    values = {
+        key.removeprefix(PREFIX).lower(): value
+        for key, value in environment.items()
+        if key.startswith(PREFIX) and value
+    }
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_explain(problem, values) for problem in error.errors())) from None
+    if settings.neutral_low > settings.neutral_high:
+        raise ConfigurationError(
+            f"{PREFIX}NEUTRAL_LOW={settings.neutral_low} is above {PREFIX}NEUTRAL_HIGH={settings.neutral_high}; "
+            "the neutral band lies between them"
+        )
+    return settings
+
+
+def _explain(problem: Any, values: Mapping[str, str]) -> str:
+    name = str(problem["loc"][0])
+    variable = f"{PREFIX}{name.upper()}"
+    if problem["type"] == "extra_forbidden":
+        known = ", ".join(f"{PREFIX}{field.upper()}" for field in Settings.model_fields)
+        return f"{variable}: no such setting; there are {known}"
+    description = Settings.model_fields[name].description or ""
+    return f"{variable}={values.get(name, '')!r}: {problem['msg']}. It sets: {description}"

@@ -1,0 +1,125 @@
+"""The service's metrics: every name is here, and every measurement is made by a call into here.
+
+The registry comes in from outside, so that a test has its own. Labels take their values from closed sets (routes,
+models, codes); nothing that a client sends becomes a label.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+class Telemetry:
+    """Counters, gauges and histograms of one service process."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self._requests = Counter("lathe_requests", "Answered requests.", ["route", "status", "code"], registry=registry)
+        self._request_seconds = Histogram(
+            "lathe_request_seconds", "Time from a request's arrival to its answer.", ["route"],
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self._stage_seconds = Histogram(
+            "lathe_stage_seconds", "Time in one stage: tokenize, queue (a text), infer (a batch).", ["model", "stage"],
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self._queue_texts = Gauge("lathe_queue_texts", "Texts waiting for a batch.", ["model"], registry=registry)
+        self._queue_tokens = Gauge("lathe_queue_tokens", "Tokens waiting for a batch.", ["model"], registry=registry)
+        self._batch_texts = Histogram(
+            "lathe_batch_texts", "Texts in a batch.", ["model"], buckets=_TEXTS, registry=registry
+        )
+        self._batch_tokens = Histogram(
+            "lathe_batch_tokens", "Tokens in a batch, padding counted.", ["model"], buckets=_TOKENS, registry=registry
+        )
+        self._tokens = Counter(
+            "lathe_tokens", "Tokens computed: text, or padding.", ["model", "kind"], registry=registry
+        )
+        self._truncated = Counter(
+            "lathe_truncated_texts", "Texts cut to the model's window.", ["model"], registry=registry
+        )
+        self._shed = Counter(
+            "lathe_shed_texts", "Texts not computed: overloaded, deadline or client gone.", ["model", "reason"],
+            registry=registry,
+        )  # fmt: skip
+        self._failed = Counter(
+            "lathe_failed_texts", "Texts that the model could not compute.", ["model", "code"], registry=registry
+        )
+        self._model = Gauge(
+            "lathe_model_info", "1 for each model that is served.", ["model", "version", "recipe", "batch_exact"],
+            registry=registry,
+        )  # fmt: skip
+        self._ready = Gauge("lathe_ready", "1 while the service is ready.", registry=registry)
+
+    def request(self, route: str, status: int, code: str, seconds: float) -> None:
+        """One answered request; `code` is the error's, or `ok`."""
+        self._requests.labels(route, str(status), code).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    @contextmanager
+    def stage(self, model: str, stage: str) -> Iterator[None]:
+        """Times the block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stage_seconds.labels(model, stage).observe(time.perf_counter() - start)
+
+    def queued(self, model: str, texts: int, tokens: int) -> None:
+        """The queue as it is now."""
+        self._queue_texts.labels(model).set(texts)
+        self._queue_tokens.labels(model).set(tokens)
+
+    def waited(self, model: str, seconds: float) -> None:
+        """One text's time in the queue."""
+        self._stage_seconds.labels(model, "queue").observe(seconds)
+
+    def batch(self, model: str, lengths: list[int]) -> None:
+        """A batch about to be computed, from the lengths of its texts in tokens."""
+        padded = max(lengths) * len(lengths)
+        self._batch_texts.labels(model).observe(len(lengths))
+        self._batch_tokens.labels(model).observe(padded)
+        self._tokens.labels(model, "text").inc(sum(lengths))
+        self._tokens.labels(model, "padding").inc(padded - sum(lengths))
+
+    def truncated(self, model: str, texts: int) -> None:
+        """Texts that were cut."""
+        self._truncated.labels(model).inc(texts)
+
+    def shed(self, model: str, reason: str, texts: int = 1) -> None:
+        """Texts turned away or given up: `overloaded`, `deadline`, `client_gone`."""
+        self._shed.labels(model, reason).inc(texts)
+
+    def failed(self, model: str, code: str) -> None:
+        """A text that the model could not compute."""
+        self._failed.labels(model, code).inc()
+
+    def model(self, name: str, version: str, recipe: str, batch_exact: bool) -> None:
+        """A model that is served; its series exist from now on, so that a rate over them is 0 and not absent."""
+        self._model.labels(name, version, recipe, str(batch_exact).lower()).set(1)
+        self.queued(name, 0, 0)
+        for reason in ("overloaded", "deadline", "client_gone"):
+            self._shed.labels(name, reason)
+        for kind in ("text", "padding"):
+            self._tokens.labels(name, kind)
+        self._truncated.labels(name)
+
+    def ready(self, ready: bool) -> None:
+        """Whether the service is ready."""
+        self._ready.set(int(ready))
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self._registry)

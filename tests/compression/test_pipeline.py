@@ -1,0 +1,103 @@
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compression.bundle import Bundle, Runtime, open_bundle, softmax
+from compression.errors import DataError, RecipeError, VerificationError
+from compression.pipeline import compress
+from compression.recipe import Budget, ExportStep, QuantizeStep, Recipe, load_recipe
+
+
+def test_bundle_holds_what_the_design_says(sentiment_bundle: Bundle) -> None:
+    names = {path.name for path in sentiment_bundle.path.iterdir()}
+    assert names == {"model.onnx", "tokenizer.json", "bundle.json", "report.html", "README.md"}
+
+
+def test_bundle_agrees_with_its_parent(sentiment_bundle: Bundle) -> None:
+    figures = sentiment_bundle.manifest.figures
+    assert figures.agreement >= 0.97
+    assert figures.parent.accuracy is not None
+    assert figures.bundle.accuracy is not None
+    assert figures.bundle.accuracy >= figures.parent.accuracy - 0.02
+    assert figures.max_logit_difference > 0  # int8 is not float
+
+
+def test_int8_is_a_fraction_of_the_parent(sentiment_bundle: Bundle) -> None:
+    model = sentiment_bundle.model_path.read_bytes()
+    assert b"MatMulIntegerToFloat" in model
+    assert sentiment_bundle.manifest.runtime.batch_exact
+
+
+def test_a_text_gets_the_same_answer_alone_and_in_twenty_random_batches(sentiment_bundle: Bundle) -> None:
+    runtime = Runtime.of(sentiment_bundle)
+    choose = random.Random(0)
+    words = "the bank was great awful slow happy and my card is lost today xyz".split()
+    texts = [" ".join(choose.choices(words, k=choose.randint(1, 60))) for _ in range(200)]
+    encoded = [runtime.encode(text) for text in texts]
+    alone = np.concatenate([runtime.logits([one]) for one in encoded])
+    for _ in range(20):
+        batch = choose.sample(range(len(texts)), choose.randint(2, 48))
+        together = runtime.logits([encoded[index] for index in batch])
+        assert (together.argmax(1) == alone[batch].argmax(1)).all()
+        assert np.abs(softmax(together) - softmax(alone[batch])).max() <= 1e-4
+
+
+def test_same_inputs_give_the_same_model(sentiment_bundle: Bundle, sentiment_parent: Path, sentiment_data: Path,
+                                         tmp_path: Path) -> None:  # fmt: skip
+    again = compress(str(sentiment_parent), sentiment_data, load_recipe("safe"), tmp_path / "again")
+    assert again.manifest.files["model.onnx"] == sentiment_bundle.manifest.files["model.onnx"]
+
+
+def test_float_recipe_keeps_the_logits(sentiment_parent: Path, sentiment_data: Path, tmp_path: Path) -> None:
+    bundle = compress(str(sentiment_parent), sentiment_data, load_recipe("float"), tmp_path / "float")
+    assert bundle.manifest.figures.max_logit_difference < 1e-3
+
+
+def test_labels_are_not_needed(sentiment_parent: Path, tmp_path: Path) -> None:
+    data = tmp_path / "texts.csv"
+    rows = [f"{word} service number {n}" for n in range(20) for word in ("great", "awful", "my")]
+    data.write_text("text\n" + "\n".join(rows) + "\n", "utf-8")
+    bundle = compress(str(sentiment_parent), data, load_recipe("safe"), tmp_path / "bundle")
+    assert bundle.manifest.figures.bundle.accuracy is None
+    assert bundle.manifest.data.labelled_test_texts == 0
+    assert bundle.manifest.runtime.temperature == 1.0
+
+
+def test_labels_that_the_parent_does_not_have_are_refused(sentiment_parent: Path, tmp_path: Path) -> None:
+    data = tmp_path / "rows.csv"
+    data.write_text("text,label\ngood,positive\nwell,neutral\n" + "bad,negative\n" * 4, "utf-8")
+    with pytest.raises(DataError, match=r"'neutral'.*--ignore-label"):
+        compress(str(sentiment_parent), data, load_recipe("safe"), tmp_path / "bundle")
+
+
+def test_outside_the_budget_nothing_is_written(sentiment_parent: Path, sentiment_data: Path, tmp_path: Path) -> None:
+    recipe = Recipe(schema_version=1, name="tiny", steps=(ExportStep(step="export"),), budget=Budget(max_size_mb=0.001))
+    with pytest.raises(VerificationError, match=r"max_size_mb 0\.001"):
+        compress(str(sentiment_parent), sentiment_data, recipe, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_float_layers_stay_in_float(sentiment_parent: Path, sentiment_data: Path, tmp_path: Path) -> None:
+    steps = (ExportStep(step="export"), QuantizeStep(step="quantize", float_layers=("intermediate",)))
+    recipe = Recipe(schema_version=1, name="mixed", steps=steps)
+    mixed = compress(str(sentiment_parent), sentiment_data, recipe, tmp_path / "mixed")
+    assert b"intermediate/dense/MatMul_weight_i8" not in mixed.model_path.read_bytes()
+    assert b"query/MatMul_weight_i8" in mixed.model_path.read_bytes()
+
+
+def test_a_pattern_that_matches_nothing_fails(sentiment_parent: Path, sentiment_data: Path, tmp_path: Path) -> None:
+    steps = (ExportStep(step="export"), QuantizeStep(step="quantize", float_layers=("encoder.layer.99",)))
+    recipe = Recipe(schema_version=1, name="wrong", steps=steps)
+    with pytest.raises(RecipeError, match=r"encoder\.layer\.99"):
+        compress(str(sentiment_parent), sentiment_data, recipe, tmp_path / "bundle")
+
+
+def test_an_older_bundle_is_replaced_whole(sentiment_bundle: Bundle, sentiment_parent: Path, sentiment_data: Path,
+                                           tmp_path: Path) -> None:  # fmt: skip
+    out = tmp_path / "bundle"
+    compress(str(sentiment_parent), sentiment_data, load_recipe("float"), out)
+    compress(str(sentiment_parent), sentiment_data, load_recipe("safe"), out)
+    assert open_bundle(out).manifest.recipe["name"] == "safe"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

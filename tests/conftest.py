@@ -1,0 +1,133 @@
+"""Tiny models, made here in seconds by the project's own commands: a real tokenizer, real training, real bundles."""
+
+import csv
+import random
+from pathlib import Path
+
+import pytest
+
+from compression.bundle import Bundle
+from compression.checkpoint import Parent, load_parent
+from compression.data import Columns, read_examples
+from compression.finetune import FinetuneOptions, finetune
+from compression.pipeline import compress
+from compression.recipe import load_recipe
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+SENTIMENT = {
+    "negative": "awful terrible bad slow angry worst useless broken".split(),
+    "positive": "great lovely good fast happy best helpful perfect".split(),
+}
+INTENTS = {
+    "card_arrival": "card arrive post delivery waiting envelope".split(),
+    "change_pin": "pin change number digits code reset".split(),
+    "lost_or_stolen_card": "lost stolen wallet thief gone missing".split(),
+}
+FILLER = "the a my is was it and very really this that bank app today service they i so you with".split()
+
+
+def write_rows(path: Path, words: dict[str, list[str]], count: int, seed: int) -> Path:
+    """A csv of made-up texts whose label follows from the words of that label in them."""
+    choose = random.Random(seed)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for index in range(count):
+            label = sorted(words)[index % len(words)]
+            text = choose.choices(FILLER, k=choose.randint(2, 20)) + choose.choices(
+                words[label], k=choose.randint(1, 3)
+            )
+            choose.shuffle(text)
+            writer.writerow([" ".join(text), label])
+    return path
+
+
+def make_encoder(folder: Path) -> Path:
+    """An untrained BERT of two layers with a WordPiece tokenizer that knows the words above and all letters."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = [*FILLER, *(word for group in (SENTIMENT, INTENTS) for row in group.values() for word in row)]
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'"
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters), *words]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        model_max_length=64, model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    ).save_pretrained(folder)  # fmt: skip
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(vocabulary), hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+            intermediate_size=128, max_position_embeddings=64, pad_token_id=0,
+        )
+    ).save_pretrained(folder, safe_serialization=True)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for what the whole session shares."""
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(scope="session")
+def encoder(workspace: Path) -> Path:
+    """Directory of the untrained encoder."""
+    return make_encoder(workspace / "encoder")
+
+
+@pytest.fixture(scope="session")
+def sentiment_data(workspace: Path) -> Path:
+    """400 labelled texts for the tiny sentiment model."""
+    return write_rows(workspace / "sentiment.csv", SENTIMENT, 400, seed=1)
+
+
+def _train(encoder: Path, words: dict[str, list[str]], out: Path, data: Path) -> Path:
+    validation = write_rows(out.with_suffix(".validation.csv"), words, 60, seed=2)
+    options = FinetuneOptions(epochs=4, batch_size=16, learning_rate=3e-3, precision="fp32")
+    finetune(str(encoder), read_examples(data), read_examples(validation), out, options)
+    return out
+
+
+@pytest.fixture(scope="session")
+def sentiment_parent(workspace: Path, encoder: Path, sentiment_data: Path) -> Path:
+    """Directory of a fully fine-tuned sentiment classifier."""
+    return _train(encoder, SENTIMENT, workspace / "sentiment-parent", sentiment_data)
+
+
+@pytest.fixture(scope="session")
+def parent(sentiment_parent: Path) -> Parent:
+    """The sentiment classifier in memory."""
+    return load_parent(str(sentiment_parent))
+
+
+@pytest.fixture(scope="session")
+def sentiment_bundle(workspace: Path, sentiment_parent: Path, sentiment_data: Path) -> Bundle:
+    """The sentiment classifier as an int8 bundle."""
+    return compress(str(sentiment_parent), sentiment_data, load_recipe("safe"), workspace / "bundles" / "sentiment")
+
+
+@pytest.fixture(scope="session")
+def intent_bundle(workspace: Path, encoder: Path) -> Bundle:
+    """A classifier of three intents as an int8 bundle."""
+    data = write_rows(workspace / "intents.csv", INTENTS, 400, seed=3)
+    parent = _train(encoder, INTENTS, workspace / "intent-parent", data)
+    return compress(str(parent), data, load_recipe("safe"), workspace / "bundles" / "intents", Columns())
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The labelled public data sets that the shipped adapters are measured on; they are not part of the project."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the labelled data sets are not beside this repository")
+    return SHARED_DATA
