@@ -78,6 +78,8 @@ def finetune(
     labels = _labels(train, validation)
     set_seed(options.seed)
     folder = locate(parent)
+    if (folder / "adapter_config.json").is_file():
+        raise CheckpointError(f"{parent}: is an adapter; fine-tune the encoder that its adapter_config.json names")
     safetensors_files(folder)
     config = load_config(folder, id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)})
     _set_dropout(config, options.dropout)
@@ -208,6 +210,7 @@ def _save(model: Any, config: PretrainedConfig, tokenizer: Any, out: Path, optio
         # The adapter is stored in half precision, which halves it; peft reads it back into float32.
         path = out / "adapter_model.safetensors"
         save_file({name: tensor.half().contiguous() for name, tensor in load_file(path).items()}, path)
+        path.chmod(0o644)  # safetensors lets only the owner read it
         config.save_pretrained(out)  # label names
         (out / "README.md").unlink(missing_ok=True)  # peft's empty template
     else:

@@ -10,7 +10,6 @@ from pathlib import Path
 import bentoml
 import click
 from bentoml.exceptions import BentoMLException
-from prometheus_client import CollectorRegistry
 
 from compression.bundle import BundleError
 from service.errors import ConfigurationError
@@ -67,9 +66,8 @@ class Lathe:
 
     def __init__(self) -> None:
         logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root logger shows warnings only
-        self.serving = Serving(load_settings(), locate, Telemetry(CollectorRegistry()))
+        self.serving = Serving(load_settings(), locate, Telemetry())
 
-    @staticmethod
     @bentoml.on_deployment
     def check() -> None:
         """Runs once, before any worker is started: what cannot become ready is refused here, in one line."""

@@ -1,13 +1,12 @@
 """The OpenAPI document of the HTTP API, from the schemas that check the bodies and the tree of errors."""
 
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service import schemas
+from service import __version__, schemas
 from service.errors import (
     DeadlineExceeded,
     InferenceFailed,
@@ -47,7 +46,7 @@ def openapi_document() -> Json:
     _, definitions = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REFERENCE)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Lathe", "version": version("lathe"), "description": "Text classification and triage."},
+        "info": {"title": "Lathe", "version": __version__, "description": "Text classification and triage."},
         "security": [{}, {"key": []}],
         "paths": {
             "/v1/classify": {"post": _post("classify", "Classify texts.", "ClassifyRequest", "ClassifyResponse")},

@@ -1,6 +1,6 @@
 """The service's metrics: every name is here, and every measurement is made by a call into here.
 
-The registry comes in from outside, so that a test has its own. Labels take their values from closed sets (routes,
+Each Telemetry has a registry of its own, so that a test has one too. Labels take their values from closed sets (routes,
 models, codes); nothing that a client sends becomes a label.
 """
 
@@ -23,8 +23,8 @@ class Telemetry:
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self._requests = Counter("lathe_requests", "Answered requests.", ["route", "status", "code"], registry=registry)

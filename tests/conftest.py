@@ -17,15 +17,18 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 SENTIMENT = {
-    "negative": "awful terrible bad slow angry worst useless broken".split(),
-    "positive": "great lovely good fast happy best helpful perfect".split(),
+    "negative": ["awful", "terrible", "bad", "slow", "angry", "worst", "useless", "broken"],
+    "positive": ["great", "lovely", "good", "fast", "happy", "best", "helpful", "perfect"],
 }
 INTENTS = {
-    "card_arrival": "card arrive post delivery waiting envelope".split(),
-    "change_pin": "pin change number digits code reset".split(),
-    "lost_or_stolen_card": "lost stolen wallet thief gone missing".split(),
+    "card_arrival": ["card", "arrive", "post", "delivery", "waiting", "envelope"],
+    "change_pin": ["pin", "change", "number", "digits", "code", "reset"],
+    "lost_or_stolen_card": ["lost", "stolen", "wallet", "thief", "gone", "missing"],
 }
-FILLER = "the a my is was it and very really this that bank app today service they i so you with".split()
+FILLER = (
+    "the", "a", "my", "is", "was", "it", "and", "very", "really", "this", "that", "bank", "app", "today", "service",
+    "they", "i", "so", "you", "with",
+)  # fmt: skip
 
 
 def write_rows(path: Path, words: dict[str, list[str]], count: int, seed: int) -> Path:

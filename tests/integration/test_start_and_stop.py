@@ -1,0 +1,130 @@
+"""What the service refuses to start with, who gets in, what it logs, and how it ends."""
+
+import concurrent.futures
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from compression.bundle import Bundle
+from service.auth import add_key, revoke_key
+from tests.integration.conftest import ServiceFactory, free_port, service_command, service_environment
+
+pytestmark = pytest.mark.integration
+
+MARKER = "zanzibarium"
+
+
+def refused(host: str = "127.0.0.1", **settings: str) -> str:
+    """What the service says when it does not start; fails when it does."""
+    try:
+        result = subprocess.run(
+            service_command(free_port(), host), env=service_environment(**settings), capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        pytest.fail("the service started")
+    assert result.returncode != 0
+    return result.stdout + result.stderr
+
+
+def test_an_open_address_without_keys_is_refused(models_setting: str) -> None:
+    message = refused("0.0.0.0", LATHE_MODELS=models_setting)
+    assert "0.0.0.0" in message
+    assert "LATHE_KEYS_FILE" in message
+    assert "Traceback" not in message
+
+
+def test_a_flipped_byte_is_refused_and_named(sentiment_bundle: Bundle, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(sentiment_bundle.path, broken)
+    model = bytearray((broken / "model.onnx").read_bytes())
+    model[len(model) // 2] ^= 1
+    (broken / "model.onnx").write_bytes(model)
+    assert str(broken / "model.onnx") in refused(LATHE_MODELS=f"sentiment={broken}")
+
+
+def test_a_bundle_that_is_not_there_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    assert "lathe compress" in refused(LATHE_MODELS=f"sentiment={tmp_path / 'nowhere'}")
+
+
+def test_keys_open_everything_but_the_probes_need_none(service_factory: ServiceFactory, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    key, other = add_key(file, "shop"), add_key(file, "bank")
+    body = {"model": "sentiment", "inputs": "good"}
+    with service_factory(LATHE_KEYS_FILE=str(file)) as service, httpx.Client(base_url=service.url) as client:
+        for path in ("/livez", "/readyz"):
+            assert client.get(path).status_code == 200
+        for path in ("/v1/models", "/metrics", "/docs.json", "/", "/schema.json", "/nope"):
+            assert client.get(path).status_code == 401
+        for header in ("", "Bearer", "Bearer nonsense", f"Basic {key}", f"Bearer {key}x"):
+            answer = client.post("/v1/classify", json=body, headers={"Authorization": header})
+            assert answer.status_code == 401
+            assert answer.json()["error"]["code"] == "unauthorized"
+            assert answer.headers["www-authenticate"] == "Bearer"
+        authorized = {"Authorization": f"Bearer {key}"}
+        assert client.post("/v1/classify", json=body, headers=authorized).status_code == 200
+        revoke_key(file, "shop")
+        time.sleep(1.5)
+        assert client.post("/v1/classify", json=body, headers=authorized).status_code == 401
+        assert client.get("/v1/models", headers={"Authorization": f"Bearer {other}"}).status_code == 200
+    log = service.log.read_text()
+    assert key not in log
+    assert other not in log
+
+
+def test_nothing_that_clients_write_is_logged(service_factory: ServiceFactory) -> None:
+    bodies = [
+        b'{"model": "sentiment", "inputs": "%s"}',
+        b'{"model": "sentiment", "inputs": ["", "%s"]}',
+        b'{"model": "%s", "inputs": "good"}',
+        b'{"model": "sentiment", "inputs": "good", "%s": 1}',
+        b'{"model": "sentiment", "inputs": "%s',
+        b"%s",
+    ]
+    with service_factory() as service, httpx.Client(base_url=service.url) as client:
+        for body in bodies:
+            for path in ("/v1/classify", "/v1/triage", f"/{MARKER}"):
+                content = body.replace(b"%s", MARKER.encode())
+                client.post(path, content=content, headers={"content-type": "application/json"})
+        client.get("/v1/models", params={"text": MARKER})
+    assert "ready" in service.log.read_text()
+    assert MARKER not in service.log.read_text()
+
+
+def test_a_full_queue_answers_429_at_once_and_the_rest_is_served(service_factory: ServiceFactory) -> None:
+    body = {"model": "sentiment", "inputs": ["good " * 60] * 8}
+    with (
+        service_factory(LATHE_QUEUE_TEXTS="16", LATHE_STREAMS="1", LATHE_BATCH_TOKENS="64") as service,
+        httpx.Client(base_url=service.url, timeout=60, limits=httpx.Limits(max_connections=48)) as client,
+        concurrent.futures.ThreadPoolExecutor(48) as threads,
+    ):
+        answers = list(threads.map(lambda _: client.post("/v1/classify", json=body), range(240)))
+        metrics = client.get("/metrics").text
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {200, 429}
+    for answer in answers:
+        if answer.status_code == 429:
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.json()["error"]["retryable"]
+        else:
+            assert len(answer.json()["results"]) == 8
+    shed = f'lathe_shed_texts_total{{model="sentiment",reason="overloaded"}} {8.0 * statuses.count(429)}'
+    assert shed in metrics
+
+
+def test_sigterm_answers_what_was_accepted_and_exits_with_0(service_factory: ServiceFactory) -> None:
+    body = {"model": "sentiment", "inputs": ["good " * 60] * 200}
+    with service_factory(LATHE_STREAMS="1") as service, concurrent.futures.ThreadPoolExecutor(8) as threads:
+        sent = [
+            threads.submit(httpx.post, f"{service.url}/v1/classify", json=body, timeout=60) for _ in range(8)
+        ]  # fmt: skip
+        time.sleep(0.15)
+        service.process.send_signal(signal.SIGTERM)
+        statuses = [answer.result().status_code for answer in sent]
+        assert service.process.wait(30) == 0
+    assert statuses == [200] * 8

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from compression.bundle import Bundle
+from service.errors import ConfigurationError
+from service.lifecycle import check, require_private_or_keys
+from service.settings import load_settings
+
+
+def test_defaults_serve_the_two_default_bundles() -> None:
+    settings = load_settings({})
+    assert settings.models == {"sentiment": "bundles/sentiment", "banking-intents": "bundles/banking-intents"}
+    assert settings.keys_file is None
+
+
+def test_models_are_named_with_commas() -> None:
+    assert load_settings({"LATHE_MODELS": "a=x/y, b=tag:latest"}).models == {"a": "x/y", "b": "tag:latest"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"LATHE_MODELS": "bundles/sentiment"}, "'bundles/sentiment' is not NAME=LOCATION"),
+        ({"LATHE_MODELS": "a=x,a=y"}, "'a' is named twice"),
+        ({"LATHE_MODELS": ","}, "LATHE_MODELS=','"),
+        ({"LATHE_STREAMS": "none"}, "LATHE_STREAMS='none'"),
+        ({"LATHE_QUEUE_TEXTS": "0"}, "LATHE_QUEUE_TEXTS='0'"),
+        ({"LATHE_DEVICE": "gpu"}, "'cpu', 'cuda' or 'tensorrt'"),
+        ({"LATHE_STREEMS": "1"}, "LATHE_STREEMS: no such setting; there are LATHE_MODELS"),
+        ({"LATHE_NEUTRAL_LOW": "0.8"}, "LATHE_NEUTRAL_LOW=0.8 is above"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_remedy(variables: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        load_settings(variables)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::"])
+def test_an_address_that_strangers_reach_needs_keys(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="LATHE_KEYS_FILE"):
+        require_private_or_keys(host, load_settings({}))
+    require_private_or_keys(host, load_settings({"LATHE_KEYS_FILE": "keys.json"}))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1"])
+def test_the_loopback_address_needs_none(host: str) -> None:
+    require_private_or_keys(host, load_settings({}))
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"LATHE_DEVICE": "cuda"}, "CUDAExecutionProvider"),
+        ({"LATHE_HAND_OVER_INTENTS": "card_arrival,fraud"}, "'fraud'"),
+        ({"LATHE_TRIAGE_SENTIMENT": "banking-intents"}, "triage needs positive and negative"),
+        ({"LATHE_KEYS_FILE": "nowhere.json"}, "lathe keys add"),
+    ],
+)
+def test_what_cannot_become_ready_is_refused_before_it_starts(
+    variables: dict[str, str], message: str, sentiment_bundle: Bundle, intent_bundle: Bundle
+) -> None:
+    models = f"sentiment={sentiment_bundle.path},banking-intents={intent_bundle.path}"
+    check(load_settings({"LATHE_MODELS": models}), Path)
+    with pytest.raises(ConfigurationError, match=message):
+        check(load_settings({"LATHE_MODELS": models, **variables}), Path)

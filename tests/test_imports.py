@@ -1,0 +1,96 @@
+"""Who may import whom, held over the syntax trees; and what a serving environment can do without torch."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted(path for package in ("compression", "service") for path in (ROOT / package).rglob("*.py"))
+LEAVES = ("service.settings", "service.errors", "service.schemas", "compression.recipe", "compression.errors")
+
+
+def name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every imported module as a dotted name, and whether the import stands at the top level."""
+    tree = ast.parse(path.read_text("utf-8"))
+    top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) in top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield str(node.module), id(node) in top
+            yield from ((f"{node.module}.{alias.name}", id(node) in top) for alias in node.names)
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def users_of(package: str) -> set[str]:
+    return {name(path) for path in MODULES if any(within(module, package) for module, _ in imports(path))}
+
+
+def test_compression_never_imports_service() -> None:
+    assert not {user for user in users_of("service") if within(user, "compression")}
+
+
+def test_service_takes_only_the_bundle_from_compression() -> None:
+    for path in MODULES:
+        if within(name(path), "service"):
+            taken = {module for module, _ in imports(path) if within(module, "compression")}
+            assert all(within(module, "compression.bundle") for module in taken), path
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_leaves_import_nothing_but_errors(leaf: str) -> None:
+    (path,) = (path for path in MODULES if name(path) == leaf)
+    ours = {module for module, _ in imports(path) if within(module, "service") or within(module, "compression")}
+    assert {module for module in ours if not module.partition(".")[2].startswith("errors")} == set()
+
+
+def test_batching_and_engine_see_what_the_design_allows() -> None:
+    allowed = {
+        "service.batching": {"errors", "telemetry", "privacy"},
+        "service.engine": {"errors", "settings"},
+    }
+    for path in MODULES:
+        if name(path) in allowed:
+            seen = {module.split(".")[1] for module, _ in imports(path) if module.startswith("service.")}
+            assert seen <= allowed[name(path)], path
+
+
+def test_libraries_stay_where_they_belong() -> None:
+    assert users_of("bentoml") == {"service.app", "compression.store"}
+    assert users_of("prometheus_client") == {"service.telemetry"}
+
+
+def test_the_environment_is_read_in_settings_and_command_lines_only() -> None:
+    readers = {
+        name(path)
+        for path in MODULES
+        if any(part in path.read_text("utf-8") for part in ("os.environ", "os.getenv", "envvar="))
+    }
+    assert readers == {"service.settings", "service.cli", "compression.cli"}
+
+
+BLOCKED = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "transformers", "optimum", "peft", "onnx", "sklearn", "scipy", "pyarrow"}:
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Block())
+"""
+
+
+@pytest.mark.parametrize("module", ["service.app", "service.cli", "compression.bundle", "lathe"])
+def test_imports_without_what_only_compression_needs(module: str) -> None:
+    subprocess.run([sys.executable, "-c", f"{BLOCKED}\nimport {module}"], check=True, cwd=ROOT)
