@@ -50,7 +50,7 @@ class Caller(FastHttpUser):  # type: ignore[misc]  # locust is not followed by t
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         self.choose = random.Random(f"{SEED} {next(_user_numbers)}")
-        key = os.environ.get("LATHE_KEY")
+        key = os.environ.get("LOADTEST_KEY")
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def wait_time(self) -> float:

@@ -22,6 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
@@ -55,6 +56,8 @@ def main() -> int:
     except CannotRun as error:
         print(f"load test not run: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def load(url: str, options: argparse.Namespace, report: Path) -> int:
@@ -69,6 +72,7 @@ def load(url: str, options: argparse.Namespace, report: Path) -> int:
         *Thresholds.of(options).arguments(),
     ]  # fmt: skip
     locust = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches locust, which then ends with a report and a verdict
     try:
         code = locust.wait()
     finally:
@@ -94,7 +98,6 @@ def service(log: Path) -> Iterator[str]:
         sys.executable, "-m", "bentoml", "serve", "service.app:Lathe", "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
     environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "True"}
-    environment.pop("LATHE_KEY", None)  # ours; the service refuses settings that it does not know
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
@@ -120,7 +123,7 @@ def not_ready(url: str) -> str | None:
         return f"{type(error).__name__} {error}".strip()
 
 
-def stop(process: "subprocess.Popen[bytes]") -> None:
+def stop(process: "subprocess.Popen[Any]") -> None:
     """Ends a process and its descendants: SIGTERM, and SIGKILL for what is still there after STOP_S."""
     try:
         # BentoML's workers lead sessions of their own, so that a signal to the group would not reach them.
@@ -147,9 +150,9 @@ def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -
             return
         time.sleep(0.2)
     ended = process.poll()
-    what = f"not ready after {START_S} s ({reason})" if ended is None else f"ended with exit code {ended}"
+    what = f"was not ready after {START_S} s ({reason})" if ended is None else f"ended with exit code {ended}"
     last_lines = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:])
-    raise CannotRun(f"the service is {what}; its log, {log}, ends with:\n{last_lines}")
+    raise CannotRun(f"the service {what}; its log, {log}, ends with:\n{last_lines}")
 
 
 def _free_port() -> int:

@@ -16,7 +16,7 @@ from service.errors import ConfigurationError
 from service.gate import Gate
 from service.http import create_app
 from service.lifecycle import Serving, check, require_private_or_keys
-from service.settings import load_settings
+from service.settings import Settings, load_settings
 from service.telemetry import Telemetry
 
 
@@ -43,6 +43,13 @@ def _serving() -> Serving:
     return serving
 
 
+def _settings() -> Settings:
+    """The settings; a bento serves the models that it was built with, unless LATHE_MODELS says otherwise."""
+    bento = Lathe.bento  # type: ignore[attr-defined]  # the decorator makes it a Service
+    models = {model.tag.name: str(model.tag) for model in bento.info.all_models} if bento is not None else None
+    return load_settings(default_models=models)
+
+
 def _listening_host() -> str:
     """The address that `bentoml serve` was told to listen on, by option, variable or default."""
     from bentoml._internal.configuration.containers import BentoMLContainer
@@ -66,13 +73,13 @@ class Lathe:
 
     def __init__(self) -> None:
         logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root logger shows warnings only
-        self.serving = Serving(load_settings(), locate, Telemetry())
+        self.serving = Serving(_settings(), locate, Telemetry())
 
     @bentoml.on_deployment
     def check() -> None:
         """Runs once, before any worker is started: what cannot become ready is refused here, in one line."""
         try:
-            settings = load_settings()
+            settings = _settings()
             require_private_or_keys(_listening_host(), settings)
             check(settings, locate)
         except (ConfigurationError, BundleError) as error:

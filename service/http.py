@@ -129,7 +129,9 @@ class Api:
 
     async def metrics(self, _: Request) -> Response:
         """GET /metrics."""
-        telemetry = self._serving().telemetry
+        serving = self._serving()
+        telemetry = serving.telemetry
+        telemetry.ready(serving.ready)
         return Response(telemetry.exposition(), headers={"content-type": telemetry.content_type})
 
     async def docs(self, _: Request) -> Response:

@@ -128,13 +128,11 @@ class Serving:
         self._models = {model.name: model for model in models}
         self._triage = triage
         self.state = State.READY
-        self.telemetry.ready(True)
         logger.info("ready: %s", ", ".join(f"{model.name} {model.bundle.version}" for model in models))
 
     async def stop(self) -> None:
         """Takes nothing new and finishes what was accepted, within the drain timeout."""
         self.state = State.DRAINING
-        self.telemetry.ready(False)
         closing = asyncio.gather(*(model.batcher.close() for model in self._models.values()))
         try:
             await asyncio.wait_for(closing, self.settings.drain_timeout_ms / 1e3)

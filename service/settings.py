@@ -91,14 +91,21 @@ class Settings(BaseModel):
     )
 
 
-def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+def load_settings(
+    environment: Mapping[str, str] | None = None, default_models: Mapping[str, str] | None = None
+) -> Settings:
     """Reads the settings from the environment.
+
+    Args:
+        environment: variables by name; the process's own when left out.
+        default_models: what is served where LATHE_MODELS is not set.
 
     Raises:
         ConfigurationError: an unknown LATHE_ variable or a bad value; names the variable, the value and what it takes.
     """
     environment = os.environ if environment is None else environment
-    values = {
+    values: dict[str, Any] = {"models": dict(default_models)} if default_models else {}
+    values |= {
         key.removeprefix(PREFIX).lower(): value
         for key, value in environment.items()
         if key.startswith(PREFIX) and value
@@ -115,7 +122,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     return settings
 
 
-def _explain(problem: Any, values: Mapping[str, str]) -> str:
+def _explain(problem: Any, values: Mapping[str, Any]) -> str:
     name = str(problem["loc"][0])
     variable = f"{PREFIX}{name.upper()}"
     if problem["type"] == "extra_forbidden":

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -114,11 +114,17 @@ class Telemetry:
             self._shed.labels(name, reason)
         for kind in ("text", "padding"):
             self._tokens.labels(name, kind)
+        for code in ("inference_failed", "not_a_number"):
+            self._failed.labels(name, code)
         self._truncated.labels(name)
 
     def ready(self, ready: bool) -> None:
         """Whether the service is ready."""
         self._ready.set(int(ready))
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric with its help; the reference is written from it."""
+        return iter(self._registry.collect())
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""

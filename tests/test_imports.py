@@ -85,7 +85,7 @@ BLOCKED = """
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "transformers", "optimum", "peft", "onnx", "sklearn", "scipy", "pyarrow"}:
+        if name.partition(".")[0] in {"torch", "transformers", "optimum", "peft", "onnx", "sklearn", "scipy"}:
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Block())
 """

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import httpx
 import pytest
 
 from compression.bundle import Bundle
+from loadtests.run import stop
 
 START_SECONDS = 60
 
@@ -63,12 +63,7 @@ def serve(
         wait_until_ready(service)
         yield service
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
 
 
 def wait_until_ready(service: LiveService) -> None:
@@ -96,7 +91,7 @@ def service_factory(models_setting: str, tmp_path: Path) -> ServiceFactory:
     """Starts a service with the tiny models and the given further settings."""
 
     def start(**settings: str) -> AbstractContextManager[LiveService]:
-        return serve(tmp_path / "service.log", **{"LATHE_MODELS": models_setting, **settings})
+        return serve(tmp_path / "service.log", LATHE_MODELS=models_setting, **settings)
 
     return start
 

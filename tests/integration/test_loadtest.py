@@ -61,7 +61,7 @@ def test_a_host_where_nothing_listens_is_refused_in_seconds(tmp_path: Path) -> N
 
 
 def test_the_service_is_started_and_stopped_where_no_host_is_given(models_setting: str, tmp_path: Path) -> None:
-    settings = {"LATHE_MODELS": models_setting, "LATHE_KEY": "not-a-setting-of-the-service", "MARK": str(tmp_path)}
+    settings = {"LATHE_MODELS": models_setting, "LOADTEST_KEY": "not-a-setting-of-the-service", "MARK": str(tmp_path)}
     result = load_test("--report", str(tmp_path), "--max-p95-ms", "20000", "--shape", "steps", settings=settings)
     assert result.returncode == 0, result.stdout + result.stderr
     left = [process.pid for process in psutil.process_iter(["environ"]) if marked(process, str(tmp_path))]
@@ -86,7 +86,7 @@ def test_the_key_is_sent_and_answers_without_one_count_as_failed(
     key = add_key(tmp_path / "keys.json", "load-test")
     arguments = ["--report", str(tmp_path), "--max-p95-ms", "20000"]
     with service_factory(LATHE_KEYS_FILE=str(tmp_path / "keys.json")) as service:
-        allowed = load_test("--host", service.url, *arguments, settings={"LATHE_KEY": key})
+        allowed = load_test("--host", service.url, *arguments, settings={"LOADTEST_KEY": key})
         refused = load_test("--host", service.url, *arguments)
     assert allowed.returncode == 0, allowed.stdout + allowed.stderr
     assert refused.returncode == 1

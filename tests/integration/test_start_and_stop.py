@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from compression.bundle import Bundle
+from loadtests.run import stop
 from service.auth import add_key, revoke_key
 from tests.integration.conftest import ServiceFactory, free_port, service_command, service_environment
 
@@ -21,15 +22,18 @@ MARKER = "zanzibarium"
 
 def refused(host: str = "127.0.0.1", **settings: str) -> str:
     """What the service says when it does not start; fails when it does."""
+    process = subprocess.Popen(
+        service_command(free_port(), host), env=service_environment(**settings),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
     try:
-        result = subprocess.run(
-            service_command(free_port(), host), env=service_environment(**settings), capture_output=True, text=True,
-            timeout=60, check=False,
-        )  # fmt: skip
+        output, _ = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         pytest.fail("the service started")
-    assert result.returncode != 0
-    return result.stdout + result.stderr
+    finally:
+        stop(process)
+    assert process.returncode != 0
+    return output
 
 
 def test_an_open_address_without_keys_is_refused(models_setting: str) -> None:
