@@ -1,0 +1,50 @@
+"""A bento: built from the store, holding no torch, served from the store."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from compression.bundle import Bundle
+from tests.integration.conftest import serve, service_environment
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_a_bento_is_built_and_served_from_the_store(
+    sentiment_bundle: Bundle, intent_bundle: Bundle, tmp_path: Path
+) -> None:
+    home = tmp_path / "bentoml"
+    environment = service_environment(BENTOML_HOME=str(home))
+
+    def run(*command: str) -> str:
+        result = subprocess.run(
+            [sys.executable, "-m", *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout.strip()
+
+    tag = run("lathe", "store", str(sentiment_bundle.path), "--name", "sentiment")
+    assert tag == f"sentiment:{sentiment_bundle.version}"
+    assert run("lathe", "store", str(sentiment_bundle.path), "--name", "sentiment") == tag  # a second time is no error
+    run("lathe", "store", str(intent_bundle.path), "--name", "banking-intents")
+    run("bentoml", "build", "--name", "lathe", "--version", "test")
+
+    bento = home / "bentos" / "lathe" / "test"
+    sources = {str(path.relative_to(bento / "src")) for path in (bento / "src").rglob("*.py")}
+    assert "service/app.py" in sources
+    assert {source.split("/")[0] for source in sources} == {"service", "compression"}
+    assert "compression/checkpoint.py" not in sources
+    manifest = yaml.safe_load((bento / "bento.yaml").read_text())
+    assert {model["tag"].split(":")[0] for model in manifest["models"]} == {"sentiment", "banking-intents"}
+
+    log = tmp_path / "service.log"
+    with serve(log, target="lathe:test", cwd=tmp_path, BENTOML_HOME=str(home)) as service:
+        answer = httpx.post(f"{service.url}/v1/triage", json={"inputs": "great the card is in the post"}, timeout=30)
+    assert answer.status_code == 200
+    assert answer.json()["models"]["sentiment"] == sentiment_bundle.version

@@ -1,0 +1,92 @@
+"""The documents say what the code does, and the README's commands exist and run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from service.settings import PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+READMES = ("README.md", "README.zh-CN.md")
+HEADING = re.compile(r"^(#{1,4}) ", re.MULTILINE)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def commands(name: str) -> list[str]:
+    """The lines of a document's shell blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", read(name), re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.split(" #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def test_reference_pages_are_as_the_code_is() -> None:
+    subprocess.run([sys.executable, "-m", "docs.generate", "--check"], check=True, cwd=ROOT)
+
+
+def test_both_readmes_are_in_step() -> None:
+    english, chinese = (read(name) for name in READMES)
+    assert commands("README.md") == commands("README.zh-CN.md")
+    assert HEADING.findall(english) == HEADING.findall(chinese)
+    numbers = [re.findall(r"\d+\.\d+", text) for text in (english, chinese)]
+    assert sorted(numbers[0]) == sorted(numbers[1])
+
+
+def test_make_targets_in_the_readme_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+    named = {command.split()[1] for command in commands("README.md") if command.startswith("make ")}
+    assert named
+    assert named <= targets
+
+
+def test_lathe_commands_in_the_readme_parse() -> None:
+    lines = [command for command in commands("README.md") if command.startswith("lathe ")]
+    assert lines
+    for line in lines:
+        words = line.split()[1:]
+        path = words[: 2 if words[0] == "keys" else 1]
+        usage = subprocess.run(
+            [sys.executable, "-m", "lathe", *path, "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+        ).stdout
+        for option in (word.split("=")[0] for word in words if word.startswith("--")):
+            assert option in usage, f"{line}: {option}"
+
+
+def test_settings_named_anywhere_exist() -> None:
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    for path in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("monitoring/*.md"),
+        *ROOT.glob("loadtests/*.md"),
+    ]:
+        named = set(re.findall(rf"{PREFIX}[A-Z_]+[A-Z]", path.read_text("utf-8")))
+        assert named <= known, f"{path.name}: {named - known}"
+
+
+def test_files_that_documents_link_to_exist() -> None:
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("models/*/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text("utf-8")):
+            assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} links to {target}"
+
+
+def test_the_image_has_the_tested_versions_and_nothing_to_train_with() -> None:
+    packages = yaml.safe_load(read("bentofile.yaml"))["python"]["packages"]
+    pinned = {line.strip().lower().replace("_", "-") for line in read("constraints.txt").splitlines()}
+    assert {package.lower() for package in packages} <= pinned
+    assert not {package.split("==")[0] for package in packages} & {"torch", "transformers", "optimum", "optimum-onnx"}
+
+
+@pytest.mark.parametrize("adapter", sorted(path.parent.name for path in ROOT.glob("models/*/adapter_config.json")))
+def test_shipped_adapters_are_small_and_have_a_card(adapter: str) -> None:
+    folder = ROOT / "models" / adapter
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2_000_000
+    card = (folder / "README.md").read_text("utf-8")
+    for word in ("lathe finetune", "Licence", "accuracy"):
+        assert word in card
