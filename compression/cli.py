@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from compression.bundle import open_bundle
-from compression.data import Columns, read_examples
+from compression.data import Columns, concatenate, read_examples
 
 # A front end may read and set the environment: the libraries' advice is not for the users of this one.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -37,8 +37,14 @@ def _columns(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @click.argument("parent")
-@click.option("--data", type=_FILE, required=True, help="Training rows: csv, jsonl or parquet with text and label.")
-@click.option("--validation", type=_FILE, required=True, help="Rows that choose the best epoch.")
+@click.option(
+    "--data",
+    type=_FILE,
+    required=True,
+    multiple=True,
+    help="Training rows, csv, jsonl or parquet with text and label; can be given several times.",
+)
+@click.option("--validation", type=_FILE, help="Rows that choose the best epoch; without them the last one is kept.")
 @click.option("--out", type=_DIRECTORY, required=True, help="Directory to write.")
 @click.option("--epochs", type=float, default=3.0, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
@@ -80,14 +86,22 @@ def _columns(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--freeze-embeddings", is_flag=True, help="Leave the embedding table as it is; several times faster.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint under OUT.")
-def finetune(parent: str, data: Path, validation: Path, out: Path, resume: bool, **options: Any) -> None:
+def finetune(
+    parent: str, data: tuple[Path, ...], validation: Path | None, out: Path, resume: bool, **options: Any
+) -> None:
     """Fine-tune PARENT (local directory, hub id or embedded:NAME) on labelled text."""
     from compression import finetune as module
 
     figures = module.finetune(
-        parent, read_examples(data), read_examples(validation), out, module.FinetuneOptions(**options), resume
+        parent,
+        concatenate([read_examples(path) for path in data]),
+        read_examples(validation) if validation is not None else None,
+        out,
+        module.FinetuneOptions(**options),
+        resume,
     )
-    click.echo(f"{out}: validation accuracy {figures['accuracy']:.4f}, loss {figures['loss']:.4f}")
+    measured = ", ".join(f"validation {name} {value:.4f}" for name, value in figures.items())
+    click.echo(f"{out}: {measured or 'trained to the end, without validation'}")
 
 
 @click.command()

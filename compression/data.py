@@ -88,6 +88,15 @@ def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
     return Examples(tuple(texts), tuple(labels), tuple(splits))
 
 
+def concatenate(parts: Sequence[Examples]) -> Examples:
+    """The rows of all parts, in their order."""
+    return Examples(
+        tuple(itertools.chain.from_iterable(part.texts for part in parts)),
+        tuple(itertools.chain.from_iterable(part.labels for part in parts)),
+        tuple(itertools.chain.from_iterable(part.splits for part in parts)),
+    )
+
+
 def split_examples(examples: Examples, path: Path) -> tuple[Examples, Examples]:
     """Keeps the texts that calibrate apart from those that judge.
 

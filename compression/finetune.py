@@ -59,23 +59,26 @@ class FinetuneOptions:
 
 
 def finetune(
-    parent: str, train: Examples, validation: Examples, out: Path, options: FinetuneOptions, resume: bool = False
+    parent: str, train: Examples, validation: Examples | None, out: Path, options: FinetuneOptions, resume: bool = False
 ) -> dict[str, float]:
     """Trains, keeps the epoch with the best validation accuracy, and writes it to `out`.
 
     Args:
         parent: an encoder or a classifier: local directory, hub id or `embedded:NAME`.
+        validation: rows that choose the epoch; None keeps the last one.
         out: the directory to write; checkpoints of a run in progress lie under `out/checkpoints`.
         resume: go on from the last checkpoint there.
 
     Returns:
-        `accuracy` (a fraction) and `loss` on the validation rows.
+        `accuracy` (a fraction) and `loss` on the validation rows; nothing without them.
 
     Raises:
         DataError: rows without a label, fewer than two labels, or validation labels that train does not have.
         CheckpointError: the parent cannot be loaded or trained, or there is nothing to resume.
     """
     labels = _labels(train, validation)
+    if options.early_stopping and validation is None:
+        raise DataError("early stopping needs validation rows, which say when to stop")
     set_seed(options.seed)
     folder = locate(parent)
     if (folder / "adapter_config.json").is_file():
@@ -95,9 +98,9 @@ def finetune(
     checkpoints = out / "checkpoints"
     trainer = Trainer(
         model=model,
-        args=_training_arguments(checkpoints, options, len(train)),
+        args=_training_arguments(checkpoints, options, len(train), validate=validation is not None),
         train_dataset=encode(train),
-        eval_dataset=encode(validation),
+        eval_dataset=None if validation is None else encode(validation),
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_accuracy,
         callbacks=[EarlyStoppingCallback(options.early_stopping)] if options.early_stopping else [],
@@ -106,19 +109,20 @@ def finetune(
     if resume and last is None:
         raise CheckpointError(f"{checkpoints}: no checkpoint to resume from; leave out --resume")
     trainer.train(resume_from_checkpoint=last)
-    figures = trainer.evaluate()
+    figures = {} if validation is None else trainer.evaluate()
     _save(model, config, tokenizer, out, options)
-    return {"accuracy": figures["eval_accuracy"], "loss": figures["eval_loss"]}
+    return {name: figures[f"eval_{name}"] for name in ("accuracy", "loss") if figures}
 
 
-def _labels(train: Examples, validation: Examples) -> list[str]:
+def _labels(train: Examples, validation: Examples | None) -> list[str]:
     for name, examples in (("train", train), ("validation", validation)):
-        if len(examples.labelled) != len(examples):
+        if examples is not None and len(examples.labelled) != len(examples):
             raise DataError(f"{name}: {len(examples) - len(examples.labelled)} rows have no label; every row needs one")
     labels = sorted({label for label in train.labels if label is not None})
     if len(labels) < 2:
         raise DataError(f"train has only the label {labels[0]!r}; a classifier needs two or more")
-    unseen = sorted({label for label in validation.labels if label is not None} - set(labels))
+    seen = () if validation is None else validation.labels
+    unseen = sorted({label for label in seen if label is not None} - set(labels))
     if unseen:
         raise DataError(f"validation has labels that train does not: {', '.join(map(repr, unseen[:5]))}")
     return labels
@@ -160,7 +164,7 @@ def _trainable(model: PreTrainedModel, parent: str, options: FinetuneOptions) ->
     return wrapped
 
 
-def _training_arguments(checkpoints: Path, options: FinetuneOptions, rows: int) -> TrainingArguments:
+def _training_arguments(checkpoints: Path, options: FinetuneOptions, rows: int, validate: bool) -> TrainingArguments:
     precision = options.precision
     if precision == "auto":
         precision = "bf16" if _has_bf16() else "fp32"
@@ -181,10 +185,10 @@ def _training_arguments(checkpoints: Path, options: FinetuneOptions, rows: int) 
         fp16=precision == "fp16",
         use_cpu=not torch.cuda.is_available(),
         group_by_length=True,
-        eval_strategy="epoch",
+        eval_strategy="epoch" if validate else "no",
         save_strategy="epoch",
         save_total_limit=2,
-        load_best_model_at_end=True,
+        load_best_model_at_end=validate,
         metric_for_best_model="accuracy",
         logging_steps=max(1, steps // 10),
         seed=options.seed,

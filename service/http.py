@@ -90,9 +90,8 @@ class Api:
         serving = self._serving()
         body = await self._body(request, TriageRequest)
         texts = self._texts(body.inputs)
-        rules = serving.triage if serving.ready else None
+        rules = serving.triage
         models = [serving.model(name) for name in (serving.settings.triage_sentiment, serving.settings.triage_intent)]
-        assert rules is not None  # model() raises while the service is not ready
         sentiment, intent = await self._ask(request, models, texts)
         results = [
             rules.judge(

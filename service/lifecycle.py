@@ -87,8 +87,7 @@ class Serving:
             NotReady: starting or stopping.
             ModelNotFound: there is none.
         """
-        if not self.ready:
-            raise NotReady(f"the service is {self.state}")
+        self._require_ready()
         if name not in self._models:
             raise ModelNotFound(f"no model named {name[:64]!r}; there is {', '.join(sorted(self._models))}")
         return self._models[name]
@@ -98,8 +97,10 @@ class Serving:
         """The triage rules.
 
         Raises:
+            NotReady: starting or stopping.
             ModelNotFound: the models that triage asks are not served.
         """
+        self._require_ready()
         if self._triage is None:
             raise ModelNotFound(
                 f"triage needs the models {self.settings.triage_sentiment!r} and {self.settings.triage_intent!r}, "
@@ -154,6 +155,10 @@ class Serving:
             queue_tokens=self.settings.queue_tokens,
         )
         return Model(name, bundle, engine, Batcher(name, engine.infer, limits, self.telemetry))
+
+    def _require_ready(self) -> None:
+        if not self.ready:
+            raise NotReady(f"the service is {self.state}")
 
     def _batchers_alive(self) -> bool:
         return all(model.batcher.alive for model in self._models.values())

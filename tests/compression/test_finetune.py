@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from compression.checkpoint import load_parent
 from compression.data import Examples, read_examples
 from compression.errors import CheckpointError, DataError
 from compression.finetune import FinetuneOptions, finetune
@@ -31,6 +32,16 @@ def test_rows_that_cannot_be_learned_from_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         finetune(str(encoder), train, validation, tmp_path / "out", QUICK)
+
+
+def test_without_validation_the_last_epoch_is_kept(encoder: Path, sentiment_data: Path, tmp_path: Path) -> None:
+    assert finetune(str(encoder), read_examples(sentiment_data), None, tmp_path / "out", QUICK) == {}
+    assert load_parent(str(tmp_path / "out")).labels == ("negative", "positive")
+
+
+def test_early_stopping_without_validation_is_refused(encoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="early stopping needs validation rows"):
+        finetune(str(encoder), GOOD, None, tmp_path / "out", FinetuneOptions(early_stopping=1))
 
 
 def test_an_adapter_holds_adapters_pooler_and_head_in_half_precision(
