@@ -95,7 +95,7 @@ class _Answer:
             headers = MutableHeaders(raw=message.setdefault("headers", []))
             if message["status"] >= 400 and headers.get("content-type") != "application/json":
                 self._replaced = True
-                await self.fail(for_status(message["status"]))
+                await self.fail(for_status(message["status"]), allow=headers.get("allow"))
                 return
             self._started = True
             self.status = message["status"]
@@ -103,14 +103,16 @@ class _Answer:
         if not self._replaced:
             await self._send(message)
 
-    async def fail(self, error: ServiceError) -> None:
-        """Answers with an error, unless an answer is already under way."""
+    async def fail(self, error: ServiceError, allow: str | None = None) -> None:
+        """Answers with an error, unless an answer is already under way; `allow` names the methods that a path takes."""
         if self._started:
             return
         self._started = True
         self.status = error.status
         response = error_response(Request(self._scope), error)
         response.headers["X-Request-Id"] = self._scope["lathe.request_id"]
+        if allow is not None:
+            response.headers["Allow"] = allow
         await self._send(
             {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
         )

@@ -138,6 +138,10 @@ def test_bad_requests_get_one_error_shape(
     assert answer.headers["x-request-id"]
 
 
+def test_a_wrong_method_is_told_the_right_one(client: httpx.Client) -> None:
+    assert client.get("/v1/classify").headers["allow"] == "POST"
+
+
 def test_error_messages_say_where_and_what(client: httpx.Client) -> None:
     answer = client.post("/v1/classify", json={"model": "sentiment", "inputs": ["fine", "", "fine"]})
     assert "inputs.1: text is empty" in answer.json()["error"]["message"]
