@@ -1,16 +1,10 @@
 """Keeps what clients write out of logs and error messages.
 
-Nothing that a client sends as text is ever handed to a logger: what must be said about it is said with `describe`. An
-exception raised while texts are in hand may quote them, so only its type and its place in the code are logged.
+Nothing that a client sends as text is ever handed to a logger. An exception raised while texts are in hand may quote them,
+so only its type and its place in the code are logged.
 """
 
 import traceback
-from collections.abc import Sequence
-
-
-def describe(texts: Sequence[str]) -> str:
-    """Says how much text there was, and nothing of it."""
-    return f"{len(texts)} texts of {sum(map(len, texts))} characters"
 
 
 def describe_exception(error: BaseException) -> str:
