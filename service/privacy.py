@@ -1,7 +1,7 @@
 """Keeps what clients write out of logs and error messages.
 
-Nothing that a client sends as text is ever handed to a logger. An exception raised while texts are in hand may quote them,
-so only its type and its place in the code are logged.
+Nothing that a client sends as text is ever handed to a logger. An exception raised while texts are in hand may quote
+them, so only its type and its place in the code are logged.
 """
 
 import traceback
