@@ -20,7 +20,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from loadtests.thresholds import Thresholds, add_options
 
 BUNDLES = (Path("bundles/sentiment"), Path("bundles/banking-intents"))  # what the service serves by default
 START_S = 60
+START_TRIES = 3
+PORT_TAKEN = "Address already in use"  # BentoML looks for free ports and opens them later: another may be quicker
 STOP_S = 20
 FINISH_S = 10  # for requests under way when the test ends
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy, as locust does without one
@@ -92,22 +94,45 @@ def service(log: Path) -> Iterator[str]:
     missing = [str(bundle) for bundle in BUNDLES if not (bundle / "bundle.json").is_file()]
     if missing and not os.environ.get("LATHE_MODELS"):
         raise CannotRun(f"no bundle in {' and '.join(missing)}; run make demo or lathe compress first")
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [
-        sys.executable, "-m", "bentoml", "serve", "service.app:Lathe", "--host", "127.0.0.1", "--port", str(port),
-    ]  # fmt: skip
-    environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "True"}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for locust; the service is stopped after it
-        )  # fmt: skip
+    url, process = start(log, {**os.environ, "BENTOML_DO_NOT_TRACK": "True"})
     try:
-        _wait_until_ready(url, process, log)
         yield url
     finally:
         stop(process)
+
+
+def start(
+    log: Path, environment: Mapping[str, str], target: str = "service.app:Lathe", cwd: Path | None = None
+) -> "tuple[str, subprocess.Popen[bytes]]":
+    """Starts the service on a free port and waits until it is ready; tries again where a port was taken meanwhile.
+
+    Returns:
+        its address and its process, which `stop` ends.
+
+    Raises:
+        CannotRun: it did not become ready; with the end of its log.
+    """
+    for attempt in range(1, START_TRIES + 1):
+        port = free_port()
+        command = [
+            sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port),
+        ]  # fmt: skip
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=cwd,
+                start_new_session=True,  # Ctrl-C is for the one who started it, and stops it afterwards
+            )  # fmt: skip
+        url = f"http://127.0.0.1:{port}"
+        try:
+            wait_until_ready(url, process, log)
+        except BaseException as error:
+            stop(process)
+            taken = PORT_TAKEN in log.read_text(encoding="utf-8", errors="replace")
+            if not isinstance(error, CannotRun) or not taken or attempt == START_TRIES:
+                raise
+        else:
+            return url, process
+    raise AssertionError("unreachable: the last try returns or raises")
 
 
 def not_ready(url: str) -> str | None:
@@ -141,7 +166,12 @@ def stop(process: "subprocess.Popen[Any]") -> None:
             descendant.kill()
 
 
-def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Asks /readyz until it says yes.
+
+    Raises:
+        CannotRun: the service ended, or took too long; with the end of its log.
+    """
     deadline = time.monotonic() + START_S
     reason: str | None = "it was not asked"
     while time.monotonic() < deadline and process.poll() is None:
@@ -155,7 +185,8 @@ def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -
     raise CannotRun(f"the service {what}; its log, {log}, ends with:\n{last_lines}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -2,11 +2,9 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +13,7 @@ import httpx
 import pytest
 
 from compression.bundle import Bundle
-from loadtests.run import stop
-
-START_SECONDS = 60
+from loadtests.run import CannotRun, start, stop
 
 
 @dataclass(frozen=True)
@@ -27,13 +23,6 @@ class LiveService:
     url: str
     process: "subprocess.Popen[bytes]"
     log: Path
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def service_command(port: int, host: str = "127.0.0.1", target: str = "service.app:Lathe") -> list[str]:
@@ -49,32 +38,17 @@ def service_environment(**settings: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def serve(
-    log: Path, target: str = "service.app:Lathe", cwd: Path | None = None, **settings: str
+    log: Path, settings: Mapping[str, str], target: str = "service.app:Lathe", cwd: Path | None = None
 ) -> Iterator[LiveService]:
     """Starts the service, waits until it is ready, and stops it with SIGTERM."""
-    port = free_port()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            service_command(port, target=target), stdout=output, stderr=subprocess.STDOUT, cwd=cwd,
-            env=service_environment(**settings),
-        )  # fmt: skip
-    service = LiveService(f"http://127.0.0.1:{port}", process, log)
     try:
-        wait_until_ready(service)
-        yield service
+        url, process = start(log, service_environment(**settings), target, cwd)
+    except CannotRun as error:
+        pytest.fail(str(error))
+    try:
+        yield LiveService(url, process, log)
     finally:
         stop(process)
-
-
-def wait_until_ready(service: LiveService) -> None:
-    """Polls /readyz; fails with the service's output when it ends or takes too long."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and service.process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{service.url}/readyz", timeout=5).status_code == 200:
-                return
-        time.sleep(0.1)
-    pytest.fail(f"the service did not become ready:\n{service.log.read_text()[-4000:]}")
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +65,7 @@ def service_factory(models_setting: str, tmp_path: Path) -> ServiceFactory:
     """Starts a service with the tiny models and the given further settings."""
 
     def start(**settings: str) -> AbstractContextManager[LiveService]:
-        return serve(tmp_path / "service.log", LATHE_MODELS=models_setting, **settings)
+        return serve(tmp_path / "service.log", {"LATHE_MODELS": models_setting, **settings})
 
     return start
 
@@ -100,7 +74,7 @@ def service_factory(models_setting: str, tmp_path: Path) -> ServiceFactory:
 def live_service(models_setting: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
     """One service for the whole session, without keys."""
     log = tmp_path_factory.mktemp("service") / "service.log"
-    with serve(log, LATHE_MODELS=models_setting) as service:
+    with serve(log, {"LATHE_MODELS": models_setting}) as service:
         yield service
 
 

@@ -44,7 +44,7 @@ def test_a_bento_is_built_and_served_from_the_store(
     assert {model["tag"].split(":")[0] for model in manifest["models"]} == {"sentiment", "banking-intents"}
 
     log = tmp_path / "service.log"
-    with serve(log, target="lathe:test", cwd=tmp_path, BENTOML_HOME=str(home)) as service:
+    with serve(log, {"BENTOML_HOME": str(home)}, target="lathe:test", cwd=tmp_path) as service:
         answer = httpx.post(f"{service.url}/v1/triage", json={"inputs": "great the card is in the post"}, timeout=30)
     assert answer.status_code == 200
     assert answer.json()["models"]["sentiment"] == sentiment_bundle.version

@@ -13,9 +13,10 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from loadtests.answers import problem
+from loadtests.run import free_port
 from loadtests.shapes import SHAPES
 from service.auth import add_key
-from tests.integration.conftest import LiveService, ServiceFactory, free_port, service_environment
+from tests.integration.conftest import LiveService, ServiceFactory, service_environment
 
 pytestmark = pytest.mark.integration
 

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from compression.bundle import Bundle
-from loadtests.run import stop
+from loadtests.run import free_port, stop
 from service.auth import add_key, revoke_key
-from tests.integration.conftest import ServiceFactory, free_port, service_command, service_environment
+from tests.integration.conftest import ServiceFactory, service_command, service_environment
 
 pytestmark = pytest.mark.integration
 
@@ -127,7 +127,10 @@ def test_sigterm_answers_what_was_accepted_and_exits_with_0(service_factory: Ser
         sent = [
             threads.submit(httpx.post, f"{service.url}/v1/classify", json=body, timeout=60) for _ in range(8)
         ]  # fmt: skip
-        time.sleep(0.15)
+        accepted = 'lathe_stage_seconds_count{model="sentiment",stage="tokenize"} 8.0'
+        while accepted not in httpx.get(f"{service.url}/metrics", timeout=30).text:
+            time.sleep(0.01)
+        assert not all(answer.done() for answer in sent)
         service.process.send_signal(signal.SIGTERM)
         statuses = [answer.result().status_code for answer in sent]
         assert service.process.wait(30) == 0

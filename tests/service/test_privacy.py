@@ -1,5 +1,7 @@
 import asyncio
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from service.batching import Batcher, BatchLimits
@@ -27,12 +29,12 @@ def test_an_exception_that_was_never_raised_is_described_too() -> None:
 
 
 def test_engine_failures_are_logged_without_the_text(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(batch: object) -> object:
+    def fail(batch: object) -> npt.NDArray[np.float32]:
         raise RuntimeError(f"bad input: {batch} zanzibarium")
 
     async def main() -> None:
         limits = BatchLimits(streams=1, batch_texts=1, batch_tokens=8, window=8, queue_texts=8, queue_tokens=8)
-        batcher = Batcher("m", fail, limits, Telemetry())  # type: ignore[arg-type]
+        batcher: Batcher[str] = Batcher("m", fail, limits, Telemetry())
         batcher.start()
         with pytest.raises(InferenceFailed) as failure:
             await batcher.submit(["x"])
