@@ -1,0 +1,72 @@
+"""The gate, in front of apps that misbehave."""
+
+import asyncio
+from collections.abc import MutableMapping
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from service.gate import App, Gate, Send
+from service.limits import Receive
+from service.telemetry import Telemetry
+
+SECRET = "zanzibarium"
+
+
+def ask(app: App, telemetry: Telemetry | None = None) -> httpx.Response:
+    """One GET through the gate, as an ASGI server would send it."""
+    serving: Any = SimpleNamespace(telemetry=telemetry or Telemetry(), authenticator=None)
+
+    async def main() -> httpx.Response:
+        transport = httpx.ASGITransport(Gate(app, lambda: serving))
+        async with httpx.AsyncClient(transport=transport, base_url="http://lathe") as client:
+            return await client.get("/v1/models")
+
+    return asyncio.run(main())
+
+
+def answering(status: int, content_type: bytes = b"text/plain") -> App:
+    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", content_type)]})
+        await send({"type": "http.response.body", "body": SECRET.encode()})
+
+    return app
+
+
+async def failing(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    raise RuntimeError(SECRET)
+
+
+def test_an_exception_becomes_a_500_and_its_message_is_told_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    answer = ask(failing)
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal_error"
+    assert answer.json()["error"]["request_id"] in caplog.text
+    assert "RuntimeError" in caplog.text
+    assert SECRET not in caplog.text + answer.text
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(404, "not_found"), (405, "method_not_allowed"), (500, "internal_error"), (503, "not_ready")]
+)
+def test_error_pages_of_others_get_our_shape(status: int, code: str) -> None:
+    answer = ask(answering(status))
+    assert answer.status_code == status
+    assert answer.json()["error"]["code"] == code
+
+
+def test_what_is_well_passes_as_it_is() -> None:
+    answer = ask(answering(200))
+    assert answer.text == SECRET
+    assert answer.headers["x-request-id"]
+
+
+def test_every_answer_is_counted_under_its_code() -> None:
+    telemetry = Telemetry()
+    ask(failing, telemetry)
+    ask(answering(404), telemetry)
+    exposition = telemetry.exposition().decode()
+    assert 'lathe_requests_total{code="internal_error",route="/v1/models",status="500"} 1.0' in exposition
+    assert 'lathe_requests_total{code="not_found",route="/v1/models",status="404"} 1.0' in exposition
