@@ -95,12 +95,13 @@ def load_parent(parent: str) -> Parent:
             f"{parent}: {', '.join(config.architectures or ['this model'])} is not fine-tuned for classification; "
             "train a head first: lathe finetune"
         )
+    tokenizer = load_tokenizer(folder)
     return Parent(
         name=parent,
         model=load_classifier(folder, config),
-        tokenizer=load_tokenizer(folder),
+        tokenizer=tokenizer,
         labels=label_names(config),
-        max_length=window(config, load_tokenizer(folder)),
+        max_length=window(config, tokenizer),
         digest=digest(weights),
     )
 

@@ -168,10 +168,11 @@ def _quantize(parent: Parent, model: onnx.ModelProto, step: QuantizeStep, calibr
 
 def _feeds(parent: Parent, model: onnx.ModelProto, texts: Sequence[str]) -> list[quantize.Feed]:
     """Each text alone, as the exported model takes it."""
+    classifier = ParentClassifier(parent)
     wanted = {value.name for value in model.graph.input}
     feeds = []
     for text in texts:
-        encoded = ParentClassifier(parent).encode(text)
+        encoded = classifier.encode(text)
         arrays = {
             "input_ids": np.array([encoded.ids]),
             "attention_mask": np.ones((1, len(encoded)), np.int64),
