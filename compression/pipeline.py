@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,41 +11,19 @@ import onnx
 from tokenizers import Tokenizer
 
 from compression import quantize
-from compression.bundle import (
-    Bundle,
-    DataUsed,
-    Figures,
-    Manifest,
-    ModelFigures,
-    ParentModel,
-    Runtime,
-    RuntimeOptions,
-    write_bundle,
-)
-from compression.bundle.runtime import Logits
+from compression.bundle import Bundle, DataUsed, Manifest, ParentModel, Runtime, RuntimeOptions, write_bundle
 from compression.bundle.storage import MODEL, TOKENIZER, require_replaceable
 from compression.checkpoint import Parent, load_parent
-from compression.classifier import BundleClassifier, ParentClassifier, predict
+from compression.classifier import BundleClassifier, ParentClassifier
 from compression.data import Columns, Examples, read_examples, require_known_labels, split_examples
-from compression.errors import RecipeError, VerificationError
-from compression.evaluate import agreement, batch_deviation, fit_temperature, quality
+from compression.errors import RecipeError
 from compression.export import export
-from compression.latency import compare_latency
 from compression.progress import console
-from compression.recipe import Budget, ExportStep, QuantizeStep, Recipe
+from compression.recipe import ExportStep, QuantizeStep, Recipe
 from compression.report import model_card, report_html
+from compression.verify import BATCH_EXACT_WITHIN, measure, require_budget
 
-BATCH_EXACT_WITHIN = 1e-4  # of a score; float32 sums in another order stay far below it
-_BATCH_PROBE_TEXTS = 64
 _TOOLS = ("lathe", "numpy", "onnx", "onnxruntime", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """What the candidate's logits on both splits say."""
-
-    figures: Figures
-    temperature: float
 
 
 def compress(parent_name: str, data: Path, recipe: Recipe, out: Path, columns: Columns = Columns()) -> Bundle:
@@ -81,7 +58,7 @@ def compress(parent_name: str, data: Path, recipe: Recipe, out: Path, columns: C
         tokenizer_path.write_bytes(tokenizer)
         runtime = Runtime(model_path, tokenizer_path, parent.max_length, options)
         candidate = BundleClassifier(str(out), runtime, parent.labels)
-        measured = _measure(parent, candidate, calibration, test, len(content))
+        measured = measure(parent, candidate, calibration, test, len(content))
     require_budget(measured.figures, recipe.budget)
 
     manifest = Manifest(
@@ -116,30 +93,6 @@ def compress(parent_name: str, data: Path, recipe: Recipe, out: Path, columns: C
             "README.md": model_card(manifest, out.name).encode(),
         },
     )
-
-
-def require_budget(figures: Figures, budget: Budget) -> None:
-    """Compares what was measured with what was allowed.
-
-    Raises:
-        VerificationError: names each bound that was not kept, with both numbers.
-    """
-    broken = []
-    if budget.min_agreement is not None and figures.agreement < budget.min_agreement:
-        broken.append(f"agreement {figures.agreement:.4f} is below min_agreement {budget.min_agreement}")
-    if budget.max_size_mb is not None and figures.bundle.size_mb > budget.max_size_mb:
-        broken.append(f"model.onnx has {figures.bundle.size_mb} MB, above max_size_mb {budget.max_size_mb}")
-    if budget.max_accuracy_drop is not None:
-        if figures.parent.accuracy is None or figures.bundle.accuracy is None:
-            broken.append("max_accuracy_drop needs test texts with labels, and there are none")
-        else:
-            drop = 100 * (figures.parent.accuracy - figures.bundle.accuracy)
-            if drop > budget.max_accuracy_drop:
-                broken.append(
-                    f"accuracy dropped by {drop:.2f} points, above max_accuracy_drop {budget.max_accuracy_drop}"
-                )
-    if broken:
-        raise VerificationError(f"outside the budget, nothing was written: {'; '.join(broken)}")
 
 
 def _run_steps(parent: Parent, recipe: Recipe, calibration: Examples) -> onnx.ModelProto:
@@ -180,38 +133,6 @@ def _feeds(parent: Parent, model: onnx.ModelProto, texts: Sequence[str]) -> list
         }
         feeds.append({name: array for name, array in arrays.items() if name in wanted})
     return feeds
-
-
-def _measure(
-    parent: Parent, candidate: BundleClassifier, calibration: Examples, test: Examples, size_bytes: int
-) -> _Measured:
-    reference = ParentClassifier(parent)
-    expected = predict(reference, test.texts, "Judge the parent")
-    got = predict(candidate, test.texts, "Judge the bundle")
-    labelled = calibration.labelled
-    temperature = (
-        fit_temperature(predict(candidate, labelled.texts, "Fit the temperature"), parent.labels, labelled)
-        if len(labelled)
-        else 1.0
-    )
-    figures = Figures(
-        parent=_model_figures(expected, parent.labels, test, _weight_bytes(parent)),
-        bundle=_model_figures(got, parent.labels, test, size_bytes),
-        agreement=agreement(expected, got),
-        max_logit_difference=float(np.abs(expected - got).max()),
-        batch_deviation=batch_deviation(candidate, test.texts[:_BATCH_PROBE_TEXTS]),
-        latency=compare_latency(reference, candidate, test.texts),
-    )
-    return _Measured(figures, temperature)
-
-
-def _model_figures(logits: Logits, labels: tuple[str, ...], test: Examples, size_bytes: int) -> ModelFigures:
-    result = quality(logits, labels, test)
-    return ModelFigures(size_mb=round(size_bytes / 1e6, 2), accuracy=result.accuracy, macro_f1=result.macro_f1)
-
-
-def _weight_bytes(parent: Parent) -> int:
-    return sum(parameter.numel() * parameter.element_size() for parameter in parent.model.parameters())
 
 
 def _bare_tokenizer(parent: Parent) -> bytes:
