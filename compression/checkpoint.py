@@ -172,6 +172,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def weight_bytes(parent: Parent) -> int:
+    """Size of a model's weights as they are in memory."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in parent.model.parameters())
+
+
 def label_names(config: PretrainedConfig) -> tuple[str, ...]:
     """Label names in the order of the logits."""
     return tuple(str(config.id2label[index]) for index in range(config.num_labels))

@@ -56,11 +56,11 @@ class ParentClassifier:
     def forward(self, batch: Sequence[Encoded]) -> Logits:
         import torch
 
-        rows = [{"input_ids": encoded.ids, "token_type_ids": encoded.type_ids} for encoded in batch]
-        inputs = self._parent.tokenizer.pad(rows, return_tensors="pt")
-        wanted = {name: tensor for name, tensor in inputs.items() if name in self._parent.tokenizer.model_input_names}
+        from compression.batches import collate
+
+        inputs = collate(self._parent, [encoded.ids for encoded in batch])
         with torch.inference_mode():
-            return self._parent.model(**wanted).logits.float().numpy()  # type: ignore[no-any-return]
+            return self._parent.model(**inputs).logits.float().numpy()  # type: ignore[no-any-return]
 
 
 def load_classifier(path: str) -> Classifier:

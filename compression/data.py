@@ -43,6 +43,10 @@ class Examples:
         """The rows that have a label."""
         return self.where([label is not None for label in self.labels])
 
+    def head(self, count: int) -> "Examples":
+        """The first rows."""
+        return Examples(self.texts[:count], self.labels[:count], self.splits[:count])
+
     def of_split(self, split: str) -> "Examples":
         """The rows of one split."""
         return self.where([name == split for name in self.splits])
@@ -97,29 +101,55 @@ def concatenate(parts: Sequence[Examples]) -> Examples:
     )
 
 
-def split_examples(examples: Examples, path: Path) -> tuple[Examples, Examples]:
-    """Keeps the texts that calibrate apart from those that judge.
+@dataclass(frozen=True)
+class Splits:
+    """Three parts that share no text.
 
-    A file with a split column says itself which is which (`calibration`, `test`). Otherwise half of the texts go to
-    each side by a hash of their letters and digits, so that copies stay together and the split stays the same.
+    Attributes:
+        calibration: what the steps learn from.
+        selection: what chooses between candidates, and says when to stop.
+        test: what judges the result, and nothing else.
+    """
 
-    Returns:
-        calibration, test
+    calibration: Examples
+    selection: Examples
+    test: Examples
+
+
+def split_examples(examples: Examples, path: Path) -> Splits:
+    """Keeps the texts that calibrate, those that select and those that judge apart.
+
+    A file with a split column says itself which is which (`calibration`, `selection`, `test`); without `selection`, a
+    sixth of the calibration texts select. A file without splits is divided 5 : 1 : 4. It is a hash of a text's letters
+    and digits that decides, so that copies stay together and the split stays the same.
 
     Raises:
-        DataError: either side is empty.
+        DataError: a split of another name, or a part that is empty.
     """
+    shares = [_share(text) for text in examples.texts]
     if any(examples.splits):
-        calibration, test = examples.of_split("calibration"), examples.of_split("test")
+        unknown = sorted({str(split) for split in examples.splits} - {"calibration", "selection", "test"})
+        if unknown:
+            raise DataError(
+                f"{path}: column split holds {', '.join(map(repr, unknown[:5]))}; use calibration, selection and test"
+            )
+        sides = list(examples.splits)
+        if "selection" not in sides:
+            sides = [
+                "selection" if side == "calibration" and share >= 5 / 6 else side
+                for side, share in zip(sides, shares, strict=True)
+            ]
     else:
-        sides = [_side(text) for text in examples.texts]
-        calibration, test = examples.where(sides), examples.where([not side for side in sides])
-    if not len(calibration) or not len(test):
+        sides = ["calibration" if share < 0.5 else "selection" if share < 0.6 else "test" for share in shares]
+    calibration, selection, test = (
+        examples.where([side == name for side in sides]) for name in ("calibration", "selection", "test")
+    )
+    if not len(calibration) or not len(selection) or not len(test):
         raise DataError(
-            f"{path}: {len(calibration)} texts to calibrate with and {len(test)} to test with; each side needs some. "
-            "Add texts, or a column `split` that says calibration or test"
+            f"{path}: {len(calibration)} texts to calibrate with, {len(selection)} to select with and {len(test)} to "
+            "test with; each part needs some. Add texts, or a column `split` that says calibration or test"
         )
-    return calibration, test
+    return Splits(calibration, selection, test)
 
 
 def require_known_labels(examples: Examples, known: Iterable[str], path: Path) -> None:
@@ -143,9 +173,10 @@ def _cell(row: Row, column: str) -> str | None:
     return None if value is None or value == "" else str(value)
 
 
-def _side(text: str) -> bool:
+def _share(text: str) -> float:
+    """Where a text falls between 0 and 1."""
     letters = "".join(character for character in text.casefold() if character.isalnum())
-    return hashlib.sha256(letters.encode()).digest()[0] < 128
+    return int.from_bytes(hashlib.sha256(letters.encode()).digest()[:4]) / 2**32
 
 
 def _read_csv(path: Path) -> Iterator[Row]:

@@ -167,7 +167,7 @@ def _trainable(model: PreTrainedModel, parent: str, options: FinetuneOptions) ->
 def _training_arguments(checkpoints: Path, options: FinetuneOptions, rows: int, validate: bool) -> TrainingArguments:
     precision = options.precision
     if precision == "auto":
-        precision = "bf16" if _has_bf16() else "fp32"
+        precision = "bf16" if has_bf16() else "fp32"
     steps = max(1, math.ceil(rows / options.batch_size / options.gradient_accumulation))
     return TrainingArguments(
         output_dir=str(checkpoints),
@@ -197,7 +197,8 @@ def _training_arguments(checkpoints: Path, options: FinetuneOptions, rows: int, 
     )
 
 
-def _has_bf16() -> bool:
+def has_bf16() -> bool:
+    """Whether this machine computes in bfloat16 at full speed."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -2,137 +2,217 @@
 
 import hashlib
 import importlib.metadata
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-import onnx
+import zstandard
 from tokenizers import Tokenizer
 
-from compression import quantize
-from compression.bundle import Bundle, DataUsed, Manifest, ParentModel, Runtime, RuntimeOptions, write_bundle
-from compression.bundle.storage import MODEL, TOKENIZER, require_replaceable
+from compression.bundle import (
+    Bundle,
+    DataUsed,
+    Manifest,
+    ParentModel,
+    Runtime,
+    RuntimeOptions,
+    StepFigures,
+    write_bundle,
+)
+from compression.bundle.storage import MODEL, MODEL_ZSTD, TOKENIZER, require_replaceable
 from compression.checkpoint import Parent, load_parent
-from compression.classifier import BundleClassifier, ParentClassifier
-from compression.data import Columns, Examples, read_examples, require_known_labels, split_examples
-from compression.errors import RecipeError
-from compression.export import export
+from compression.classifier import BundleClassifier, Classifier, ParentClassifier, predict
+from compression.data import Columns, Splits, concatenate, read_examples, require_known_labels, split_examples
+from compression.evaluate import agreement, quality
 from compression.progress import console
-from compression.recipe import ExportStep, QuantizeStep, Recipe
+from compression.recipe import Recipe
 from compression.report import model_card, report_html
-from compression.verify import BATCH_EXACT_WITHIN, measure, require_budget
+from compression.steps import run_step
+from compression.verify import BATCH_EXACT_WITHIN, Measured, measure, require_budget
+from compression.work import Work, WorkCache, key_of
 
+DEFAULT_CACHE = Path.home() / ".cache" / "lathe"
 _TOOLS = ("lathe", "numpy", "onnx", "onnxruntime", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
+_ZSTD_LEVEL = 19  # slow to write, as fast to read as any
+_SELECTION_TEXTS = 400  # that each step is judged on; the numbers guide, they do not prove
 
 
-def compress(parent_name: str, data: Path, recipe: Recipe, out: Path, columns: Columns = Columns()) -> Bundle:
+@dataclass(frozen=True)
+class Task:
+    """What is to be compressed, and with what text: all that does not change from recipe to recipe.
+
+    Attributes:
+        data: the file that the texts came from.
+        digest: sha256 of that file.
+    """
+
+    parent: Parent
+    splits: Splits
+    data: Path
+    digest: str
+    cache: Path
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a recipe makes of the parent: the files, how they are to be run, and what each step did."""
+
+    recipe: Recipe
+    model: bytes
+    tokenizer: bytes
+    options: RuntimeOptions
+    steps: tuple[StepFigures, ...]
+
+    @property
+    def model_file(self) -> str:
+        """The model's name in the bundle."""
+        return MODEL_ZSTD if self.recipe.storage == "zstd" else MODEL
+
+    def write(self, folder: Path) -> None:
+        """Writes model and tokenizer."""
+        (folder / self.model_file).write_bytes(self.model)
+        (folder / TOKENIZER).write_bytes(self.tokenizer)
+
+
+def compress(
+    parent_name: str, data: Path, recipe: Recipe, out: Path, columns: Columns = Columns(), cache: Path = DEFAULT_CACHE
+) -> Bundle:
     """Makes a bundle from a fine-tuned classifier. Labels are not needed; where there are some, they are counted.
 
     Args:
         parent_name: a local directory (model or peft adapter), a hub id, or `embedded:NAME`.
-        data: text like the text to be served; one part calibrates, the other judges.
+        data: text like the text to be served; one part calibrates, one selects, one judges.
+        cache: finished steps are kept there; a run that was killed goes on from them.
 
     Raises:
         LatheError: parent, data, recipe or destination cannot be used.
         VerificationError: the result is outside the recipe's budget; nothing is written.
     """
     require_replaceable(out)
+    task = open_task(parent_name, data, columns, cache)
+    candidate = build(task, recipe)
+    measured = judge(task, candidate, out.name)
+    require_budget(measured.figures, recipe.budget)
+    return write(task, candidate, measured, out)
+
+
+def open_task(parent_name: str, data: Path, columns: Columns, cache: Path) -> Task:
+    """Loads parent and text.
+
+    Raises:
+        LatheError: either cannot be used.
+    """
     examples = read_examples(data, columns)
-    calibration, test = split_examples(examples, data)
+    splits = split_examples(examples, data)
     console.print(f"Loading {parent_name}")
     parent = load_parent(parent_name)
     require_known_labels(examples, parent.labels, data)
+    return Task(parent, splits, data, hashlib.sha256(data.read_bytes()).hexdigest(), cache)
 
-    model = _run_steps(parent, recipe, calibration)
-    content = model.SerializeToString()
-    tokenizer = _bare_tokenizer(parent)
-    options = RuntimeOptions(
-        pad_token_id=parent.tokenizer.pad_token_id or 0,
-        disabled_optimizers=("SkipLayerNormFusion",),  # slower than the nodes that it fuses, on CPU
-        batch_exact=True,
-    )
+
+def build(task: Task, recipe: Recipe) -> Candidate:
+    """Runs the recipe's steps, or takes them from the cache; each one's result is judged on the selection texts."""
+    kept = WorkCache(task.cache / "steps")
+    selection = task.splits.selection.head(_SELECTION_TEXTS)
+    expected = predict(ParentClassifier(task.parent), selection.texts, "Judge the parent")
+    tokenizer = task.parent.tokenizer.backend_tokenizer.to_str()
+    key = key_of(task.parent.digest, tokenizer, task.splits.calibration.texts, task.splits.selection.texts, _tools())
+    work, figures = Work(task.parent), []
+    for step in recipe.steps:
+        key = key_of(key, step.model_dump(mode="json"))
+        start = time.perf_counter()
+        found = kept.get(key, task.parent)
+        console.print(f"Step {step.step}{'' if found is None else ', done before'}")
+        work = found or run_step(step, work, task.parent, task.splits.calibration, task.splits.selection, task.cache)
+        seconds = time.perf_counter() - start
+        if found is None:
+            kept.put(key, work)
+        with _classifier(work) as classifier:
+            got = predict(classifier, selection.texts, f"Judge after {step.step}")
+        figures.append(
+            StepFigures(
+                step=step.step,
+                seconds=round(seconds, 1),
+                size_mb=round(work.size_bytes / 1e6, 2),
+                agreement=agreement(expected, got),
+                accuracy=quality(got, task.parent.labels, selection).accuracy,
+                cached=found is not None,
+            )
+        )
+    assert work.graph is not None  # every recipe exports
+    content = work.graph.SerializeToString()
+    if recipe.storage == "zstd":
+        content = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)
+    return Candidate(recipe, content, _bare_tokenizer(work.model), _runtime_options(work), tuple(figures))
+
+
+def judge(task: Task, candidate: Candidate, name: str) -> Measured:
+    """Measures a candidate against the parent, on the test texts."""
     with TemporaryDirectory() as folder:
-        model_path, tokenizer_path = Path(folder, MODEL), Path(folder, TOKENIZER)
-        model_path.write_bytes(content)
-        tokenizer_path.write_bytes(tokenizer)
-        runtime = Runtime(model_path, tokenizer_path, parent.max_length, options)
-        candidate = BundleClassifier(str(out), runtime, parent.labels)
-        measured = measure(parent, candidate, calibration, test, len(content))
-    require_budget(measured.figures, recipe.budget)
+        candidate.write(Path(folder))
+        runtime = Runtime(
+            Path(folder, candidate.model_file), Path(folder, TOKENIZER), task.parent.max_length, candidate.options
+        )
+        classifier = BundleClassifier(name, runtime, task.parent.labels)
+        labelled = concatenate([task.splits.calibration, task.splits.selection])
+        return measure(task.parent, classifier, labelled, task.splits.test, len(candidate.model), candidate.steps)
 
+
+def write(task: Task, candidate: Candidate, measured: Measured, out: Path) -> Bundle:
+    """Writes the bundle, whole or not at all."""
+    splits = task.splits
+    batch_exact = measured.figures.batch_deviation <= BATCH_EXACT_WITHIN
     manifest = Manifest(
-        labels=parent.labels,
-        max_length=parent.max_length,
-        runtime=options.model_copy(
-            update={
-                "batch_exact": measured.figures.batch_deviation <= BATCH_EXACT_WITHIN,
-                "temperature": measured.temperature,
-            }
+        labels=task.parent.labels,
+        max_length=task.parent.max_length,
+        runtime=candidate.options.model_copy(
+            update={"batch_exact": batch_exact, "temperature": measured.temperature}
         ),
-        recipe=recipe.model_dump(mode="json"),
-        parent=ParentModel(name=parent_name, sha256=parent.digest),
+        recipe=candidate.recipe.model_dump(mode="json"),
+        parent=ParentModel(name=task.parent.name, sha256=task.parent.digest),
         data=DataUsed(
-            name=data.name,
-            sha256=hashlib.sha256(data.read_bytes()).hexdigest(),
-            calibration_texts=len(calibration),
-            test_texts=len(test),
-            labelled_test_texts=len(test.labelled),
+            name=task.data.name,
+            sha256=task.digest,
+            calibration_texts=len(splits.calibration),
+            selection_texts=len(splits.selection),
+            test_texts=len(splits.test),
+            labelled_test_texts=len(splits.test.labelled),
         ),
         figures=measured.figures,
         files={},
-        tools={tool: importlib.metadata.version(tool) for tool in _TOOLS},
+        tools=_tools(),
     )
-    return write_bundle(
-        out,
-        manifest,
-        {
-            MODEL: content,
-            TOKENIZER: tokenizer,
-            "report.html": report_html(manifest).encode(),
-            "README.md": model_card(manifest, out.name).encode(),
-        },
+    files = {
+        candidate.model_file: candidate.model,
+        TOKENIZER: candidate.tokenizer,
+        "report.html": report_html(manifest, measured.flips).encode(),
+        "README.md": model_card(manifest, out.name).encode(),
+    }
+    return write_bundle(out, manifest, files)
+
+
+@contextmanager
+def _classifier(work: Work) -> Iterator[Classifier]:
+    """The work so far as something that answers."""
+    if work.graph is None:
+        yield ParentClassifier(work.model)
+        return
+    with TemporaryDirectory() as folder:
+        Path(folder, MODEL).write_bytes(work.graph.SerializeToString())
+        Path(folder, TOKENIZER).write_bytes(_bare_tokenizer(work.model))
+        runtime = Runtime(Path(folder, MODEL), Path(folder, TOKENIZER), work.model.max_length, _runtime_options(work))
+        yield BundleClassifier("work", runtime, work.model.labels)
+
+
+def _runtime_options(work: Work) -> RuntimeOptions:
+    return RuntimeOptions(
+        pad_token_id=work.model.tokenizer.pad_token_id or 0,
+        disabled_optimizers=("SkipLayerNormFusion",),  # slower than the nodes that it fuses, on CPU
+        batch_exact=True,
     )
-
-
-def _run_steps(parent: Parent, recipe: Recipe, calibration: Examples) -> onnx.ModelProto:
-    model = onnx.ModelProto()
-    for step in recipe.steps:
-        match step:
-            case ExportStep():
-                console.print("Exporting to ONNX")
-                model = export(parent, step.opset)
-            case QuantizeStep():
-                model = _quantize(parent, model, step, calibration)
-    return model
-
-
-def _quantize(parent: Parent, model: onnx.ModelProto, step: QuantizeStep, calibration: Examples) -> onnx.ModelProto:
-    layers = quantize.linears(model)
-    for pattern in step.float_layers:
-        if not any(pattern in layer.name for layer in layers):
-            names = ", ".join(layer.name for layer in layers)
-            raise RecipeError(f"float_layers: {pattern!r} matches none of the layers {names}")
-    chosen = [layer for layer in layers if not any(pattern in layer.name for pattern in step.float_layers)]
-    feeds = _feeds(parent, model, calibration.texts[: step.calibration_texts])
-    model = quantize.quantize_linears(model, quantize.calibrate(model, chosen, feeds))
-    return quantize.quantize_embeddings(model) if step.embeddings else model
-
-
-def _feeds(parent: Parent, model: onnx.ModelProto, texts: Sequence[str]) -> list[quantize.Feed]:
-    """Each text alone, as the exported model takes it."""
-    classifier = ParentClassifier(parent)
-    wanted = {value.name for value in model.graph.input}
-    feeds = []
-    for text in texts:
-        encoded = classifier.encode(text)
-        arrays = {
-            "input_ids": np.array([encoded.ids]),
-            "attention_mask": np.ones((1, len(encoded)), np.int64),
-            "token_type_ids": np.array([encoded.type_ids]),
-        }
-        feeds.append({name: array for name, array in arrays.items() if name in wanted})
-    return feeds
 
 
 def _bare_tokenizer(parent: Parent) -> bytes:
@@ -141,3 +221,7 @@ def _bare_tokenizer(parent: Parent) -> bytes:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return bytes(tokenizer.to_str(), "utf-8")
+
+
+def _tools() -> dict[str, str]:
+    return {tool: importlib.metadata.version(tool) for tool in _TOOLS}

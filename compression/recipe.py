@@ -13,8 +13,74 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class PruneVocabularyStep(_Strict):
+    """Pieces of the vocabulary that the calibration text does not use go, but for the commonest.
+
+    Attributes:
+        keep_most_frequent: so many of the pieces that the text did not use stay.
+    """
+
+    step: Literal["prune_vocabulary"]
+    keep_most_frequent: int = Field(default=4000, ge=0)
+
+
+class DropLayersStep(_Strict):
+    """Whole layers go, each time the one whose absence moves the parent's predictions least.
+
+    Attributes:
+        count: how many layers to remove.
+    """
+
+    step: Literal["drop_layers"]
+    count: int = Field(ge=1)
+
+
+class PruneStructureStep(_Strict):
+    """Attention heads and FFN neurons go; what is left is refitted to the parent's outputs, without labels.
+
+    Attributes:
+        keep: fraction of the encoder's time that may stay.
+        texts: how many of the calibration texts it looks at.
+    """
+
+    step: Literal["prune_structure"]
+    keep: float = Field(gt=0, lt=1)
+    texts: int = Field(default=1024, ge=16)
+
+
+class RecoverStep(_Strict):
+    """Short distillation from the parent on the calibration texts; labels are not used.
+
+    Attributes:
+        epochs: at most so many passes over the texts.
+        learning_rate: of AdamW at its highest.
+        patience: epochs without a smaller loss on the selection texts before it stops.
+        hidden: weight of the squared difference of the last hidden state, beside that of the predictions.
+    """
+
+    step: Literal["recover"]
+    epochs: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    patience: int = Field(default=2, ge=1)
+    hidden: float = Field(default=0.0, ge=0)
+    seed: int = 0
+
+
+class SparsifyStep(_Strict):
+    """The smallest weights of the encoder's linear layers become zero.
+
+    Attributes:
+        sparsity: fraction of zeros; with the pattern 2:4 it is always a half.
+        pattern: `unstructured` pays in stored size, `2:4` on GPUs with sparse tensor cores.
+    """
+
+    step: Literal["sparsify"]
+    sparsity: float = Field(default=0.5, gt=0, lt=1)
+    pattern: Literal["unstructured", "2:4"] = "unstructured"
+
+
 class ExportStep(_Strict):
-    """Parent to float32 ONNX graph."""
+    """PyTorch to float32 ONNX graph."""
 
     step: Literal["export"]
     opset: int = Field(default=18, ge=18, le=21)
@@ -35,7 +101,51 @@ class QuantizeStep(_Strict):
     float_layers: tuple[str, ...] = ()
 
 
-Step = Annotated[ExportStep | QuantizeStep, Field(discriminator="step")]
+class QuantizeDynamicStep(_Strict):
+    """Linear layers to int8 with ranges taken anew from each batch: an answer depends on its batch-mates."""
+
+    step: Literal["quantize_dynamic"]
+    embeddings: bool = True
+
+
+class QuantizeWeightsStep(_Strict):
+    """Weights alone to 8 or 4 bits; activations stay in float.
+
+    Attributes:
+        block_size: weights that share a scale.
+    """
+
+    step: Literal["quantize_weights"]
+    bits: Literal[4, 8] = 8
+    block_size: Literal[16, 32, 64, 128] = 32
+    embeddings: bool = True
+
+
+class Float16Step(_Strict):
+    """Half precision, for GPUs.
+
+    Attributes:
+        keep_float32: names (parts of names) of graph nodes that stay in float32; each must match one.
+    """
+
+    step: Literal["float16"]
+    keep_float32: tuple[str, ...] = ()
+
+
+Step = Annotated[
+    PruneVocabularyStep
+    | DropLayersStep
+    | PruneStructureStep
+    | RecoverStep
+    | SparsifyStep
+    | ExportStep
+    | QuantizeStep
+    | QuantizeDynamicStep
+    | QuantizeWeightsStep
+    | Float16Step,
+    Field(discriminator="step"),
+]
+_AFTER_EXPORT = ("quantize", "quantize_dynamic", "quantize_weights", "float16")
 
 
 class Budget(_Strict):
@@ -44,29 +154,43 @@ class Budget(_Strict):
     Attributes:
         min_agreement: fraction of the test texts on which bundle and parent give the same label.
         max_accuracy_drop: points of accuracy below the parent, where the test texts have labels.
-        max_size_mb: of model.onnx, in 10^6 bytes.
+        max_size_mb: of the stored model, in 10^6 bytes.
+        min_speedup: parent's time over the bundle's; the median of the measured shapes.
     """
 
     min_agreement: float | None = Field(default=None, ge=0, le=1)
     max_accuracy_drop: float | None = Field(default=None, ge=0, le=100)
     max_size_mb: float | None = Field(default=None, gt=0)
+    min_speedup: float | None = Field(default=None, gt=0)
 
 
 class Recipe(_Strict):
-    """Steps in order, and the budget that the result must keep."""
+    """Steps in order, and the budget that the result must keep.
+
+    Attributes:
+        storage: `zstd` stores the model compressed: smaller on disk, the same in memory.
+    """
 
     schema_version: Literal[1]
     name: str
     steps: tuple[Step, ...]
+    storage: Literal["plain", "zstd"] = "plain"
     budget: Budget = Budget()
 
     @model_validator(mode="after")
-    def _export_comes_first_and_once(self) -> Self:
+    def _in_an_order_that_works(self) -> Self:
         kinds = [step.step for step in self.steps]
-        if kinds[:1] != ["export"] or kinds.count("export") != 1:
-            raise ValueError("steps must begin with the one export step")
-        if kinds.count("quantize") > 1:
-            raise ValueError("steps hold more than one quantize step")
+        if kinds.count("export") != 1:
+            raise ValueError("steps must hold the export step, once")
+        at = kinds.index("export")
+        for kind in kinds[:at]:
+            if kind in _AFTER_EXPORT:
+                raise ValueError(f"{kind} works on the exported graph; put it behind export")
+        for kind in kinds[at + 1 :]:
+            if kind not in _AFTER_EXPORT:
+                raise ValueError(f"{kind} works on the PyTorch model; put it before export")
+        if len(kinds[at + 1 :]) > 1:
+            raise ValueError(f"{', '.join(kinds[at + 1 :])} exclude each other; keep one")
         return self
 
 

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+import zstandard
 from tokenizers import Tokenizer
 
 from compression.bundle.manifest import RuntimeOptions
@@ -104,6 +105,13 @@ def softmax(logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float64]
     return exponentials / exponentials.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
 
 
+def _uncompressed(model: Path) -> str | bytes:
+    """What ONNX Runtime can load: the path, or the content of a file that is stored compressed."""
+    if model.suffix != ".zst":
+        return str(model)
+    return zstandard.ZstdDecompressor().decompress(model.read_bytes())
+
+
 def _create_session(
     model: Path, options: RuntimeOptions, providers: Sequence[str], threads: int
 ) -> onnxruntime.InferenceSession:
@@ -113,7 +121,7 @@ def _create_session(
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to others
     try:
         return onnxruntime.InferenceSession(
-            str(model),
+            _uncompressed(model),
             session_options,
             providers=list(providers),
             disabled_optimizers=list(options.disabled_optimizers),

@@ -15,6 +15,7 @@ from compression.errors import BundleError
 
 MANIFEST = "bundle.json"
 MODEL = "model.onnx"
+MODEL_ZSTD = "model.onnx.zst"
 TOKENIZER = "tokenizer.json"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -33,7 +34,7 @@ class Bundle:
 
     @property
     def model_path(self) -> Path:
-        return self.path / MODEL
+        return self.path / (MODEL_ZSTD if MODEL_ZSTD in self.manifest.files else MODEL)
 
     @property
     def tokenizer_path(self) -> Path:
@@ -53,9 +54,9 @@ def open_bundle(path: Path) -> Bundle:
         manifest = Manifest.from_json(manifest_path.read_bytes())
     except ValueError as error:
         raise BundleError(f"{manifest_path}: {error}; make the bundle anew with lathe compress") from error
-    for required in (MODEL, TOKENIZER):
-        if required not in manifest.files:
-            raise BundleError(f"{manifest_path}: lists no {required}; make the bundle anew with lathe compress")
+    for required in ((MODEL, MODEL_ZSTD), (TOKENIZER,)):
+        if not any(name in manifest.files for name in required):
+            raise BundleError(f"{manifest_path}: lists no {required[0]}; make the bundle anew with lathe compress")
     for name, expected in manifest.files.items():
         if not _PLAIN_NAME.fullmatch(name):
             raise BundleError(f"{manifest_path}: {name!r} is no plain file name")

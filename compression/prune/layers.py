@@ -1,0 +1,56 @@
+"""Removes whole layers, each time the one whose absence moves the parent's predictions least; no labels are used."""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from compression.batches import Batch
+from compression.checkpoint import Parent
+from compression.errors import RecipeError
+from compression.progress import track
+from compression.prune.encoder import encoder_layers, remove_layer
+from compression.prune.observe import batches
+
+_MAX_TOKENS = 8_000
+
+
+def drop_layers(parent: Parent, texts: Sequence[str], count: int) -> Parent:
+    """Prunes a copy of the parent.
+
+    Args:
+        texts: unlabelled, like those to be served; the first few hundred are looked at.
+
+    Raises:
+        CheckpointError: an architecture that cannot be pruned.
+        RecipeError: it has no more layers than are to go.
+    """
+    model = copy.deepcopy(parent.model)
+    layers = len(encoder_layers(model))
+    if count >= layers:
+        raise RecipeError(f"drop_layers: count is {count}, but {parent.name} has {layers} layers; leave at least one")
+    found = batches(parent, texts, _MAX_TOKENS)
+    expected = [_log_probabilities(model, batch) for batch in found]
+    for _ in track(range(count), "Drop layers"):
+        divergences = [_without(model, index, found, expected) for index in range(len(encoder_layers(model)))]
+        remove_layer(model, divergences.index(min(divergences)))
+    return dataclasses.replace(parent, model=model)
+
+
+def _without(model: PreTrainedModel, index: int, found: Sequence[Batch], expected: Sequence[torch.Tensor]) -> float:
+    """KL(parent || model without this layer), summed over the texts."""
+    stack = encoder_layers(model)
+    layer = stack[index]
+    del stack[index]
+    total = 0.0
+    for batch, log_probabilities in zip(found, expected, strict=True):
+        total += float((log_probabilities.exp() * (log_probabilities - _log_probabilities(model, batch))).sum())
+    stack.insert(index, layer)
+    return total
+
+
+@torch.inference_mode()
+def _log_probabilities(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    return model(**batch).logits.log_softmax(-1)  # type: ignore[no-any-return]

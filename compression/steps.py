@@ -1,0 +1,110 @@
+"""The steps of a recipe: each takes the work so far and gives the next. The one place that knows them all."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from compression import quantize
+from compression.checkpoint import Parent
+from compression.classifier import ParentClassifier
+from compression.data import Examples
+from compression.errors import RecipeError
+from compression.export import export
+from compression.prune.cost import machine_cost
+from compression.prune.layers import drop_layers
+from compression.prune.sparsity import sparsify
+from compression.prune.structure import prune_structure
+from compression.prune.vocabulary import prune_parent_vocabulary
+from compression.recipe import (
+    DropLayersStep,
+    ExportStep,
+    Float16Step,
+    PruneStructureStep,
+    PruneVocabularyStep,
+    QuantizeDynamicStep,
+    QuantizeStep,
+    QuantizeWeightsStep,
+    RecoverStep,
+    SparsifyStep,
+    Step,
+)
+from compression.recover import recover
+from compression.work import Work
+
+
+def run_step(step: Step, work: Work, parent: Parent, calibration: Examples, selection: Examples, cache: Path) -> Work:
+    """Does one step.
+
+    Args:
+        parent: the model that everything is compared with.
+        calibration: texts to learn from; labels are not used.
+        selection: texts that say when to stop; labels are not used.
+        cache: directory where costs that were measured on this machine are kept.
+
+    Raises:
+        LatheError: the step cannot be done on this model.
+    """
+    model, texts = work.model, calibration.texts
+    match step:
+        case PruneVocabularyStep():
+            return Work(prune_parent_vocabulary(model, texts, step.keep_most_frequent))
+        case DropLayersStep():
+            return Work(drop_layers(model, texts, step.count))
+        case PruneStructureStep():
+            return Work(prune_structure(model, texts[: step.texts], step.keep, partial(machine_cost, cache)))
+        case RecoverStep():
+            return Work(recover(parent, model, texts, selection.texts, step))
+        case SparsifyStep():
+            return Work(sparsify(model, texts, step.sparsity, step.pattern))
+        case ExportStep():
+            return Work(model, export(model, step.opset))
+    assert work.graph is not None  # the recipe puts them behind export
+    return Work(model, _on_graph(step, work.graph, model, texts))
+
+
+def _on_graph(
+    step: QuantizeStep | QuantizeDynamicStep | QuantizeWeightsStep | Float16Step,
+    graph: onnx.ModelProto,
+    model: Parent,
+    texts: Sequence[str],
+) -> onnx.ModelProto:
+    match step:
+        case Float16Step():
+            return quantize.to_float16(graph, step.keep_float32)
+        case QuantizeStep():
+            result = _quantize(graph, model, step, texts)
+        case QuantizeDynamicStep():
+            result = quantize.quantize_dynamic(graph)
+        case QuantizeWeightsStep():
+            result = quantize.quantize_weights(graph, step.bits, step.block_size)
+    return quantize.quantize_embeddings(result) if step.embeddings else result
+
+
+def _quantize(graph: onnx.ModelProto, model: Parent, step: QuantizeStep, texts: Sequence[str]) -> onnx.ModelProto:
+    layers = quantize.linears(graph)
+    for pattern in step.float_layers:
+        if not any(pattern in layer.name for layer in layers):
+            names = ", ".join(layer.name for layer in layers)
+            raise RecipeError(f"float_layers: {pattern!r} matches none of the layers {names}")
+    chosen = [layer for layer in layers if not any(pattern in layer.name for pattern in step.float_layers)]
+    feeds = _feeds(graph, model, texts[: step.calibration_texts])
+    return quantize.quantize_linears(graph, quantize.calibrate(graph, chosen, feeds))
+
+
+def _feeds(graph: onnx.ModelProto, model: Parent, texts: Sequence[str]) -> list[quantize.Feed]:
+    """Each text alone, as the exported model takes it."""
+    classifier = ParentClassifier(model)
+    wanted = {value.name for value in graph.graph.input}
+    feeds = []
+    for text in texts:
+        encoded = classifier.encode(text)
+        arrays = {
+            "input_ids": np.array([encoded.ids]),
+            "attention_mask": np.ones((1, len(encoded)), np.int64),
+            "token_type_ids": np.array([encoded.type_ids]),
+        }
+        feeds.append({name: array for name, array in arrays.items() if name in wanted})
+    return feeds
