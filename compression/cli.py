@@ -227,4 +227,33 @@ def bench(bundle: Path, as_json: bool, **options: Any) -> None:
         module.print_benchmark(result)
 
 
-COMMANDS: list[click.Command] = [finetune, compress, evaluate, inspect, store, bench]
+@click.command()
+@click.argument("bundles", type=_DIRECTORY, nargs=-1, required=True, metavar="BUNDLE...")
+@click.option("--data", type=_FILE, help="Measure all of them anew on these rows; without it the manifests speak.")
+@click.option("--html", type=_FILE, help="Write a page with a plot here too.")
+@_columns
+def compare(
+    bundles: tuple[Path, ...],
+    data: Path | None,
+    html: Path | None,
+    text_column: str,
+    label_column: str,
+    ignored_labels: tuple[str, ...],
+) -> None:
+    """Put bundles side by side: size, accuracy, agreement, speed."""
+    from compression import compare as module
+    from compression.compare_page import comparison_html
+
+    if data is None:
+        comparison = module.compare_manifests(bundles)
+    else:
+        examples = read_examples(data, Columns(text_column, label_column, ignored_labels=ignored_labels))
+        comparison = module.compare_on(bundles, examples, data)
+    if comparison.warning:
+        click.secho(f"warning: {comparison.warning}", fg="yellow", err=True)
+    module.print_comparison(comparison)
+    if html is not None:
+        html.write_text(comparison_html(comparison), "utf-8")
+
+
+COMMANDS: list[click.Command] = [finetune, compress, evaluate, inspect, store, bench, compare]
