@@ -40,13 +40,14 @@ def test_figures_from_different_data_come_with_a_warning(sentiment_bundle: Bundl
 
 def test_with_data_all_are_measured_on_the_same_texts(sentiment_bundle: Bundle, float_bundle: Bundle,
                                                       tmp_path: Path) -> None:  # fmt: skip
-    data = write_rows(tmp_path / "rows.csv", SENTIMENT, 80, seed=9)
+    wrong = {"negative": SENTIMENT["positive"], "positive": SENTIMENT["negative"]}  # unlike what the manifests say
+    data = write_rows(tmp_path / "rows.csv", wrong, 80, seed=9)
     quantized, exact = compare_on([sentiment_bundle.path, float_bundle.path], read_examples(data), data).entries
     assert quantized.agreement == 1.0  # with itself: the first is the reference
     assert exact.agreement >= 0.95
-    assert exact.accuracy is not None
-    assert exact.accuracy > 0.9
-    assert exact.accuracy * 80 == pytest.approx(round(exact.accuracy * 80))  # of these 80 texts, not of the manifest's
+    for entry in (quantized, exact):
+        assert entry.accuracy is not None
+        assert entry.accuracy < 0.1
     assert set(quantized.speeds.values()) == {1.0}
     assert exact.speeds.keys() == quantized.speeds.keys()
 
