@@ -76,7 +76,7 @@ def measure_all(parent: Parent, folders: Sequence[Path], test: Examples) -> list
     speeds = _speeds(models, test.texts)
     return [
         Row(
-            disk_mb=round(size / 1e6, 2),
+            disk_mb=round(size / 1e6, 3),
             accuracy=float(_right(one, test, parent.labels).mean()),
             **_difference(_right(one, test, parent.labels), _right(alone[0], test, parent.labels)),
             agreement=agreement(one, alone[0]),
