@@ -2,24 +2,27 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from compression.bundle import Encoded, Runtime, open_bundle
 from compression.bundle.runtime import Logits
 from compression.bundle.storage import MANIFEST
-from compression.checkpoint import Parent, load_parent
 from compression.progress import track
+
+if TYPE_CHECKING:  # a bundle runs where torch and transformers are not installed
+    from compression.checkpoint import Parent
 
 _BATCH = 32
 
 
 class Classifier(Protocol):
-    """A text classifier; `labels` are in the order of the logits."""
+    """A text classifier; `labels` are in the order of the logits, `max_length` is the window in tokens."""
 
     name: str
     labels: tuple[str, ...]
+    max_length: int
 
     def encode(self, text: str) -> Encoded:
         """Tokenises one text as the model wants it."""
@@ -36,6 +39,7 @@ class BundleClassifier:
     def __init__(self, name: str, runtime: Runtime, labels: tuple[str, ...]) -> None:
         self.name = name
         self.labels = labels
+        self.max_length = runtime.max_length
         self.encode: Callable[[str], Encoded] = runtime.encode
         self.forward: Callable[[Sequence[Encoded]], Logits] = runtime.logits
 
@@ -43,9 +47,10 @@ class BundleClassifier:
 class ParentClassifier:
     """A parent in PyTorch."""
 
-    def __init__(self, parent: Parent) -> None:
+    def __init__(self, parent: "Parent") -> None:
         self.name = parent.name
         self.labels = parent.labels
+        self.max_length = parent.max_length
         self._parent = parent
 
     def encode(self, text: str) -> Encoded:
@@ -63,15 +68,20 @@ class ParentClassifier:
             return self._parent.model(**inputs).logits.float().numpy()  # type: ignore[no-any-return]
 
 
-def load_classifier(path: str) -> Classifier:
+def load_classifier(path: str, threads: int = 1) -> Classifier:
     """A bundle directory, or anything that `load_parent` takes.
+
+    Args:
+        threads: that one forward pass of a bundle may use; a parent uses those of PyTorch.
 
     Raises:
         BundleError, CheckpointError: neither can be loaded.
     """
     if (Path(path) / MANIFEST).is_file():
         bundle = open_bundle(Path(path))
-        return BundleClassifier(path, Runtime.of(bundle), bundle.manifest.labels)
+        return BundleClassifier(path, Runtime.of(bundle, threads=threads), bundle.manifest.labels)
+    from compression.checkpoint import load_parent
+
     return ParentClassifier(load_parent(path))
 
 

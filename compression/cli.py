@@ -1,4 +1,4 @@
-"""The commands around compression: finetune, compress, evaluate, inspect, store.
+"""The commands around compression: finetune, compress, evaluate, inspect, store, bench, compare.
 
 What needs torch is imported inside the command that needs it, so that `lathe inspect` works where only a serving
 environment is installed.
@@ -7,6 +7,7 @@ environment is installed.
 import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Callback of an option that takes whole numbers with commas between them."""
+    parts = value.split(",") if value is not None else []
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers from 1 on, like 8,16", context, parameter)
+    return tuple(int(part) for part in parts) or None
 
 
 def _columns(command: Callable[..., None]) -> Callable[..., None]:
@@ -199,4 +208,52 @@ def store(bundle: Path, name: str) -> None:
     click.echo(store_bundle(open_bundle(bundle), name))
 
 
-COMMANDS: list[click.Command] = [finetune, compress, evaluate, inspect, store]
+@click.command()
+@click.argument("bundle", type=_DIRECTORY)
+@click.option("--batches", callback=_numbers, default="1,4,8,16,32", show_default=True, help="Texts of a run.")
+@click.option("--tokens", callback=_numbers, help="Lengths of a text.  [default: 16,32,64,128 within the window]")
+@click.option("--rounds", type=click.IntRange(2), default=11, show_default=True, help="Timed runs of each shape.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="That one run may use.")
+@click.option("--against", help="Another bundle or parent.  [default: the parent of the manifest, if it can be loaded]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def bench(bundle: Path, as_json: bool, **options: Any) -> None:
+    """Time BUNDLE in turn with its parent, over batch sizes and lengths."""
+    from compression import bench as module
+
+    result = module.bench(bundle, **options)
+    if as_json:
+        click.echo(json.dumps(asdict(result), indent=2))
+    else:
+        module.print_benchmark(result)
+
+
+@click.command()
+@click.argument("bundles", type=_DIRECTORY, nargs=-1, required=True, metavar="BUNDLE...")
+@click.option("--data", type=_FILE, help="Measure all of them anew on these rows; without it the manifests speak.")
+@click.option("--html", type=_FILE, help="Write a page with a plot here too.")
+@_columns
+def compare(
+    bundles: tuple[Path, ...],
+    data: Path | None,
+    html: Path | None,
+    text_column: str,
+    label_column: str,
+    ignored_labels: tuple[str, ...],
+) -> None:
+    """Put bundles side by side: size, accuracy, agreement, speed."""
+    from compression import compare as module
+    from compression.compare_page import comparison_html
+
+    if data is None:
+        comparison = module.compare_manifests(bundles)
+    else:
+        examples = read_examples(data, Columns(text_column, label_column, ignored_labels=ignored_labels))
+        comparison = module.compare_on(bundles, examples, data)
+    if comparison.warning:
+        click.secho(f"warning: {comparison.warning}", fg="yellow", err=True)
+    module.print_comparison(comparison)
+    if html is not None:
+        html.write_text(comparison_html(comparison), "utf-8")
+
+
+COMMANDS: list[click.Command] = [finetune, compress, evaluate, inspect, store, bench, compare]

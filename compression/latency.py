@@ -1,51 +1,88 @@
-"""Times a bundle against its parent: alternating runs of the same shape, one thread each, ratios run by run.
+"""The one way to time classifiers: alternating runs of the same shape, ratios taken run by run.
 
 A shared machine's speed drifts; two runs that follow each other drift together, so their ratio holds where milliseconds
 do not.
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from compression.bundle import Encoded, Latency
 from compression.classifier import Classifier
 from compression.progress import track
 
 SHAPES = ((1, 24), (8, 24), (32, 32))  # texts, tokens of each
-_ROUNDS = 11
+ROUNDS = 11
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """Of repeated measurements."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], digits: int = 2) -> "Quartiles":
+        """Of at least two values, rounded."""
+        return cls(*(round(value, digits) for value in statistics.quantiles(values, n=4)))
 
 
 def compare_latency(parent: Classifier, bundle: Classifier, texts: Sequence[str]) -> tuple[Latency, ...]:
-    """Measures each of SHAPES.
+    """Measures each of SHAPES, one thread each.
 
     Args:
         texts: real text, from which batches of exactly these lengths are cut.
     """
-    with _one_torch_thread():
-        return tuple(
-            _compare(parent, bundle, batch, tokens, texts) for batch, tokens in track(SHAPES, "Time against parent")
-        )
+    return tuple(
+        _latency(parent, bundle, batch, tokens, texts) for batch, tokens in track(SHAPES, "Time against parent")
+    )
 
 
-def _compare(parent: Classifier, bundle: Classifier, batch: int, tokens: int, texts: Sequence[str]) -> Latency:
-    inputs = [(model, _cut(model, batch, tokens, texts)) for model in (parent, bundle)]
-    seconds: list[list[float]] = [[], []]
-    for _ in range(_ROUNDS + 1):
-        for (model, encoded), times in zip(inputs, seconds, strict=True):
-            start = time.perf_counter()
-            model.forward(encoded)
-            times.append(time.perf_counter() - start)
-    parent_times, bundle_times = (times[1:] for times in seconds)  # the first run warms up
-    ratios = [slow / fast for slow, fast in zip(parent_times, bundle_times, strict=True)]
-    low, ratio, high = statistics.quantiles(ratios, n=4)
+def time_runs(
+    models: Sequence[Classifier], batch: int, tokens: int, texts: Sequence[str], rounds: int = ROUNDS, threads: int = 1
+) -> list[list[float]]:
+    """Runs the models in turn, `rounds` times after one run that warms up.
+
+    Args:
+        batch: texts of a run.
+        tokens: length of each, special tokens included; within every model's window.
+        texts: what the batches are cut from; repeated where it is short.
+        threads: for those models that run in PyTorch; a bundle's runtime was given its own.
+
+    Returns:
+        seconds, (models, rounds)
+    """
+    inputs = [_cut(model, batch, tokens, texts) for model in models]
+    seconds: list[list[float]] = [[] for _ in models]
+    with _torch_threads(threads):
+        for _ in range(rounds + 1):
+            for model, encoded, times in zip(models, inputs, seconds, strict=True):
+                start = time.perf_counter()
+                model.forward(encoded)
+                times.append(time.perf_counter() - start)
+    return [times[1:] for times in seconds]
+
+
+def ratios(slow: Sequence[float], fast: Sequence[float]) -> Quartiles:
+    """How many times faster the second is: quartiles of the ratios of runs that followed each other."""
+    return Quartiles.of([one / other for one, other in zip(slow, fast, strict=True)])
+
+
+def _latency(parent: Classifier, bundle: Classifier, batch: int, tokens: int, texts: Sequence[str]) -> Latency:
+    parent_times, bundle_times = time_runs((parent, bundle), batch, tokens, texts)
+    ratio = ratios(parent_times, bundle_times)
     return Latency(
         batch=batch,
         tokens=tokens,
-        ratio=round(ratio, 2),
-        ratio_low=round(low, 2),
-        ratio_high=round(high, 2),
+        ratio=ratio.median,
+        ratio_low=ratio.low,
+        ratio_high=ratio.high,
         bundle_ms=round(statistics.median(bundle_times) * 1e3, 2),
     )
 
@@ -65,11 +102,13 @@ def _cut(model: Classifier, batch: int, tokens: int, texts: Sequence[str]) -> li
 
 
 @contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    import torch
-
+def _torch_threads(count: int) -> Iterator[None]:
+    torch = sys.modules.get("torch")  # not imported: no model here needs it
+    if torch is None:
+        yield
+        return
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

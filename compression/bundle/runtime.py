@@ -51,6 +51,7 @@ class Runtime:
         providers: Sequence[str] = ("CPUExecutionProvider",),
         threads: int = 1,
     ) -> None:
+        self.max_length = max_length
         self._pad_token_id = options.pad_token_id
         try:
             self._tokenizer = Tokenizer.from_file(str(tokenizer))

@@ -1,0 +1,144 @@
+"""Measures what a tool produced, the same way for every tool: ONNX models run in one process on one ONNX Runtime."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from compression.bundle import Runtime, RuntimeOptions, open_bundle, softmax
+from compression.bundle.runtime import Logits
+from compression.bundle.storage import MANIFEST, MODEL, TOKENIZER
+from compression.checkpoint import Parent
+from compression.classifier import BundleClassifier, Classifier, ParentClassifier
+from compression.data import Examples
+from compression.evaluate import agreement
+from compression.latency import SHAPES, Quartiles, ratios, time_runs
+
+_BATCH = 32
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The parent's time (PyTorch float32) over the model's, one thread each, at one shape."""
+
+    batch: int
+    tokens: int
+    ratio: Quartiles
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model on the test texts. Fractions, not percent.
+
+    Attributes:
+        disk_mb: model and tokenizer on disk, 10^6 bytes.
+        difference: accuracy minus the parent's, in points; below 0 the model is worse.
+        difference_low: lower end of the 95 % interval of the difference (paired bootstrap).
+        difference_high: upper end.
+        agreement: texts with the same label from the parent, both alone.
+        flips: texts whose label differs between alone and in a batch of 32 mixed ones.
+        batch_deviation: largest change of any score between those two.
+    """
+
+    disk_mb: float
+    accuracy: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    agreement: float
+    flips: int
+    batch_deviation: float
+    speeds: tuple[Speed, ...]
+
+
+def load_produced(folder: Path, parent: Parent) -> BundleClassifier:
+    """A tool's model.onnx and tokenizer.json, with ONNX Runtime's defaults; a bundle as its manifest asks."""
+    if (folder / MANIFEST).is_file():
+        bundle = open_bundle(folder)
+        return BundleClassifier(folder.name, Runtime.of(bundle), bundle.manifest.labels)
+    tokenizer = folder / TOKENIZER
+    pad = parent.tokenizer.pad_token_id or 0
+    options = RuntimeOptions(pad_token_id=pad, batch_exact=False)
+    return BundleClassifier(folder.name, Runtime(folder / MODEL, tokenizer, parent.max_length, options), parent.labels)
+
+
+def measure_all(parent: Parent, folders: Sequence[Path], test: Examples) -> list[Row]:
+    """Measures the parent and, in order, each folder's model; timed in turn with one another."""
+    reference = ParentClassifier(parent)
+    models: list[Classifier] = [reference, *(load_produced(folder, parent) for folder in folders)]
+    disk = [_parent_bytes(parent), *map(_disk_bytes, folders)]
+    alone = [_one_by_one(model, test.texts) for model in models]
+    together = [_in_mixed_batches(model, test.texts) for model in models]
+    speeds = _speeds(models, test.texts)
+    return [
+        Row(
+            disk_mb=round(size / 1e6, 3),
+            accuracy=float(_right(one, test, parent.labels).mean()),
+            **_difference(_right(one, test, parent.labels), _right(alone[0], test, parent.labels)),
+            agreement=agreement(one, alone[0]),
+            flips=int((one.argmax(1) != batched.argmax(1)).sum()),
+            batch_deviation=float(np.abs(softmax(one) - softmax(batched)).max()),
+            speeds=speed,
+        )
+        for size, one, batched, speed in zip(disk, alone, together, speeds, strict=True)
+    ]
+
+
+def paired_interval(right: npt.NDArray[np.bool_], expected: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """95 % interval of the difference of two accuracies on the same texts, in points (Efron's percentile bootstrap).
+
+    Args:
+        right: which texts the model has right, (texts,).
+        expected: which the parent has right.
+    """
+    differences = right.astype(np.int8) - expected.astype(np.int8)
+    drawn = np.random.default_rng(0).integers(0, len(differences), (_RESAMPLES, len(differences)))
+    low, high = np.percentile(100 * differences[drawn].mean(axis=1), [2.5, 97.5])
+    return round(float(low), 2), round(float(high), 2)
+
+
+def _difference(right: npt.NDArray[np.bool_], expected: npt.NDArray[np.bool_]) -> dict[str, float]:
+    low, high = paired_interval(right, expected)
+    points = round(float(100 * (right.mean() - expected.mean())), 2)
+    return {"difference": points, "difference_low": low, "difference_high": high}
+
+
+def _right(logits: Logits, test: Examples, labels: Sequence[str]) -> npt.NDArray[np.bool_]:
+    answers = [labels[index] for index in logits.argmax(axis=1)]
+    return np.array([want == got for want, got in zip(test.labels, answers, strict=True)])
+
+
+def _one_by_one(model: Classifier, texts: Sequence[str]) -> Logits:
+    return np.concatenate([model.forward([model.encode(text)]) for text in texts])
+
+
+def _in_mixed_batches(model: Classifier, texts: Sequence[str]) -> Logits:
+    """In batches as a server sees them: texts of any length together, in an order that is the same for all models."""
+    order = list(range(len(texts)))
+    random.Random(0).shuffle(order)
+    logits = np.empty((len(texts), len(model.labels)), np.float32)
+    for start in range(0, len(order), _BATCH):
+        batch = order[start : start + _BATCH]
+        logits[batch] = model.forward([model.encode(texts[index]) for index in batch])
+    return logits
+
+
+def _speeds(models: Sequence[Classifier], texts: Sequence[str]) -> list[tuple[Speed, ...]]:
+    by_shape = []
+    for batch, tokens in SHAPES:
+        runs = time_runs(models, batch, tokens, texts, rounds=21)
+        by_shape.append([Speed(batch, tokens, ratios(runs[0], times)) for times in runs])
+    return [tuple(of_model) for of_model in zip(*by_shape, strict=True)]
+
+
+def _disk_bytes(folder: Path) -> int:
+    return sum((folder / name).stat().st_size for name in (MODEL, TOKENIZER))
+
+
+def _parent_bytes(parent: Parent) -> int:
+    weights: int = sum(parameter.numel() * parameter.element_size() for parameter in parent.model.parameters())
+    return weights + len(parent.tokenizer.backend_tokenizer.to_str().encode())
