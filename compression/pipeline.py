@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,14 @@ class Task:
     digest: str
     cache: Path
 
+    @property
+    def key(self) -> str:
+        """What every step's result depends on, besides the steps before it."""
+        tokenizer = self.parent.tokenizer.backend_tokenizer.to_str()
+        return key_of(
+            self.parent.digest, tokenizer, self.splits.calibration.texts, self.splits.selection.texts, _tools()
+        )
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -70,11 +78,6 @@ class Candidate:
     def model_file(self) -> str:
         """The model's name in the bundle."""
         return MODEL_ZSTD if self.recipe.storage == "zstd" else MODEL
-
-    def write(self, folder: Path) -> None:
-        """Writes model and tokenizer."""
-        (folder / self.model_file).write_bytes(self.model)
-        (folder / TOKENIZER).write_bytes(self.tokenizer)
 
 
 def compress(
@@ -94,7 +97,7 @@ def compress(
     require_replaceable(out)
     task = open_task(parent_name, data, columns, cache)
     candidate = build(task, recipe)
-    measured = judge(task, candidate, out.name)
+    measured = judge(task, candidate)
     require_budget(measured.figures, recipe.budget)
     return write(task, candidate, measured, out)
 
@@ -118,8 +121,7 @@ def build(task: Task, recipe: Recipe) -> Candidate:
     kept = WorkCache(task.cache / "steps")
     selection = task.splits.selection.head(_SELECTION_TEXTS)
     expected = predict(ParentClassifier(task.parent), selection.texts, "Judge the parent")
-    tokenizer = task.parent.tokenizer.backend_tokenizer.to_str()
-    key = key_of(task.parent.digest, tokenizer, task.splits.calibration.texts, task.splits.selection.texts, _tools())
+    key = task.key
     work, figures = Work(task.parent), []
     for step in recipe.steps:
         key = key_of(key, step.model_dump(mode="json"))
@@ -149,28 +151,34 @@ def build(task: Task, recipe: Recipe) -> Candidate:
     return Candidate(recipe, content, _bare_tokenizer(work.model), _runtime_options(work), tuple(figures))
 
 
-def judge(task: Task, candidate: Candidate, name: str) -> Measured:
-    """Measures a candidate against the parent, on the test texts."""
+@contextmanager
+def opened(task: Task, candidate: Candidate) -> Iterator[BundleClassifier]:
+    """The candidate as it will be served."""
     with TemporaryDirectory() as folder:
-        candidate.write(Path(folder))
-        runtime = Runtime(
-            Path(folder, candidate.model_file), Path(folder, TOKENIZER), task.parent.max_length, candidate.options
-        )
-        classifier = BundleClassifier(name, runtime, task.parent.labels)
-        labelled = concatenate([task.splits.calibration, task.splits.selection])
+        model, tokenizer = Path(folder, candidate.model_file), Path(folder, TOKENIZER)
+        model.write_bytes(candidate.model)
+        tokenizer.write_bytes(candidate.tokenizer)
+        runtime = Runtime(model, tokenizer, task.parent.max_length, candidate.options)
+        yield BundleClassifier(candidate.recipe.name, runtime, task.parent.labels)
+
+
+def judge(task: Task, candidate: Candidate) -> Measured:
+    """Measures a candidate against the parent, on the test texts."""
+    labelled = concatenate([task.splits.calibration, task.splits.selection])
+    with opened(task, candidate) as classifier:
         return measure(task.parent, classifier, labelled, task.splits.test, len(candidate.model), candidate.steps)
 
 
-def write(task: Task, candidate: Candidate, measured: Measured, out: Path) -> Bundle:
-    """Writes the bundle, whole or not at all."""
+def write(
+    task: Task, candidate: Candidate, measured: Measured, out: Path, more: Mapping[str, bytes] | None = None
+) -> Bundle:
+    """Writes the bundle, whole or not at all; `more` are files beside the usual ones."""
     splits = task.splits
     batch_exact = measured.figures.batch_deviation <= BATCH_EXACT_WITHIN
     manifest = Manifest(
         labels=task.parent.labels,
         max_length=task.parent.max_length,
-        runtime=candidate.options.model_copy(
-            update={"batch_exact": batch_exact, "temperature": measured.temperature}
-        ),
+        runtime=candidate.options.model_copy(update={"batch_exact": batch_exact, "temperature": measured.temperature}),
         recipe=candidate.recipe.model_dump(mode="json"),
         parent=ParentModel(name=task.parent.name, sha256=task.parent.digest),
         data=DataUsed(
@@ -190,6 +198,7 @@ def write(task: Task, candidate: Candidate, measured: Measured, out: Path) -> Bu
         TOKENIZER: candidate.tokenizer,
         "report.html": report_html(manifest, measured.flips).encode(),
         "README.md": model_card(manifest, out.name).encode(),
+        **(more or {}),
     }
     return write_bundle(out, manifest, files)
 

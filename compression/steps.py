@@ -48,21 +48,23 @@ def run_step(step: Step, work: Work, parent: Parent, calibration: Examples, sele
         LatheError: the step cannot be done on this model.
     """
     model, texts = work.model, calibration.texts
+    if isinstance(step, ExportStep):
+        return Work(model, export(model, step.opset))
+    if isinstance(step, QuantizeStep | QuantizeDynamicStep | QuantizeWeightsStep | Float16Step):
+        assert work.graph is not None  # the recipe puts them behind export
+        return Work(model, _on_graph(step, work.graph, model, texts))
     match step:
         case PruneVocabularyStep():
-            return Work(prune_parent_vocabulary(model, texts, step.keep_most_frequent))
+            model = prune_parent_vocabulary(model, texts, step.keep_most_frequent)
         case DropLayersStep():
-            return Work(drop_layers(model, texts, step.count))
+            model = drop_layers(model, texts, step.count)
         case PruneStructureStep():
-            return Work(prune_structure(model, texts[: step.texts], step.keep, partial(machine_cost, cache)))
+            model = prune_structure(model, texts[: step.texts], step.keep, partial(machine_cost, cache))
         case RecoverStep():
-            return Work(recover(parent, model, texts, selection.texts, step))
+            model = recover(parent, model, texts, selection.texts, step)
         case SparsifyStep():
-            return Work(sparsify(model, texts, step.sparsity, step.pattern))
-        case ExportStep():
-            return Work(model, export(model, step.opset))
-    assert work.graph is not None  # the recipe puts them behind export
-    return Work(model, _on_graph(step, work.graph, model, texts))
+            model = sparsify(model, texts, step.sparsity, step.pattern)
+    return Work(model)
 
 
 def _on_graph(

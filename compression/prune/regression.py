@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 _ELIMINATION_RIDGE = 1e-3  # of the mean variance: keeps the inverse finite where units repeat each other
-_REFIT_RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_REFIT_RIDGES = (1e-3, 1e-2, 1e-1)
 _BLOCK = 32  # neurons removed together; their errors barely interact, and one at a time would take minutes
 
 

@@ -27,7 +27,7 @@ from compression.prune.regression import Moments, Refit, eliminate, refit
 
 CostTable = Callable[[Kind, int, int, Sequence[int]], dict[int, float]]
 
-_MAX_TOKENS = 25_000  # of calibration text held in memory: 12 layers of width 768 make 3 GB of it
+_MAX_TOKENS = 18_000  # of calibration text held in memory: 12 layers of width 768 make 2 GB of it
 _HELD_OUT_EVERY = 5
 _PRICED_EVERY = 2  # of the held-out batches; a rough price is enough
 _FFN_SHARES = (1.0, 0.75, 0.5, 0.33, 0.21, 0.125, 0.0625, 0.02)
@@ -98,7 +98,9 @@ def _price(model: PreTrainedModel, at: int, seen: _Seen) -> dict[int, float]:
     fit = _moments(model, at, seen.fit, [one.hidden[part.layer] for one in seen.fit])
     held_out = _moments(model, at, seen.held_out, [one.hidden[part.layer] for one in seen.held_out])
     return {
-        level: _divergence(model, part, _refit(part, units, fit, held_out), seen.held_out)
+        level: 0.0
+        if level == part.units
+        else _divergence(model, part, _refit(part, units, fit, held_out), seen.held_out)
         for level, units in eliminate(fit, part.unit, _levels(part)).items()
     }
 

@@ -1,0 +1,190 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from compression.checkpoint import Parent
+from compression.classifier import ParentClassifier, predict
+from compression.data import read_examples
+from compression.errors import CheckpointError, RecipeError
+from compression.evaluate import agreement
+from compression.prune.encoder import encoder_layers, remove_layer, sublayers
+from compression.prune.layers import drop_layers
+from compression.prune.regression import Moments, eliminate, refit
+from compression.prune.sparsity import sparsify
+from compression.prune.structure import choose_widths, prune_structure
+
+BATCH = {
+    "input_ids": torch.tensor([[2, 7, 9, 11, 3], [2, 8, 3, 1, 1]]),
+    "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+}
+
+
+def arithmetic_cost(kind: str, hidden: int, unit: int, widths: Sequence[int]) -> dict[int, float]:
+    """A sublayer costs what it multiplies."""
+    return {width: float(width * unit * hidden * (4 if kind == "attention" else 2)) for width in widths}
+
+
+@pytest.fixture(scope="module")
+def texts(sentiment_data: Path) -> tuple[str, ...]:
+    return read_examples(sentiment_data).texts
+
+
+def small(kind: str) -> PreTrainedModel:
+    """An untrained classifier of two layers."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 50, "max_position_embeddings": 32, "pad_token_id": 1}
+    bert = {**sizes, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    models: dict[str, PreTrainedModel] = {
+        "bert": BertForSequenceClassification(BertConfig(**bert)),
+        "electra": ElectraForSequenceClassification(ElectraConfig(**bert, embedding_size=16)),
+        "roberta": RobertaForSequenceClassification(RobertaConfig(**bert)),
+        "deberta-v2": DebertaV2ForSequenceClassification(
+            DebertaV2Config(**bert, relative_attention=True, position_buckets=8, norm_rel_ebd="layer_norm",
+                            share_att_key=True, pos_att_type=["p2c", "c2p"], position_biased_input=False)
+        ),
+        "distilbert": DistilBertForSequenceClassification(
+            DistilBertConfig(**sizes, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
+        ),
+        "mpnet": MPNetForSequenceClassification(MPNetConfig(**bert)),
+    }  # fmt: skip
+    return models[kind].eval()
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra", "roberta", "deberta-v2", "distilbert"])
+def test_a_removed_unit_is_as_good_as_one_that_says_nothing(kind: str) -> None:
+    model, silent = small(kind), small(kind)
+    for at, kept in ((0, [0, 2, 3]), (1, [*range(8, 40)]), (2, [1])):
+        part, other = sublayers(model)[at], sublayers(silent)[at]
+        gone = [unit for unit in range(part.units) if unit not in kept]
+        other.output.weight.data[:, other.columns(gone)] = 0
+        part.keep(kept)
+        assert part.output.in_features == len(kept) * part.unit
+        assert all(linear.out_features == len(kept) * part.unit for linear in part.inputs)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(**BATCH).logits, silent(**BATCH).logits)
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra", "roberta", "deberta-v2", "distilbert"])
+def test_a_removed_layer_is_gone_and_counted(kind: str) -> None:
+    model = small(kind)
+    remove_layer(model, 0)
+    assert len(encoder_layers(model)) == model.config.num_hidden_layers == 1
+    assert model(**BATCH).logits.shape == (2, 2)
+
+
+def test_an_architecture_that_is_not_known_is_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"mpnet models cannot be pruned, only bert, .*recipe safe"):
+        sublayers(small("mpnet"))
+
+
+def moments_of(units: np.ndarray, target: np.ndarray) -> Moments:
+    moments = Moments.zeros(units.shape[1], target.shape[1])
+    moments.add(torch.tensor(units), torch.tensor(target), torch.ones(len(units), dtype=torch.float64))
+    return moments
+
+
+def test_units_that_others_can_stand_in_for_go_first() -> None:
+    random = np.random.default_rng(0)
+    units = random.normal(size=(500, 6))
+    units[:, 4] = units[:, 0] + units[:, 1]  # can be made of two others
+    units[:, 5] *= 0.01  # hardly there
+    target = units @ random.normal(size=(6, 3)) + 2.0
+    kept = eliminate(moments_of(units, target), 1, [4, 6])
+    assert kept[6] == tuple(range(6))
+    assert 5 not in kept[4]
+    assert len({0, 1, 4} & set(kept[4])) == 2
+
+
+def test_elimination_finds_the_best_pair_of_heads() -> None:
+    random = np.random.default_rng(1)
+    units = random.normal(size=(400, 8))
+    weight = random.normal(size=(8, 3))
+    weight[2:4] *= 0.1
+    weight[6:] *= 0.01
+    assert eliminate(moments_of(units, units @ weight), 2, [2])[2] == (0, 2)
+
+
+def test_refit_makes_up_for_what_is_gone() -> None:
+    random = np.random.default_rng(2)
+    units = random.normal(size=(600, 4)) + 1.0
+    units[:, 3] = 0.5 * units[:, 0] - units[:, 1]
+    weight = torch.tensor(random.normal(size=(4, 3)))
+    target = units @ weight.numpy() + 0.7
+    parts = moments_of(units[:500], target[:500]), moments_of(units[500:], target[500:])
+    new = refit(weight.T, torch.full((3,), 0.7), [0, 1, 2], 1, *parts)
+    assert new.error < 1e-5
+    assert new.weight.shape == (3, 3)
+
+
+def test_the_old_weights_stay_where_no_fit_is_better() -> None:
+    random = np.random.default_rng(3)
+    weight = random.normal(size=(4, 3))
+    held_out = random.normal(size=(50, 4))
+    noise = moments_of(random.normal(size=(8, 4)), 9 * random.normal(size=(8, 3)))  # says nothing of the layer
+    new = refit(torch.tensor(weight.T), torch.zeros(3), range(4), 1, noise, moments_of(held_out, held_out @ weight))
+    np.testing.assert_allclose(new.weight.numpy(), weight.T, rtol=1e-5)
+    assert new.error < 1e-9
+
+
+def test_the_cheapest_divergence_within_the_time_is_chosen() -> None:
+    divergences = [{1: 0.9, 2: 0.1, 4: 0.0}, {1: 0.01, 2: 0.005, 4: 0.0}]
+    costs = [{1: 1.0, 2: 2.0, 4: 4.0}] * 2
+    assert choose_widths(divergences, costs, 0.4) == [2, 1]
+    assert choose_widths(divergences, costs, 0.99) == [4, 2]
+    assert choose_widths(divergences, costs, 0.01) == [1, 1]  # the least there is
+
+
+def test_pruning_keeps_the_share_and_most_answers(parent: Parent, texts: tuple[str, ...]) -> None:
+    before = {name: tensor.clone() for name, tensor in parent.model.state_dict().items()}
+    pruned = prune_structure(parent, texts, 0.5, arithmetic_cost)
+    cost = sum(part.units * part.unit * (4 if part.kind == "attention" else 2) for part in sublayers(pruned.model))
+    full = sum(part.units * part.unit * (4 if part.kind == "attention" else 2) for part in sublayers(parent.model))
+    assert cost <= 0.5 * full
+    assert all(part.units % 32 == 0 for part in sublayers(pruned.model) if part.kind == "ffn")
+    expected, got = (predict(ParentClassifier(model), texts, "Judge") for model in (parent, pruned))
+    assert agreement(expected, got) > 0.95
+    for name, tensor in parent.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), f"the parent's {name} has changed"
+
+
+def test_dropping_layers_keeps_the_one_that_matters(parent: Parent, texts: tuple[str, ...]) -> None:
+    pruned = drop_layers(parent, texts, 1)
+    assert len(encoder_layers(pruned.model)) == 1
+    assert len(encoder_layers(parent.model)) == 2
+    expected, got = (predict(ParentClassifier(model), texts, "Judge") for model in (parent, pruned))
+    assert agreement(expected, got) > 0.9
+
+
+def test_dropping_every_layer_is_refused(parent: Parent, texts: tuple[str, ...]) -> None:
+    with pytest.raises(RecipeError, match=r"count is 2, but .* has 2 layers"):
+        drop_layers(parent, texts, 2)
+
+
+def test_sparsity_is_as_asked_and_two_of_four_stay(parent: Parent, texts: tuple[str, ...]) -> None:
+    half = sparsify(parent, texts, 0.75, "unstructured")
+    groups = sparsify(parent, texts, 0.5, "2:4")
+    for one, other in zip(sublayers(half.model), sublayers(groups.model), strict=True):
+        for linear in (*one.inputs, one.output):
+            assert abs((linear.weight == 0).float().mean().item() - 0.75) < 0.01
+        for linear in (*other.inputs, other.output):
+            assert (linear.weight.view(-1, 4) != 0).sum(1).max() <= 2
+    expected, got = (predict(ParentClassifier(model), texts, "Judge") for model in (parent, groups))
+    assert agreement(expected, got) > 0.9
