@@ -45,11 +45,13 @@ class Budget(_Strict):
         min_agreement: fraction of the test texts on which bundle and parent give the same label.
         max_accuracy_drop: points of accuracy below the parent, where the test texts have labels.
         max_size_mb: of model.onnx, in 10^6 bytes.
+        min_speedup: times as fast as the parent in PyTorch float32, median over the shapes that are timed.
     """
 
     min_agreement: float | None = Field(default=None, ge=0, le=1)
     max_accuracy_drop: float | None = Field(default=None, ge=0, le=100)
     max_size_mb: float | None = Field(default=None, gt=0)
+    min_speedup: float | None = Field(default=None, gt=0)
 
 
 class Recipe(_Strict):
