@@ -122,25 +122,60 @@ def finetune(
     help="Text like the text to be served: csv, jsonl or parquet. Labels are counted where there are some. A column "
     "`split` with calibration and test separates what calibrates from what judges; else a hash of the text does.",
 )
-@click.option("--recipe", default="safe", show_default=True, help="A preset or a YAML file.")
+@click.option("--recipe", help="A preset or a YAML file.  [default: safe; with --budget alone, a search]")
+@click.option(
+    "--budget",
+    multiple=True,
+    metavar="BOUND=VALUE",
+    help="What the result may cost: max_accuracy_drop (points), min_agreement (fraction), max_size_mb, min_speedup. "
+    "Can be given several times. With a recipe it takes the place of the recipe's own bounds; without one, the "
+    "fastest bundle inside it is searched for.",
+)
+@click.option("--trials", type=click.IntRange(1), default=12, show_default=True, help="Candidates that a search tries.")
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Minutes after which a search begins no new candidate.",
+)
 @click.option("--out", type=_DIRECTORY, required=True, help="The bundle to write; an older one is replaced.")
+@click.option(
+    "--cache",
+    type=_DIRECTORY,
+    default=Path.home() / ".cache" / "lathe",
+    show_default="~/.cache/lathe",
+    help="Finished steps and searches are kept there; a run that was stopped goes on from them.",
+)
 @_columns
 def compress(
     parent: str,
     data: Path,
-    recipe: str,
+    recipe: str | None,
+    budget: tuple[str, ...],
+    trials: int,
+    time_limit: float,
     out: Path,
+    cache: Path,
     text_column: str,
     label_column: str,
     ignored_labels: tuple[str, ...],
 ) -> None:
     """Compress PARENT (local directory, peft adapter, hub id or embedded:NAME) into a bundle."""
     from compression.pipeline import compress as run
-    from compression.recipe import load_recipe
+    from compression.recipe import load_recipe, parse_budget
     from compression.report import print_comparison
+    from compression.search import Search, search
 
-    loaded = load_recipe(recipe)
-    bundle = run(parent, data, loaded, out, Columns(text_column, label_column, ignored_labels=ignored_labels))
+    columns = Columns(text_column, label_column, ignored_labels=ignored_labels)
+    bounds = parse_budget(budget) if budget else None
+    if recipe is None and bounds is not None:
+        bundle = search(parent, data, bounds, out, columns, cache, Search(trials, 60 * time_limit))
+    else:
+        loaded = load_recipe(recipe or "safe")
+        if bounds is not None:
+            loaded = loaded.model_copy(update={"budget": bounds})
+        bundle = run(parent, data, loaded, out, columns, cache)
     print_comparison(str(out), bundle.manifest)
 
 

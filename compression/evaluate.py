@@ -1,4 +1,4 @@
-"""How good a classifier's logits are: against labels, against another classifier, alone against in a batch."""
+"""How good a classifier's logits are: against labels and against another classifier, alone and in a batch."""
 
 import random
 from collections.abc import Sequence
@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import f1_score
 
-from compression.bundle import softmax
+from compression.bundle import ClassFigures, softmax
 from compression.bundle.runtime import Logits
 from compression.classifier import Classifier, load_classifier, predict
 from compression.data import Examples, require_known_labels
 from compression.errors import DataError
+from compression.evidence import Bin
 
 _MIN_ROWS_FOR_TEMPERATURE = 50
+_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -77,28 +80,73 @@ def agreement(one: Logits, other: Logits) -> float:
     return float((one.argmax(axis=-1) == other.argmax(axis=-1)).mean())
 
 
-def batch_deviation(classifier: Classifier, texts: Sequence[str], seed: int = 0) -> float:
-    """Largest difference of any score between a text alone and the same text in a shuffled batch of sixteen."""
+def batch_invariance(classifier: Classifier, texts: Sequence[str], seed: int = 0) -> tuple[int, float]:
+    """A text alone against the same text in a shuffled batch of sixteen.
+
+    Returns:
+        how many texts get another label, and the largest difference of any score.
+    """
     encoded = [classifier.encode(text) for text in texts]
     random.Random(seed).shuffle(encoded)  # noqa: S311
-    deviation = 0.0
+    changes, deviation = 0, 0.0
     for start in range(0, len(encoded), 16):
         batch = encoded[start : start + 16]
         together = softmax(classifier.forward(batch))
         alone = softmax(np.concatenate([classifier.forward([text]) for text in batch]))
+        changes += int((together.argmax(axis=-1) != alone.argmax(axis=-1)).sum())
         deviation = max(deviation, float(np.abs(together - alone).max()))
-    return deviation
+    return changes, deviation
+
+
+def class_figures(parent: Logits, bundle: Logits, names: Sequence[str], examples: Examples) -> tuple[ClassFigures, ...]:
+    """Recall of each label that occurs in the examples."""
+    rows, targets = labelled_rows(names, examples)
+    right = [logits[rows].argmax(axis=-1) == targets for logits in (parent, bundle)]
+    return tuple(
+        ClassFigures(
+            label=name,
+            texts=int(has.sum()),
+            parent_recall=float(right[0][has].mean()),
+            bundle_recall=float(right[1][has].mean()),
+        )
+        for index, name in enumerate(names)
+        if (has := targets == index).any()
+    )
+
+
+def reliability(logits: Logits, names: Sequence[str], examples: Examples, temperature: float = 1.0) -> tuple[Bin, ...]:
+    """The labelled texts in bins of equal width by their top score; empty bins are left out (Naeini et al. 2015)."""
+    rows, targets = labelled_rows(names, examples)
+    scores = softmax(logits[rows], temperature)
+    confidence, right = scores.max(axis=-1), scores.argmax(axis=-1) == targets
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    return tuple(
+        Bin(texts=int(chosen.sum()), confidence=float(confidence[chosen].mean()), accuracy=float(right[chosen].mean()))
+        for index in range(_BINS)
+        if (chosen := bins == index).any()
+    )
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Expected calibration error: mean distance of confidence and accuracy, weighted by texts (Guo et al. 2017)."""
+    return sum(one.texts * abs(one.confidence - one.accuracy) for one in bins) / sum(one.texts for one in bins)
 
 
 def fit_temperature(logits: Logits, names: Sequence[str], examples: Examples) -> float:
     """The temperature that minimises the labels' negative log likelihood (Guo et al. 2017); 1 with too few labels."""
-    rows = [index for index, label in enumerate(examples.labels) if label is not None]
+    rows, targets = labelled_rows(names, examples)
     if len(rows) < _MIN_ROWS_FOR_TEMPERATURE:
         return 1.0
-    targets = [names.index(str(examples.labels[index])) for index in rows]
 
     def loss(log_temperature: float) -> float:
         probabilities = softmax(logits[rows], float(np.exp(log_temperature)))
         return float(-np.log(probabilities[range(len(rows)), targets] + 1e-12).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.1), np.log(10.0)), method="bounded").x))
+
+
+def labelled_rows(names: Sequence[str], examples: Examples) -> tuple[list[int], npt.NDArray[np.intp]]:
+    """The rows that have a label, and the columns of those labels."""
+    columns = {name: index for index, name in enumerate(names)}
+    rows = [index for index, label in enumerate(examples.labels) if label is not None]
+    return rows, np.array([columns[str(examples.labels[index])] for index in rows], np.intp)

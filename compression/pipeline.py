@@ -196,7 +196,7 @@ def write(
     files = {
         candidate.model_file: candidate.model,
         TOKENIZER: candidate.tokenizer,
-        "report.html": report_html(manifest, measured.flips).encode(),
+        "report.html": report_html(manifest).encode(),
         "README.md": model_card(manifest, out.name).encode(),
         **(more or {}),
     }

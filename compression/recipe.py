@@ -1,5 +1,6 @@
 """The recipe: the ordered, declarative list of steps and the budget. A YAML file, or one of the named presets."""
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -155,7 +156,7 @@ class Budget(_Strict):
         min_agreement: fraction of the test texts on which bundle and parent give the same label.
         max_accuracy_drop: points of accuracy below the parent, where the test texts have labels.
         max_size_mb: of the stored model, in 10^6 bytes.
-        min_speedup: parent's time over the bundle's; the median of the measured shapes.
+        min_speedup: times as fast as the parent in PyTorch float32, median over the shapes that are timed.
     """
 
     min_agreement: float | None = Field(default=None, ge=0, le=1)
@@ -218,10 +219,25 @@ def load_recipe(name_or_path: str) -> Recipe:
     except yaml.YAMLError as error:
         raise RecipeError(f"{name_or_path}: not YAML: {error}") from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg']}" for problem in error.errors()
-        )
-        raise RecipeError(f"{name_or_path}: {problems}") from error
+        raise RecipeError(f"{name_or_path}: {_problems(error, 'recipe')}") from error
+
+
+def parse_budget(bounds: Sequence[str]) -> Budget:
+    """Reads bounds that are written as `max_size_mb=8`.
+
+    Raises:
+        RecipeError: an unknown bound, or a value out of range; names it and the bounds that there are.
+    """
+    pairs = [bound.partition("=") for bound in bounds]
+    try:
+        return Budget.model_validate({name.strip(): value.strip() for name, _, value in pairs})
+    except ValidationError as error:
+        known = ", ".join(Budget.model_fields)
+        raise RecipeError(f"--budget: {_problems(error, 'budget')}; write BOUND=VALUE with one of {known}") from error
+
+
+def _problems(error: ValidationError, whole: str) -> str:
+    return "; ".join(f"{'.'.join(map(str, problem['loc'])) or whole}: {problem['msg']}" for problem in error.errors())
 
 
 def _presets() -> resources.abc.Traversable:

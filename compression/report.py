@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from compression.bundle import Manifest
+from compression.bundle import Difference, Manifest, Significance
 
 Row = tuple[str, str, str]
 
@@ -18,6 +18,7 @@ def comparison(manifest: Manifest) -> list[Row]:
         ("size, MB", f"{figures.parent.size_mb:.1f}", f"{figures.bundle.size_mb:.1f}"),
         ("accuracy, %", _percent(figures.parent.accuracy), _percent(figures.bundle.accuracy)),
         ("macro-F1, %", _percent(figures.parent.macro_f1), _percent(figures.bundle.macro_f1)),
+        *_significance_rows(figures.significance),
         ("agreement with parent, %", "", f"{100 * figures.agreement:.1f}"),
         ("largest difference of a logit", "", f"{figures.max_logit_difference:.2f}"),
         ("largest change of a score by a batch", "", f"{figures.batch_deviation:.1e}"),
@@ -74,6 +75,22 @@ def _render(template: str, manifest: Manifest, **values: Any) -> str:
     return environment.get_template(template).render(
         manifest=manifest, rows=comparison(manifest), recipe=recipe, **values
     )
+
+
+def _significance_rows(significance: Significance | None) -> list[Row]:
+    if significance is None:
+        return []
+    return [
+        ("accuracy, difference in points", "", _points(significance.accuracy)),
+        ("macro-F1, difference in points", "", _points(significance.macro_f1)),
+        ("McNemar's p", "", f"{significance.mcnemar_p:.2g}"),
+    ]
+
+
+def _points(difference: Difference) -> str:
+    """With its 95 % interval."""
+    value, low, high = (f"{100 * number:+.1f}" for number in (difference.value, difference.low, difference.high))
+    return f"{value} ({low} to {high})"
 
 
 def _percent(fraction: float | None) -> str:

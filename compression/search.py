@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -33,7 +33,7 @@ from compression.recipe import Budget, Recipe
 from compression.verify import require_budget, require_sane
 from compression.work import key_of
 
-_CHOICES = {
+_CHOICES: dict[str, BaseDistribution] = {
     "vocabulary": CategoricalDistribution(("all", "16000", "8000", "4000", "0")),
     "keep": CategoricalDistribution((1.0, 0.7, 0.5, 0.4, 0.3, 0.2)),
     "recover": CategoricalDistribution((True, False)),

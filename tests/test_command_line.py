@@ -40,7 +40,7 @@ def test_evaluate_takes_a_parent_too(sentiment_parent: Path, sentiment_data: Pat
 
 def test_inspect_gives_the_manifest(sentiment_bundle: Bundle) -> None:
     manifest = json.loads(lathe("inspect", str(sentiment_bundle.path), "--json").stdout)
-    assert manifest["digest"].startswith(sentiment_bundle.version)
+    assert manifest["version"].startswith(sentiment_bundle.version)
     assert manifest["labels"] == ["negative", "positive"]
     assert sentiment_bundle.version in lathe("inspect", str(sentiment_bundle.path)).stdout
 

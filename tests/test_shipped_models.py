@@ -7,7 +7,7 @@ import pytest
 from compression.bundle import open_bundle
 from compression.classifier import load_classifier, predict
 from compression.data import Columns, read_examples
-from compression.evaluate import agreement, batch_deviation, quality
+from compression.evaluate import agreement, batch_invariance, quality
 from compression.pipeline import compress
 from compression.recipe import load_recipe
 
@@ -52,5 +52,7 @@ def test_adapter_and_bundle_on_the_public_test_set(
     assert accuracy >= least_accuracy
     assert compressed >= accuracy - 0.01
     assert agreement(expected, got) >= least_agreement
-    assert batch_deviation(bundle, rows.texts[:320]) <= 1e-4
+    changes, deviation = batch_invariance(bundle, rows.texts[:320])
+    assert changes == 0
+    assert deviation <= 1e-4
     assert open_bundle(tmp_path / "bundle").manifest.figures.bundle.size_mb < 25

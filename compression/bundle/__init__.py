@@ -8,15 +8,21 @@ BUNDLE/
   README.md        model card
 """
 
-from compression.bundle.manifest import (
-    DataUsed,
+from compression.bundle.figures import (
+    Calibration,
+    ClassFigures,
+    Counterfactual,
+    Difference,
     Figures,
     Latency,
-    Manifest,
     ModelFigures,
-    ParentModel,
-    RuntimeOptions,
+    Perturbation,
+    Reaction,
+    Significance,
+    StepFigures,
+    SwapReaction,
 )
+from compression.bundle.manifest import DataUsed, Manifest, ParentModel, RuntimeOptions
 from compression.bundle.runtime import Encoded, Runtime, softmax
 from compression.bundle.storage import Bundle, open_bundle, write_bundle
 from compression.errors import BundleError
@@ -24,15 +30,24 @@ from compression.errors import BundleError
 __all__ = [
     "Bundle",
     "BundleError",
+    "Calibration",
+    "ClassFigures",
+    "Counterfactual",
     "DataUsed",
+    "Difference",
     "Encoded",
     "Figures",
     "Latency",
     "Manifest",
     "ModelFigures",
     "ParentModel",
+    "Perturbation",
+    "Reaction",
     "Runtime",
     "RuntimeOptions",
+    "Significance",
+    "StepFigures",
+    "SwapReaction",
     "open_bundle",
     "softmax",
     "write_bundle",

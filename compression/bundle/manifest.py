@@ -4,34 +4,34 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-SCHEMA_VERSION: Literal[1] = 1
+from compression.bundle.figures import Figures, Record
+
+SCHEMA_VERSION: Literal[2] = 2
 FileName = str
+_MODEL_FILES = ("model.onnx", "tokenizer.json")  # beginnings of names: a large model keeps its weights in a second file
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class ParentModel(_Record):
+class ParentModel(Record):
     """The model that was compressed: as it was named, and the sha256 over its weights."""
 
     name: str
     sha256: str
 
 
-class DataUsed(_Record):
+class DataUsed(Record):
     """The text that calibrated and judged the bundle."""
 
     name: str
     sha256: str
     calibration_texts: int
+    selection_texts: int
     test_texts: int
     labelled_test_texts: int
 
 
-class RuntimeOptions(_Record):
+class RuntimeOptions(Record):
     """How the model is to be run.
 
     Attributes:
@@ -47,54 +47,10 @@ class RuntimeOptions(_Record):
     temperature: float = Field(default=1.0, gt=0)
 
 
-class ModelFigures(_Record):
-    """Of one model on the test texts. Fractions, not percent; None where there were no labels."""
+class Manifest(Record):
+    """`bundle.json` without its own version and digest, which `to_json` adds and `from_json` checks."""
 
-    size_mb: float  # 10^6 bytes: weights of a parent, model.onnx of a bundle
-    accuracy: float | None = None
-    macro_f1: float | None = None
-
-
-class Latency(_Record):
-    """Time of one forward pass of the parent (PyTorch float32) over that of the bundle, one thread each.
-
-    Attributes:
-        tokens: length of each of the batch's texts.
-        ratio: median of the ratios of alternating runs; above 1 the bundle is faster.
-        ratio_low: lower quartile of those ratios.
-        ratio_high: upper quartile.
-        bundle_ms: median time of the bundle's runs, on the machine that made it.
-    """
-
-    batch: int
-    tokens: int
-    ratio: float
-    ratio_low: float
-    ratio_high: float
-    bundle_ms: float
-
-
-class Figures(_Record):
-    """The bundle against its parent, on the test texts.
-
-    Attributes:
-        agreement: fraction of texts that both give the same label.
-        max_logit_difference: largest difference of any logit of any text.
-        batch_deviation: largest difference of any score between a text alone and the same text in a batch of others.
-    """
-
-    parent: ModelFigures
-    bundle: ModelFigures
-    agreement: float
-    max_logit_difference: float
-    batch_deviation: float
-    latency: tuple[Latency, ...]
-
-
-class Manifest(_Record):
-    """`bundle.json` without its own digest, which `to_json` adds and `from_json` checks."""
-
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     task: Literal["text-classification"] = "text-classification"
     labels: tuple[str, ...] = Field(min_length=2)
     max_length: int = Field(ge=3)  # tokens, special tokens included
@@ -106,13 +62,22 @@ class Manifest(_Record):
     files: dict[FileName, str]  # name: sha256
     tools: dict[str, str]  # package: version
 
+    def version(self) -> str:
+        """sha256 over what the bundle is: the same input gives the same version on one machine, however fast it ran.
+
+        What was measured stays out, and so do the report and the card, which say it.
+        """
+        identity = self.model_dump(mode="json", exclude={"figures", "files", "tools"})
+        identity["files"] = {name: digest for name, digest in self.files.items() if name.startswith(_MODEL_FILES)}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
     def digest(self) -> str:
-        """sha256 over everything above, the model's own sha256 included: the same content gives the same digest."""
+        """sha256 over everything above, figures and every file's sha256 included: for integrity."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def to_json(self) -> str:
         """The text of `bundle.json`."""
-        content = {"digest": self.digest(), **self.model_dump(mode="json")}
+        content = {"version": self.version(), "digest": self.digest(), **self.model_dump(mode="json")}
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -127,8 +92,10 @@ class Manifest(_Record):
             raise ValueError("not a JSON object")
         if content.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(f"schema_version is {content.get('schema_version')!r}, this Lathe reads {SCHEMA_VERSION}")
-        written = content.pop("digest", None)
+        version, digest = content.pop("version", None), content.pop("digest", None)
         manifest = cls.model_validate(content)
-        if manifest.digest() != written:
-            raise ValueError(f"its content has the digest {manifest.digest()}, but it says {written}")
+        if manifest.digest() != digest:
+            raise ValueError(f"its content has the digest {manifest.digest()}, but it says {digest}")
+        if manifest.version() != version:
+            raise ValueError(f"its content has the version {manifest.version()}, but it says {version}")
         return manifest

@@ -29,8 +29,8 @@ class Bundle:
 
     @cached_property
     def version(self) -> str:
-        """The first twelve digits of the manifest's digest: what answers, metrics and tags call this bundle."""
-        return self.manifest.digest()[:12]
+        """The first twelve digits of the manifest's version: what answers, metrics and tags call this bundle."""
+        return self.manifest.version()[:12]
 
     @property
     def model_path(self) -> Path:

@@ -1,0 +1,191 @@
+"""What was measured of a bundle against its parent: the part of the manifest that makes up its proof.
+
+Fractions are fractions, never percent; a difference is the bundle's figure minus the parent's, so a loss is negative.
+All of it is taken on the test texts, except for the steps, which are judged on the selection texts.
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """A frozen part of the manifest; an unknown key is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelFigures(Record):
+    """Of one model on the test texts. Fractions, not percent; None where there were no labels."""
+
+    size_mb: float  # 10^6 bytes: weights of a parent, model.onnx of a bundle
+    accuracy: float | None = None
+    macro_f1: float | None = None
+
+
+class Difference(Record):
+    """Bundle minus parent, with its 95 % interval (percentiles of a paired bootstrap over the texts)."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Significance(Record):
+    """Whether the texts with labels can tell the bundle from its parent.
+
+    Attributes:
+        resamples: of the bootstrap.
+        parent_only: texts that the parent labels right and the bundle wrong.
+        bundle_only: texts that the bundle labels right and the parent wrong.
+        mcnemar_p: exact two-sided p of those two counts, were both equally likely (McNemar 1947).
+    """
+
+    accuracy: Difference
+    macro_f1: Difference
+    resamples: int
+    parent_only: int
+    bundle_only: int
+    mcnemar_p: float
+
+
+class ClassFigures(Record):
+    """Recall of one label: of the `texts` that have it, the fraction that gets it."""
+
+    label: str
+    texts: int
+    parent_recall: float
+    bundle_recall: float
+
+
+class Calibration(Record):
+    """Expected calibration error: how far confidence is from accuracy, mean over 15 bins weighted by their texts.
+
+    Attributes:
+        parent_ece: of the parent, as it is.
+        ece_before: of the bundle at temperature 1.
+        ece_after: of the bundle at the temperature that it serves with, which was fitted on other texts.
+    """
+
+    parent_ece: float
+    ece_before: float
+    ece_after: float
+
+
+class Reaction(Record):
+    """What a change of the texts did to one model; accuracies are None where no changed text has a label.
+
+    Attributes:
+        changed: fraction of the changed texts that get another label than before.
+        accuracy_before: on the same texts, unchanged.
+        accuracy_after: on the changed texts.
+    """
+
+    changed: float
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+
+
+class Perturbation(Record):
+    """One kind of noise that leaves the meaning alone; `texts` were changed by it."""
+
+    kind: str  # typos, case, punctuation or whitespace
+    texts: int
+    parent: Reaction
+    bundle: Reaction
+
+
+class SwapReaction(Record):
+    """Fraction of texts whose label changed, and the largest change of any score, at temperature 1."""
+
+    changed: float
+    largest_score_change: float
+
+
+class Counterfactual(Record):
+    """The same text with its first names and pronouns swapped for those of the other gender.
+
+    Attributes:
+        found: test texts that hold such a word.
+        texts: how many of them were tried.
+    """
+
+    found: int
+    texts: int
+    parent: SwapReaction
+    bundle: SwapReaction
+
+
+class Latency(Record):
+    """Time of one forward pass of the parent (PyTorch float32) over that of the bundle, one thread each.
+
+    Attributes:
+        tokens: length of each of the batch's texts.
+        ratio: median of the ratios of alternating runs; above 1 the bundle is faster. Of throughput as of latency.
+        ratio_low: lower quartile of those ratios.
+        ratio_high: upper quartile.
+        bundle_ms: median time of the bundle's runs, on the machine that made it.
+    """
+
+    batch: int
+    tokens: int
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    bundle_ms: float
+
+    @property
+    def texts_per_second(self) -> float:
+        """Throughput of the bundle at this shape, one thread, on the machine that made it."""
+        return self.batch / self.bundle_ms * 1e3
+
+
+class StepFigures(Record):
+    """The model after one step of the recipe, on the selection texts: what the step cost and gained.
+
+    Attributes:
+        seconds: that the step took; where it came from the cache, what it took when it ran.
+        size_mb: 10^6 bytes of the model after the step.
+        agreement: fraction of texts with the parent's label.
+        accuracy: None where no selection text has a label.
+        cached: whether the result came from the cache.
+    """
+
+    step: str
+    seconds: float
+    size_mb: float
+    agreement: float
+    accuracy: float | None
+    cached: bool
+
+
+class Figures(Record):
+    """The bundle against its parent, on the test texts.
+
+    Attributes:
+        agreement: fraction of texts that both give the same label.
+        flipped: how many texts get another label; report.html shows them.
+        significance: None where no text has a label; so with `calibration`.
+        classes: the labels that occur in the test texts, in the model's order.
+        robustness: the kinds of noise that changed any text.
+        fairness: None where no text holds a name or pronoun to swap.
+        max_logit_difference: largest difference of any logit of any text.
+        batch_texts: how many texts were run alone and in a batch of others.
+        batch_label_changes: how many of them got another label in the batch.
+        batch_deviation: largest difference of any score between a text alone and the same text in the batch.
+        steps: in the order in which they ran.
+    """
+
+    parent: ModelFigures
+    bundle: ModelFigures
+    agreement: float
+    flipped: int
+    significance: Significance | None = None
+    classes: tuple[ClassFigures, ...] = ()
+    calibration: Calibration | None = None
+    robustness: tuple[Perturbation, ...] = ()
+    fairness: Counterfactual | None = None
+    max_logit_difference: float
+    batch_texts: int
+    batch_label_changes: int
+    batch_deviation: float
+    latency: tuple[Latency, ...]
+    steps: tuple[StepFigures, ...] = ()

@@ -1,0 +1,44 @@
+"""What `report.html` shows beyond the manifest: single texts and the bins of the reliability diagram."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A label and its score, 0 to 1."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A test text that the bundle labels otherwise than its parent; `truth` is None where it has no label."""
+
+    text: str
+    parent: Answer
+    bundle: Answer
+    truth: str | None
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The texts whose top score lies in one of the equal parts of 0 to 1; both figures are their means."""
+
+    texts: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Empty where there is nothing to show.
+
+    Attributes:
+        flips: the first of the texts that flipped, surest answers of the bundle first.
+        before: bins of the bundle at temperature 1; `after` at the temperature that it serves with.
+    """
+
+    flips: tuple[Flip, ...] = ()
+    before: tuple[Bin, ...] = ()
+    after: tuple[Bin, ...] = ()

@@ -1,0 +1,67 @@
+"""Can the labelled texts tell a bundle from its parent? Paired bootstrap of the difference, and McNemar's test.
+
+Both models answer the same texts, so most of the noise of a test set cancels in the difference: it is resampled in
+pairs (Koehn 2004), not model by model.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+from compression.bundle import Difference, Significance
+
+Answers = npt.NDArray[np.intp]  # (texts,) index of a label
+_Counts = npt.NDArray[np.float64]
+RESAMPLES = 2000
+
+
+def compare_answers(expected: Answers, parent: Answers, bundle: Answers, seed: int = 0) -> Significance:
+    """Bundle against parent on the same labelled texts, at least one.
+
+    Two texts with the same expected label and the same two answers are alike to the bootstrap: it draws how often each
+    distinct triple occurs, a multinomial, instead of single texts. The distribution is the same, at a fraction of the
+    work.
+    """
+    triples, counts = np.unique(np.stack([expected, parent, bundle]), axis=1, return_counts=True)
+    texts = int(counts.sum())
+    resampled = np.random.default_rng(seed).multinomial(texts, counts / texts, size=RESAMPLES)
+    drawn: _Counts = np.concatenate([counts[None], resampled]).astype(np.float64)  # the data itself comes first
+    truth, answers = triples[0], triples[1:]
+    right = answers == truth  # (2, triples)
+    parent_only, bundle_only = (int(counts[one & ~other].sum()) for one, other in (right, right[::-1]))
+    discordant = parent_only + bundle_only
+    accuracy = drawn @ (right[1].astype(np.float64) - right[0]) / texts
+    return Significance(
+        accuracy=_difference(accuracy),
+        macro_f1=_difference(_macro_f1(drawn, truth, answers[1]) - _macro_f1(drawn, truth, answers[0])),
+        resamples=RESAMPLES,
+        parent_only=parent_only,
+        bundle_only=bundle_only,
+        mcnemar_p=float(binomtest(parent_only, discordant).pvalue) if discordant else 1.0,
+    )
+
+
+def _macro_f1(drawn: _Counts, truth: Answers, answered: Answers) -> _Counts:
+    """Mean F1 over the labels that occur in a draw's texts or answers, as scikit-learn has it.
+
+    Args:
+        drawn: (draws, triples) how often each triple occurs.
+        truth: (triples,) as is `answered`.
+
+    Returns:
+        (draws,)
+    """
+    labels = np.arange(1 + max(truth.max(), answered.max()))
+    is_truth, is_answer = (truth[:, None] == labels).astype(float), (answered[:, None] == labels).astype(float)
+    hits = drawn @ (is_truth * is_answer)  # (draws, labels); so are the others
+    occurrences = drawn @ (is_truth + is_answer)
+    f1 = 2 * hits / np.maximum(occurrences, 1)
+    return np.asarray(f1.sum(axis=1) / (occurrences > 0).sum(axis=1), np.float64)
+
+
+def _difference(values: npt.NDArray[Any]) -> Difference:
+    """The first value is the data's own, the others are the resamples'."""
+    low, high = np.quantile(values[1:], (0.025, 0.975))
+    return Difference(value=float(values[0]), low=float(low), high=float(high))
