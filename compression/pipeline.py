@@ -34,7 +34,6 @@ from compression.steps import run_step
 from compression.verify import BATCH_EXACT_WITHIN, Measured, measure, require_budget
 from compression.work import Work, WorkCache, key_of
 
-DEFAULT_CACHE = Path.home() / ".cache" / "lathe"
 _TOOLS = ("lathe", "numpy", "onnx", "onnxruntime", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
 _ZSTD_LEVEL = 19  # slow to write, as fast to read as any
 _SELECTION_TEXTS = 400  # that each step is judged on; the numbers guide, they do not prove
@@ -81,23 +80,24 @@ class Candidate:
 
 
 def compress(
-    parent_name: str, data: Path, recipe: Recipe, out: Path, columns: Columns = Columns(), cache: Path = DEFAULT_CACHE
+    parent_name: str, data: Path, recipe: Recipe, out: Path, columns: Columns = Columns(), cache: Path | None = None
 ) -> Bundle:
     """Makes a bundle from a fine-tuned classifier. Labels are not needed; where there are some, they are counted.
 
     Args:
         parent_name: a local directory (model or peft adapter), a hub id, or `embedded:NAME`.
         data: text like the text to be served; one part calibrates, one selects, one judges.
-        cache: finished steps are kept there; a run that was killed goes on from them.
+        cache: directory in which finished steps are kept; a run that was killed goes on from them. None keeps none.
 
     Raises:
         LatheError: parent, data, recipe or destination cannot be used.
         VerificationError: the result is outside the recipe's budget; nothing is written.
     """
     require_replaceable(out)
-    task = open_task(parent_name, data, columns, cache)
-    candidate = build(task, recipe)
-    measured = judge(task, candidate)
+    with TemporaryDirectory() as temporary:
+        task = open_task(parent_name, data, columns, cache or Path(temporary))
+        candidate = build(task, recipe)
+        measured = judge(task, candidate)
     require_budget(measured.figures, recipe.budget)
     return write(task, candidate, measured, out)
 
@@ -109,11 +109,10 @@ def open_task(parent_name: str, data: Path, columns: Columns, cache: Path) -> Ta
         LatheError: either cannot be used.
     """
     examples = read_examples(data, columns)
-    splits = split_examples(examples, data)
     console.print(f"Loading {parent_name}")
     parent = load_parent(parent_name)
     require_known_labels(examples, parent.labels, data)
-    return Task(parent, splits, data, hashlib.sha256(data.read_bytes()).hexdigest(), cache)
+    return Task(parent, split_examples(examples, data), data, hashlib.sha256(data.read_bytes()).hexdigest(), cache)
 
 
 def build(task: Task, recipe: Recipe) -> Candidate:
