@@ -1,0 +1,1 @@
+"""Removes what a fine-tuned classifier does not need: vocabulary, heads, neurons, whole layers. Never masks."""
