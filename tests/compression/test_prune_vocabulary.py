@@ -2,7 +2,9 @@
 
 import copy
 import functools
+import itertools
 import json
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -84,25 +86,20 @@ def plain_bpe(byte_fallback: bool = False, **options: object) -> Tokenizer:
     return tokenizer
 
 
-def unigram(pair_of_sequences: bool = False) -> Tokenizer:
-    tokenizer = Tokenizer(models.Unigram())
+def unigram() -> Tokenizer:
+    """All short parts of the words, at random scores, so that many paths compete."""
+    spelled = ["\u2581" + word for word in WORDS]
+    parts = {word[start : start + size] for word in spelled for size in range(1, 5) for start in range(len(word))}
+    score = random.Random(0)
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *sorted(parts)]
+    scored = [(piece, -float(score.randint(8, 40)) if len(piece) > 1 else -15.0) for piece in pieces]
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=3))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    tokenizer.train_from_iterator(
-        SENTENCES * 3, trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>")
-    )
+    tokenizer.add_special_tokens([*pieces[:4], "<mask>"])
     template = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
     tokenizer.post_processor = processors.Sequence([template])
     tokenizer.enable_padding(pad_id=1, pad_token="<pad>")
-    return tokenizer
-
-
-def cut_beforehand() -> Tokenizer:
-    """A WordPiece that knows c only within longer pieces."""
-    pieces = ["[PAD]", "[UNK]", "a", "ab", "b", "##a", "##b", "##bx", "##x", "##xc", "x", "ca", "cab"]
-    tokenizer = Tokenizer(models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return tokenizer
 
 
@@ -136,7 +133,7 @@ def test_pruning_drops_pieces_but_none_of_the_texts(kind: str, keep_most_frequen
 
 
 @kinds
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(text=texts, keep_most_frequent=st.sampled_from([0, 10, 40]))
 def test_a_text_of_kept_pieces_is_cut_as_before(kind: str, text: str, keep_most_frequent: int) -> None:
     tokenizer, pruned, kept = both(kind, keep_most_frequent)
@@ -147,10 +144,71 @@ def test_a_text_of_kept_pieces_is_cut_as_before(kind: str, text: str, keep_most_
 
 
 @kinds
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(text=texts, keep_most_frequent=st.sampled_from([0, 10, 40]))
 def test_no_text_becomes_unknown(kind: str, text: str, keep_most_frequent: int) -> None:
     tokenizer, pruned, _ = both(kind, keep_most_frequent)
     unknowns = {tokenizer.token_to_id("[UNK]"), tokenizer.token_to_id("<unk>")}
     assume(unknowns.isdisjoint(tokenizer.encode(text).ids))
     assert {pruned.token_to_id("[UNK]"), pruned.token_to_id("<unk>")}.isdisjoint(pruned.encode(text).ids)
+
+
+# Small vocabularies over three letters, in which the letters themselves may be missing: every text is tried.
+SHORT_TEXTS = ["".join(letters) for size in range(1, 6) for letters in itertools.product("abc", repeat=size)]
+pieces_of_letters = st.lists(st.text("abc", min_size=1, max_size=4), min_size=3, max_size=20, unique=True)
+
+
+@st.composite
+def small_word_piece(draw: st.DrawFn) -> Tokenizer:
+    letters = draw(st.sampled_from([["a", "##a", "b", "##b", "c", "##c"], ["a", "##a", "b", "##b", "c"], ["a", "##b"]]))
+    inside = ["##" + piece for piece in draw(pieces_of_letters)]
+    pieces = dict.fromkeys(["[PAD]", "[UNK]", *letters, *draw(pieces_of_letters), *inside])
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    return Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+
+
+@st.composite
+def small_bpe(draw: st.DrawFn) -> Tokenizer:
+    letters = draw(st.sampled_from(["abc", "ab", "bc"]))
+    prefix, suffix = draw(st.sampled_from([("", ""), ("##", ""), ("", "$")]))
+    forms = {"continuing_subword_prefix": prefix, "end_of_word_suffix": suffix}
+    pieces = ["<pad>", "<unk>", *letters, *(f"##{letter}" for letter in letters), *(f"{letter}$" for letter in letters)]
+    merges: list[tuple[str, str]] = []
+    for left, right in draw(st.lists(st.tuples(st.integers(2, 40), st.integers(2, 40)), max_size=25)):
+        pair = pieces[2 + left % (len(pieces) - 2)], pieces[2 + right % (len(pieces) - 2)]
+        follows = pair[1].startswith(prefix) and not pair[0].endswith("$")
+        if follows and pair not in merges:
+            merges.append(pair)
+            pieces.append(pair[0] + pair[1][len(prefix) :])
+    pieces = list(dict.fromkeys([*pieces, *draw(pieces_of_letters)]))
+    return Tokenizer(
+        models.BPE(
+            {piece: index for index, piece in enumerate(pieces)}, merges, unk_token="<unk>",
+            ignore_merges=draw(st.booleans()), **{name: form for name, form in forms.items() if form},
+        )
+    )  # fmt: skip
+
+
+@st.composite
+def small_unigram(draw: st.DrawFn) -> Tokenizer:
+    pieces = dict.fromkeys(["<pad>", "<unk>", *draw(st.sampled_from(["abc", "ab", ""])), *draw(pieces_of_letters)])
+    scores = draw(st.lists(st.integers(-30, 0), min_size=len(pieces), max_size=len(pieces)))
+    return Tokenizer(models.Unigram(list(zip(pieces, map(float, scores), strict=True)), unk_id=1))
+
+
+@pytest.mark.parametrize("small", [small_word_piece, small_bpe, small_unigram])
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), seen=st.lists(st.sampled_from(SHORT_TEXTS), max_size=3), keep_most_frequent=st.integers(0, 4))
+def test_whatever_the_vocabulary_all_texts_are_cut_as_before_or_into_known_pieces(
+    small: Callable[[], st.SearchStrategy[Tokenizer]], data: st.DataObject, seen: list[str], keep_most_frequent: int
+) -> None:
+    tokenizer = data.draw(small())
+    pruned = prune_vocabulary(tokenizer, seen, keep_most_frequent, pad_token_id=0)
+    kept = set(pruned.kept.tolist())
+    for text in SHORT_TEXTS:
+        before, after = tokenizer.encode(text), pruned.tokenizer.encode(text)
+        if kept.issuperset(before.ids):
+            assert (after.tokens, after.offsets) == (before.tokens, before.offsets), text
+            assert pruned.kept[after.ids].tolist() == before.ids, text
+        if 1 not in before.ids:
+            assert 1 not in pruned.kept[after.ids], text
