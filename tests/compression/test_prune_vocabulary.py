@@ -103,6 +103,12 @@ def unigram() -> Tokenizer:
     return tokenizer
 
 
+def cut_beforehand() -> Tokenizer:
+    """A WordPiece that knows c within words only as part of longer pieces."""
+    pieces = ["[PAD]", "[UNK]", "a", "ab", "b", "##a", "##b", "##bx", "##x", "##xc"]
+    return Tokenizer(models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token="[UNK]"))
+
+
 KINDS: dict[str, Callable[[], Tokenizer]] = {
     "WordPiece": word_piece,
     "byte-level BPE": byte_level,
@@ -117,9 +123,15 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 @functools.cache
+def trained(kind: str) -> Tokenizer:
+    """Trained once: the order of equally frequent pieces differs from one training to the next."""
+    return KINDS[kind]()
+
+
+@functools.cache
 def both(kind: str, keep_most_frequent: int = 0) -> tuple[Tokenizer, Tokenizer, frozenset[int]]:
     """The tokenizer of that kind, the pruned one, and the old ids that were kept."""
-    tokenizer = KINDS[kind]()
+    tokenizer = trained(kind)
     pruned = prune_vocabulary(tokenizer, SEEN, keep_most_frequent, tokenizer.token_to_id("[PAD]") or 1)
     return tokenizer, pruned.tokenizer, frozenset(pruned.kept.tolist())
 
@@ -212,3 +224,126 @@ def test_whatever_the_vocabulary_all_texts_are_cut_as_before_or_into_known_piece
             assert pruned.kept[after.ids].tolist() == before.ids, text
         if 1 not in before.ids:
             assert 1 not in pruned.kept[after.ids], text
+
+
+@kinds
+def test_every_id_in_the_tokenizer_follows(kind: str) -> None:
+    tokenizer, pruned, kept = both(kind)
+    assert sorted(pruned.get_vocab().values()) == list(range(len(kept)))
+    for token in tokenizer.get_added_tokens_decoder().values():
+        assert pruned.token_to_id(token.content) is not None
+    assert pruned.encode(SEEN[0], SEEN[0]).tokens == tokenizer.encode(SEEN[0], SEEN[0]).tokens
+    assert [row.ids[-1] for row in pruned.encode_batch(["the", SEEN[0]])] == [
+        pruned.token_to_id(row.tokens[-1]) for row in tokenizer.encode_batch(["the", SEEN[0]])
+    ]
+
+
+def test_the_most_frequent_of_the_rest_stay() -> None:
+    for kind in ("WordPiece", "BPE", "Unigram"):
+        few, more = both(kind, 0)[2], both(kind, 10)[2]
+        assert few < more
+    assert len(both("WordPiece", 10)[2] - both("WordPiece", 0)[2]) == 10
+    tokenizer, _, few = both("Unigram", 0)
+    scores = [score for _, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    rest = set(range(len(scores))) - few
+    stayed = both("Unigram", 10)[2] - few
+    assert min(scores[index] for index in stayed) >= max(scores[index] for index in rest - stayed)
+
+
+def test_what_only_longer_pieces_can_spell_stays_spelled() -> None:
+    pruned = prune_vocabulary(cut_beforehand(), [], 0, pad_token_id=0)
+    assert pruned.tokenizer.encode("abxc").tokens == ["ab", "##xc"]  # would be a, ##bx, and c without a piece
+
+
+def test_the_pad_token_keeps_its_id() -> None:
+    vocabulary = {piece: index for index, piece in enumerate(["[UNK]", "ab", "[PAD]", "a", "b", "##a", "##b"])}
+    pruned = prune_vocabulary(Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]")), [], 0, pad_token_id=2)
+    assert pruned.kept.tolist() == [0, 3, 2, 4, 5, 6]
+    assert pruned.tokenizer.token_to_id("[PAD]") == 2
+
+
+def test_a_vocabulary_of_whole_words_is_refused() -> None:
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "card": 1}, unk_token="[UNK]"))
+    with pytest.raises(CheckpointError, match="WordLevel tokenizer cannot be pruned, only one of WordPiece, BPE"):
+        prune_vocabulary(words, ["card"], 0, pad_token_id=0)
+
+
+def test_an_id_without_a_piece_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="no piece with id 9999"):
+        prune_vocabulary(word_piece(), [], 0, pad_token_id=9999)
+
+
+SIZES: dict[str, object] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+MODELS: dict[str, tuple[type[PretrainedConfig], str, dict[str, object]]] = {
+    "BERT": (BertConfig, "WordPiece", SIZES),
+    "DistilBERT": (DistilBertConfig, "WordPiece", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}),
+    "ELECTRA": (ElectraConfig, "WordPiece", SIZES | {"embedding_size": 8}),
+    "RoBERTa": (RobertaConfig, "byte-level BPE", SIZES),
+    "XLM-R": (XLMRobertaConfig, "Unigram", SIZES),
+    "DeBERTa-v2": (DebertaV2Config, "Unigram", SIZES | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
+}
+
+
+def make_parent(kind: str) -> Parent:
+    """An untrained classifier of that architecture; its table has rows that the tokenizer never uses."""
+    config_class, tokenizer_kind, sizes = MODELS[kind]
+    names = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    if tokenizer_kind != "WordPiece":
+        names = {"unk": "<unk>", "pad": "<pad>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=KINDS[tokenizer_kind](), model_max_length=100, add_prefix_space=True,
+        model_input_names=["input_ids", "attention_mask"], truncation_side="left",
+        **{f"{name}_token": token for name, token in names.items()},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    config = config_class(
+        vocab_size=len(tokenizer) + 7, pad_token_id=tokenizer.pad_token_id, cls_token_id=tokenizer.cls_token_id,
+        sep_token_id=tokenizer.sep_token_id, num_labels=3, max_position_embeddings=128, **sizes,
+    )  # fmt: skip
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    return Parent(kind, model, tokenizer, label_names(config), 100, digest="")
+
+
+def logits(parent: Parent, batch: tuple[str, ...]) -> torch.Tensor:
+    with torch.no_grad():
+        values: torch.Tensor = parent.model(**parent.tokenizer(list(batch), padding=True, return_tensors="pt")).logits
+    return values
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_pruned_parent_answers_the_same_to_the_bit(kind: str) -> None:
+    parent = make_parent(kind)
+    state = copy.deepcopy(parent.model.state_dict())
+    backend, config = parent.tokenizer.backend_tokenizer.to_str(), parent.model.config.to_dict()
+    batch = (*SENTENCES[:4], "the card is the best 😡")
+    pruned = prune_parent_vocabulary(parent, batch, keep_most_frequent=5)
+
+    assert (backend, config) == (parent.tokenizer.backend_tokenizer.to_str(), parent.model.config.to_dict())
+    assert all(torch.equal(value, state[name]) for name, value in parent.model.state_dict().items())
+
+    assert torch.equal(logits(pruned, batch), logits(parent, batch))
+    rows = pruned.model.get_input_embeddings().weight.shape[0]
+    assert rows == len(pruned.tokenizer) == pruned.model.config.vocab_size < len(parent.tokenizer)
+    for name in ("pad_token_id", "cls_token_id", "sep_token_id"):
+        assert getattr(pruned.model.config, name) == getattr(pruned.tokenizer, name)
+    for name in ("special_tokens_map", "model_input_names", "padding_side", "truncation_side", "model_max_length"):
+        assert getattr(pruned.tokenizer, name) == getattr(parent.tokenizer, name)
+    assert pruned.model.get_input_embeddings().padding_idx == parent.model.get_input_embeddings().padding_idx
+
+
+def test_a_pad_token_that_positions_are_counted_from_must_not_move() -> None:
+    parent = make_parent("RoBERTa")
+    parent.tokenizer.add_special_tokens({"pad_token": "<the last>"})
+    with pytest.raises(CheckpointError, match="positions are counted from the pad token"):
+        prune_parent_vocabulary(parent, SEEN, 0)
+
+
+def test_kept_names_the_old_rows() -> None:
+    tokenizer = word_piece()
+    pruned = prune_vocabulary(tokenizer, SEEN, 0, pad_token_id=0)
+    assert np.array_equal(pruned.kept[pruned.tokenizer.encode(SEEN[0]).ids], tokenizer.encode(SEEN[0]).ids)
