@@ -1,11 +1,27 @@
-"""Static int8 quantization of an exported model, written as the graph that ONNX Runtime's CPU kernels execute.
+"""Quantization of an exported model: functions from graph to graph.
 
-Ranges come from calibration text, once; at run time nothing is measured. That is what makes an answer independent of
-the other texts in its batch: dynamic quantization takes each range from the whole padded batch.
+The one to serve on CPU is static int8, written as the graph that ONNX Runtime's kernels execute. Ranges come from
+calibration text, once; at run time nothing is measured. That is what makes an answer independent of the other texts in
+its batch: dynamic quantization takes each range from the whole padded batch.
 """
 
 from compression.quantize.linear import Linear, linears
+from compression.quantize.precision import quantize_dynamic, quantize_weights, to_float16
 from compression.quantize.rewrite import quantize_embeddings, quantize_linears
 from compression.quantize.search import Activation, Feed, Range, calibrate
+from compression.quantize.sensitivity import sensitive_layers
 
-__all__ = ["Activation", "Feed", "Linear", "Range", "calibrate", "linears", "quantize_embeddings", "quantize_linears"]
+__all__ = [
+    "Activation",
+    "Feed",
+    "Linear",
+    "Range",
+    "calibrate",
+    "linears",
+    "quantize_dynamic",
+    "quantize_embeddings",
+    "quantize_linears",
+    "quantize_weights",
+    "sensitive_layers",
+    "to_float16",
+]

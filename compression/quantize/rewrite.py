@@ -10,14 +10,12 @@ one pass over memory. Linears that read the same tensor (query, key, value) shar
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from compression.quantize.graph import MICROSOFT, add_weight, copy, replace, tidy
 from compression.quantize.linear import Linear, linears, quantize_weight
 from compression.quantize.search import Activation
-
-_MICROSOFT = "com.microsoft"
 
 
 def quantize_linears(model: onnx.ModelProto, activations: Mapping[str, Activation]) -> onnx.ModelProto:
@@ -27,8 +25,7 @@ def quantize_linears(model: onnx.ModelProto, activations: Mapping[str, Activatio
         model: the float model; left as it is.
         activations: by tensor, what `calibrate` chose.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copy(model)
     graph = result.graph
     quantized: set[str] = set()
     for linear in linears(result):
@@ -40,14 +37,13 @@ def quantize_linears(model: onnx.ModelProto, activations: Mapping[str, Activatio
             quantized.add(linear.input)
             nodes += _quantize_input(graph, linear.input, activation)
         nodes.append(_integer_linear(graph, linear, activation))
-        _replace(graph, linear.nodes, nodes)
-    return _tidy(result)
+        replace(graph, linear.nodes, nodes)
+    return tidy(result)
 
 
 def quantize_embeddings(model: onnx.ModelProto, min_rows: int = 256) -> onnx.ModelProto:
     """Stores large embedding tables as int8 rows with a scale each: a quarter of the size for one Mul per token."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copy(model)
     graph = result.graph
     tables = {tensor.name: tensor for tensor in graph.initializer}
     stored: set[str] = set()
@@ -61,9 +57,9 @@ def quantize_embeddings(model: onnx.ModelProto, min_rows: int = 256) -> onnx.Mod
         if name not in stored:
             stored.add(name)
             rows = quantize_weight(numpy_helper.to_array(table).T)
-            _add(graph, f"{name}_i8", np.ascontiguousarray(rows.values.T))
-            _add(graph, f"{name}_scale", rows.scales[:, np.newaxis])
-        _replace(
+            add_weight(graph, f"{name}_i8", np.ascontiguousarray(rows.values.T))
+            add_weight(graph, f"{name}_scale", rows.scales[:, np.newaxis])
+        replace(
             graph,
             (node,),
             [
@@ -75,7 +71,7 @@ def quantize_embeddings(model: onnx.ModelProto, min_rows: int = 256) -> onnx.Mod
                 helper.make_node("Mul", [f"{output}_cast", f"{output}_scale"], [output], name=f"{node.name}_scaled"),
             ],
         )
-    return _tidy(result)
+    return tidy(result)
 
 
 def _quantize_input(graph: onnx.GraphProto, tensor: str, activation: Activation) -> list[onnx.NodeProto]:
@@ -83,10 +79,10 @@ def _quantize_input(graph: onnx.GraphProto, tensor: str, activation: Activation)
     source = tensor
     if activation.smoothing is not None:
         source = f"{tensor}_smooth"
-        _add(graph, f"{tensor}_smoothing", (1 / activation.smoothing).astype(np.float32))
+        add_weight(graph, f"{tensor}_smoothing", (1 / activation.smoothing).astype(np.float32))
         nodes.append(helper.make_node("Mul", [tensor, f"{tensor}_smoothing"], [source], name=f"{tensor}_smooth"))
-    _add(graph, f"{tensor}_scale", np.float32(activation.range.scale))
-    _add(graph, f"{tensor}_zero_point", np.uint8(activation.range.zero_point))
+    add_weight(graph, f"{tensor}_scale", np.float32(activation.range.scale))
+    add_weight(graph, f"{tensor}_zero_point", np.uint8(activation.range.zero_point))
     quantize = [source, f"{tensor}_scale", f"{tensor}_zero_point"]
     nodes.append(helper.make_node("QuantizeLinear", quantize, [f"{tensor}_u8"], name=f"{tensor}_quantize"))
     return nodes
@@ -96,9 +92,9 @@ def _integer_linear(graph: onnx.GraphProto, linear: Linear, activation: Activati
     scaled = linear.weight if activation.smoothing is None else linear.weight * activation.smoothing[:, np.newaxis]
     weight = quantize_weight(scaled)
     bias = activation.shifts[linear.name] + (0 if linear.bias is None else linear.bias)
-    _add(graph, f"{linear.name}_weight_i8", weight.values)
-    _add(graph, f"{linear.name}_weight_scale", weight.scales)
-    _add(graph, f"{linear.name}_bias", bias.astype(np.float32))
+    add_weight(graph, f"{linear.name}_weight_i8", weight.values)
+    add_weight(graph, f"{linear.name}_weight_scale", weight.scales)
+    add_weight(graph, f"{linear.name}_bias", bias.astype(np.float32))
     inputs = [
         f"{linear.input}_u8",
         f"{linear.name}_weight_i8",
@@ -108,28 +104,4 @@ def _integer_linear(graph: onnx.GraphProto, linear: Linear, activation: Activati
         "",  # the weights' zero point: they are symmetric
         f"{linear.name}_bias",
     ]
-    return helper.make_node("MatMulIntegerToFloat", inputs, [linear.output], name=linear.name, domain=_MICROSOFT)
-
-
-def _add(graph: onnx.GraphProto, name: str, value: npt.NDArray[np.generic] | np.generic) -> None:
-    graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-
-
-def _replace(graph: onnx.GraphProto, old: tuple[onnx.NodeProto, ...], new: list[onnx.NodeProto]) -> None:
-    """Puts `new` where the first of `old` stood, so that the graph stays in topological order."""
-    position = next(index for index, node in enumerate(graph.node) if node == old[0])
-    for node in old:
-        graph.node.remove(node)
-    for offset, node in enumerate(new):
-        graph.node.insert(position + offset, node)
-
-
-def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drops weights that nothing reads any more, and declares the operators' domain."""
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    if all(opset.domain != _MICROSOFT for opset in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(_MICROSOFT, 1))
-    return model
+    return helper.make_node("MatMulIntegerToFloat", inputs, [linear.output], name=linear.name, domain=MICROSOFT)

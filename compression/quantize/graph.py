@@ -1,0 +1,40 @@
+"""Edits of a graph that every rewrite needs."""
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
+
+
+def copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A deep copy."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    return result
+
+
+def add_weight(graph: onnx.GraphProto, name: str, value: npt.NDArray[np.generic] | np.generic) -> None:
+    """Stores a constant under this name."""
+    graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+
+
+def replace(graph: onnx.GraphProto, old: tuple[onnx.NodeProto, ...], new: list[onnx.NodeProto]) -> None:
+    """Puts `new` where the first of `old` stood, so that the graph stays in topological order."""
+    position = next(index for index, node in enumerate(graph.node) if node == old[0])
+    for node in old:
+        graph.node.remove(node)
+    for offset, node in enumerate(new):
+        graph.node.insert(position + offset, node)
+
+
+def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drops weights that nothing reads any more, and declares the operators' domain."""
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    if all(opset.domain != MICROSOFT for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+    return model
