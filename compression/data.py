@@ -135,8 +135,10 @@ def split_examples(examples: Examples, path: Path) -> Splits:
             )
         sides = list(examples.splits)
         if "selection" not in sides:
+            among = sorted(share for side, share in zip(sides, shares, strict=True) if side == "calibration")
+            least = among[-max(1, len(among) // 6)] if among else 1.0
             sides = [
-                "selection" if side == "calibration" and share >= 5 / 6 else side
+                "selection" if side == "calibration" and share >= least else side
                 for side, share in zip(sides, shares, strict=True)
             ]
     else:

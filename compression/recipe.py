@@ -94,12 +94,15 @@ class QuantizeStep(_Strict):
         calibration_texts: how many of the calibration texts the activation ranges are taken from.
         embeddings: whether the embedding tables are quantized too.
         float_layers: names (parts of names) of linear layers that stay in float; each must match one.
+        min_agreement: fraction of the selection texts that must keep the float model's label; the layers that int8
+            hurts most stay in float until they do.
     """
 
     step: Literal["quantize"]
     calibration_texts: int = Field(default=300, ge=16)
     embeddings: bool = True
     float_layers: tuple[str, ...] = ()
+    min_agreement: float | None = Field(default=None, ge=0, le=1)
 
 
 class QuantizeDynamicStep(_Strict):

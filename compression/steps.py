@@ -52,7 +52,7 @@ def run_step(step: Step, work: Work, parent: Parent, calibration: Examples, sele
         return Work(model, export(model, step.opset))
     if isinstance(step, QuantizeStep | QuantizeDynamicStep | QuantizeWeightsStep | Float16Step):
         assert work.graph is not None  # the recipe puts them behind export
-        return Work(model, _on_graph(step, work.graph, model, texts))
+        return Work(model, _on_graph(step, work.graph, model, texts, selection.texts))
     match step:
         case PruneVocabularyStep():
             model = prune_parent_vocabulary(model, texts, step.keep_most_frequent)
@@ -72,12 +72,13 @@ def _on_graph(
     graph: onnx.ModelProto,
     model: Parent,
     texts: Sequence[str],
+    selection: Sequence[str],
 ) -> onnx.ModelProto:
     match step:
         case Float16Step():
             return quantize.to_float16(graph, step.keep_float32)
         case QuantizeStep():
-            result = _quantize(graph, model, step, texts)
+            result = _quantize(graph, model, step, texts, selection)
         case QuantizeDynamicStep():
             result = quantize.quantize_dynamic(graph)
         case QuantizeWeightsStep():
@@ -85,7 +86,9 @@ def _on_graph(
     return quantize.quantize_embeddings(result) if step.embeddings else result
 
 
-def _quantize(graph: onnx.ModelProto, model: Parent, step: QuantizeStep, texts: Sequence[str]) -> onnx.ModelProto:
+def _quantize(
+    graph: onnx.ModelProto, model: Parent, step: QuantizeStep, texts: Sequence[str], selection: Sequence[str]
+) -> onnx.ModelProto:
     layers = quantize.linears(graph)
     for pattern in step.float_layers:
         if not any(pattern in layer.name for layer in layers):
@@ -93,7 +96,10 @@ def _quantize(graph: onnx.ModelProto, model: Parent, step: QuantizeStep, texts: 
             raise RecipeError(f"float_layers: {pattern!r} matches none of the layers {names}")
     chosen = [layer for layer in layers if not any(pattern in layer.name for pattern in step.float_layers)]
     feeds = _feeds(graph, model, texts[: step.calibration_texts])
-    return quantize.quantize_linears(graph, quantize.calibrate(graph, chosen, feeds))
+    activations = quantize.calibrate(graph, chosen, feeds)
+    if step.min_agreement is None:
+        return quantize.quantize_linears(graph, activations)
+    return quantize.quantize_within(graph, activations, _feeds(graph, model, selection), step.min_agreement)
 
 
 def _feeds(graph: onnx.ModelProto, model: Parent, texts: Sequence[str]) -> list[quantize.Feed]:

@@ -5,11 +5,11 @@ calibration text, once; at run time nothing is measured. That is what makes an a
 its batch: dynamic quantization takes each range from the whole padded batch.
 """
 
+from compression.quantize.aware import quantize_within
 from compression.quantize.linear import Linear, linears
 from compression.quantize.precision import quantize_dynamic, quantize_weights, to_float16
 from compression.quantize.rewrite import quantize_embeddings, quantize_linears
 from compression.quantize.search import Activation, Feed, Range, calibrate
-from compression.quantize.sensitivity import sensitive_layers
 
 __all__ = [
     "Activation",
@@ -22,6 +22,6 @@ __all__ = [
     "quantize_embeddings",
     "quantize_linears",
     "quantize_weights",
-    "sensitive_layers",
+    "quantize_within",
     "to_float16",
 ]

@@ -27,7 +27,7 @@ def sensitive_layers(
         (name, root mean square change of the logits)
     """
     model = quantize_embeddings(model)  # shifts all answers alike, and half of what each trial has to copy is gone
-    exact = _logits(model, feeds)
+    exact = logits(model, feeds)
     layers = [
         layer
         for layer in linears(model)
@@ -37,12 +37,12 @@ def sensitive_layers(
     for layer in track(layers, "Try each layer in int8"):
         activation = activations[layer.input]
         alone = replace(activation, shifts={layer.name: activation.shifts[layer.name]})
-        changed = _logits(quantize_linears(model, {layer.input: alone}), feeds) - exact
+        changed = logits(quantize_linears(model, {layer.input: alone}), feeds) - exact
         errors.append((layer.name, float(np.sqrt(np.square(changed).mean()))))
     return sorted(errors, key=lambda pair: -pair[1])
 
 
-def _logits(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Floats:
-    """(texts, labels)"""
+def logits(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Floats:
+    """Of each feed's texts, in order: (texts, labels)."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return np.concatenate([session.run(None, feed)[0] for feed in feeds])

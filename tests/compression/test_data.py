@@ -55,26 +55,46 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         read_examples(tmp_path / "none.csv")
 
 
-def test_a_split_column_decides_which_texts_calibrate(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", "text,split\na,test\nb,calibration\nc,test\n")
-    calibration, test = split_examples(read_examples(path), path)
-    assert (calibration.texts, test.texts) == (("b",), ("a", "c"))
+def test_a_split_column_decides_which_texts_do_what(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,split\na,test\nb,calibration\nc,test\nd,selection\n")
+    splits = split_examples(read_examples(path), path)
+    assert (splits.calibration.texts, splits.selection.texts, splits.test.texts) == (("b",), ("d",), ("a", "c"))
 
 
-def test_without_one_copies_of_a_text_stay_on_one_side(tmp_path: Path) -> None:
-    texts = [f"text number {n}" for n in range(100)] + [f"Text, Number {n}!" for n in range(100)]
+def test_without_selection_a_sixth_of_the_calibration_texts_selects(tmp_path: Path) -> None:
+    rows = "".join(f"text number {n},{'calibration' if n % 2 else 'test'}\n" for n in range(240))
+    path = write(tmp_path / "a.csv", f"text,split\n{rows}")
+    splits = split_examples(read_examples(path), path)
+    assert (len(splits.calibration), len(splits.selection), len(splits.test)) == (100, 20, 120)
+
+
+def test_without_a_split_column_copies_of_a_text_stay_together(tmp_path: Path) -> None:
+    texts = [f"text number {n}" for n in range(200)] + [f"Text, Number {n}!" for n in range(200)]
     path = write(tmp_path / "a.csv", "text\n" + "\n".join(f'"{text}"' for text in texts))
-    calibration, test = split_examples(read_examples(path), path)
-    letters = [{"".join(filter(str.isalnum, text.lower())) for text in side.texts} for side in (calibration, test)]
+    splits = split_examples(read_examples(path), path)
+    parts = (splits.calibration, splits.selection, splits.test)
+    letters = [{"".join(filter(str.isalnum, text.lower())) for text in part.texts} for part in parts]
     assert not letters[0] & letters[1]
-    assert len(calibration) + len(test) == 200
-    assert 60 < len(test) < 140
+    assert not letters[1] & letters[2]
+    assert not letters[0] & letters[2]
+    assert sum(map(len, parts)) == 400
+    assert 150 < len(splits.calibration) < 250
+    assert 10 < len(splits.selection) < 80
 
 
-def test_a_side_without_texts_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", "text,split\na,test\n")
-    with pytest.raises(DataError, match="0 texts to calibrate"):
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a,test\n", "0 texts to calibrate"),
+        ("a,test\nb,calibration\n", "0 texts to calibrate with, 1 to select with"),
+        ("a,train\nb,test\n", "column split holds 'train'; use calibration, selection and test"),
+    ],
+)
+def test_splits_that_cannot_be_used_are_refused(tmp_path: Path, rows: str, message: str) -> None:
+    path = write(tmp_path / "a.csv", f"text,split\n{rows}")
+    with pytest.raises(DataError) as refusal:
         split_examples(read_examples(path), path)
+    assert message in str(refusal.value)
 
 
 def test_unknown_labels_are_refused(tmp_path: Path) -> None:

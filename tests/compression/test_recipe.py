@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from compression.errors import RecipeError
-from compression.recipe import ExportStep, QuantizeStep, load_recipe, preset_names
+from compression.recipe import Budget, ExportStep, QuantizeStep, load_recipe, parse_budget, preset_names
 
 HEAD = "schema_version: 1\nname: mine\n"
 
@@ -26,10 +26,14 @@ def test_a_file_is_read_in_order(tmp_path: Path) -> None:
     [
         ("{", "not YAML"),
         ("[]", "valid dictionary"),
-        (HEAD + "steps: []", "must begin with the one export step"),
-        (HEAD + "steps: [{step: quantize}]", "must begin with the one export step"),
-        (HEAD + "steps: [{step: export}, {step: export}]", "must begin with the one export step"),
-        (HEAD + "steps: [{step: export}, {step: quantize}, {step: quantize}]", "more than one quantize step"),
+        (HEAD + "steps: []", "must hold the export step, once"),
+        (HEAD + "steps: [{step: quantize}]", "must hold the export step, once"),
+        (HEAD + "steps: [{step: export}, {step: export}]", "must hold the export step, once"),
+        (HEAD + "steps: [{step: quantize}, {step: export}]", "quantize works on the exported graph"),
+        (HEAD + "steps: [{step: export}, {step: recover}]", "recover works on the PyTorch model"),
+        (HEAD + "steps: [{step: export}, {step: quantize}, {step: float16}]", "exclude each other"),
+        (HEAD + "steps: [{step: prune_structure, keep: 1.5}, {step: export}]", "steps.0.prune_structure.keep"),
+        (HEAD + "steps: [{step: distil}, {step: export}]", "steps.0"),
         (HEAD + "steps: [{step: export, opsett: 18}]", "steps.0.export.opsett: Extra inputs"),
         (HEAD + "steps: [{step: export, opset: 17}]", "steps.0.export.opset"),
         (HEAD + "steps: [{step: export}]\nbudgett: {}", "budgett: Extra inputs"),
@@ -45,5 +49,15 @@ def test_what_a_recipe_cannot_mean_is_refused_by_place(tmp_path: Path, content: 
 
 
 def test_an_unknown_name_lists_the_presets() -> None:
-    with pytest.raises(RecipeError, match="float, safe"):
+    with pytest.raises(RecipeError, match="balanced, float, gpu, safe, small"):
         load_recipe("fastest")
+
+
+def test_bounds_on_the_command_line_are_a_budget() -> None:
+    assert parse_budget(["max_size_mb=8", "min_speedup=5.5"]) == Budget(max_size_mb=8, min_speedup=5.5)
+
+
+@pytest.mark.parametrize("bound", ["max_size=8", "max_size_mb", "max_size_mb=big", "min_agreement=95"])
+def test_a_bound_that_cannot_be_meant_is_refused(bound: str) -> None:
+    with pytest.raises(RecipeError, match=r"--budget: .*max_accuracy_drop, max_size_mb, min_speedup"):
+        parse_budget([bound])
