@@ -89,7 +89,7 @@ def compress(parent_name: str, data: Path, recipe: Recipe, out: Path, columns: C
         {
             MODEL: content,
             TOKENIZER: tokenizer,
-            "report.html": report_html(manifest).encode(),
+            "report.html": report_html(manifest, measured.evidence).encode(),
             "README.md": model_card(manifest, out.name).encode(),
         },
     )
