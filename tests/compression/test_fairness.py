@@ -14,7 +14,7 @@ from compression.fairness import measure_fairness, swap
         ("I told her that.", "I told him that."),
         ("I asked her.", "I asked him."),
         ("HER CARD, she's sure", "HIS CARD, he's sure"),
-        ("John's card went to mary", "Mary's card went to john"),
+        ("John's card went to mary", "Linda's card went to james"),
         ("Mr Smith himself", "Mrs Smith herself"),
         ("这位先生说他的房间很好", "这位女士说她的房间很好"),
         ("张伟和王芳", "王芳和张伟"),
