@@ -30,16 +30,13 @@ _CHINESE = (
     ("他", "她"), ("先生", "女士"), ("张伟", "王芳"), ("李强", "李娜"), ("刘洋", "刘芳"), ("王磊", "王丽"),
     ("陈杰", "陈静"), ("小明", "小红"),
 )  # fmt: skip
-# A word after which "her" was an object ("told her that") and not a possessive ("her card").
-_AFTER_OBJECT = frozenset(
-    re.findall(
-        r"\w+",
-        "a about after again an and as at back because before but by for from how i if in into is it of off on or out "
-        "over so than that the then there they to today too up was we what when where who why with you",
-    )
+# "her" is a possessive before any word but these, after which it was an object ("told her that").
+_POSSESSIVE = re.compile(
+    r"her\s+(?!(?:a|about|after|again|an|and|as|at|back|because|before|but|by|for|from|how|i|if|in|into|is|it|of|off|on|"
+    r"or|out|over|so|than|that|the|then|there|they|to|today|too|up|was|we|what|when|where|who|why|with|you)\b)[a-z]",
+    re.IGNORECASE,
 )
 _ENGLISH = re.compile(r"[a-zA-Z]+")
-_FOLLOWING = re.compile(r"\s+([a-zA-Z]+)")
 
 
 def _both_ways(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -102,8 +99,7 @@ def _swap_english(match: "re.Match[str]") -> str:
         return word
     other = _SWAPS[low]
     if low == "her":
-        following = _FOLLOWING.match(match.string, match.end())
-        other = "his" if following and following[1].lower() not in _AFTER_OBJECT else "him"
+        other = "his" if _POSSESSIVE.match(match.string, match.start()) else "him"
     if word.isupper():
         return other.upper()
     return other.capitalize() if word[0].isupper() else other

@@ -195,7 +195,7 @@ def write(
     files = {
         candidate.model_file: candidate.model,
         TOKENIZER: candidate.tokenizer,
-        "report.html": report_html(manifest).encode(),
+        "report.html": report_html(manifest, measured.evidence).encode(),
         "README.md": model_card(manifest, out.name).encode(),
         **(more or {}),
     }

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from compression.bundle import Perturbation, Reaction
 from compression.bundle.runtime import Logits
@@ -64,37 +63,49 @@ def measure_robustness(
         expected: (texts, labels) of the parent on the test texts as they are; `got` those of the bundle.
     """
     rows = sorted(random.Random(seed).sample(range(len(test)), min(MAX_TEXTS, len(test))))  # noqa: S311
-    changed: dict[str, tuple[list[int], list[str]]] = {}
+    changed: dict[str, dict[int, str]] = {}  # kind: {row: changed text}
     for kind, perturb in KINDS.items():
         choose = random.Random(f"{kind} {seed}")  # noqa: S311
-        after = [perturb(test.texts[row], choose) for row in rows]
-        kept = [(row, text) for row, text in zip(rows, after, strict=True) if text != test.texts[row] and text.strip()]
+        after = {row: perturb(test.texts[row], choose) for row in rows}
+        kept = {row: text for row, text in after.items() if text != test.texts[row] and text.strip()}
         if kept:
-            changed[kind] = ([row for row, _ in kept], [text for _, text in kept])
-    texts = [text for _, kind_texts in changed.values() for text in kind_texts]
-    if not texts:
-        return ()
-    answers = [predict(model, texts, f"Perturb: {who}") for model, who in ((parent, "parent"), (bundle, "bundle"))]
+            changed[kind] = kept
+    pairs = [(row, text) for kept in changed.values() for row, text in kept.items()]
+    parent_after = _answers(parent, test.texts, pairs, expected, "Perturb: parent")
+    bundle_after = _answers(bundle, test.texts, pairs, got, "Perturb: bundle")
     figures, start = [], 0
-    for kind, (kind_rows, kind_texts) in changed.items():
-        part = slice(start, start + len(kind_texts))
+    for kind, kept in changed.items():
+        part = slice(start, start + len(kept))
         start = part.stop
-        reactions = [
-            _reaction(
-                before[kind_rows].argmax(1), after[part].argmax(1), [test.labels[row] for row in kind_rows], model
+        labels = [test.labels[row] for row in kept]
+        figures.append(
+            Perturbation(
+                kind=kind,
+                texts=len(kept),
+                parent=_reaction(expected[list(kept)], parent_after[part], labels, parent),
+                bundle=_reaction(got[list(kept)], bundle_after[part], labels, bundle),
             )
-            for model, before, after in zip((parent, bundle), (expected, got), answers, strict=True)
-        ]
-        figures.append(Perturbation(kind=kind, texts=len(kind_texts), parent=reactions[0], bundle=reactions[1]))
+        )
     return tuple(figures)
 
 
-def _reaction(
-    before: npt.NDArray[np.intp], after: npt.NDArray[np.intp], labels: Sequence[str | None], model: Classifier
-) -> Reaction:
+def _answers(
+    model: Classifier, texts: Sequence[str], pairs: Sequence[tuple[int, str]], known: Logits, description: str
+) -> Logits:
+    """Logits of the changed texts; those whose tokens are still the same (case, to many tokenizers) are known."""
+    logits = known[[row for row, _ in pairs]]
+    asked = [at for at, (row, text) in enumerate(pairs) if model.encode(text).ids != model.encode(texts[row]).ids]
+    if asked:
+        logits[asked] = predict(model, [pairs[at][1] for at in asked], description)
+    return logits
+
+
+def _reaction(before: Logits, after: Logits, labels: Sequence[str | None], model: Classifier) -> Reaction:
     labelled = [index for index, label in enumerate(labels) if label is not None]
     truth = np.array([model.labels.index(str(labels[index])) for index in labelled])
-    accuracies = [float((answers[labelled] == truth).mean()) if labelled else None for answers in (before, after)]
+    was, now = before.argmax(axis=-1), after.argmax(axis=-1)
     return Reaction(
-        changed=float((before != after).mean()), accuracy_before=accuracies[0], accuracy_after=accuracies[1]
+        changed=float((was != now).mean()),
+        accuracy_before=float((was[labelled] == truth).mean()) if labelled else None,
+        accuracy_after=float((now[labelled] == truth).mean()) if labelled else None,
     )

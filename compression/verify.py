@@ -124,7 +124,7 @@ def require_sane(parent: Logits, bundle: Logits, labels: Sequence[str]) -> None:
             )
     expected, got = parent.argmax(axis=-1), bundle.argmax(axis=-1)
     lost = int((expected != got).sum())
-    if len(np.unique(got)) == 1 < len(np.unique(expected)) and lost >= min(_COLLAPSED_TEXTS, len(got) / 10):
+    if len(np.unique(got)) == 1 < len(np.unique(expected)) and lost >= min(_COLLAPSED_TEXTS, len(got) / 3):
         raise VerificationError(
             f"the compressed model answers {labels[got[0]]!r} to all of {len(got)} texts, where the parent gives "
             f"{len(np.unique(expected))} labels: it has collapsed; keep more layers in float or prune less"

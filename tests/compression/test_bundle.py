@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,6 +45,34 @@ def test_another_schema_version_is_refused(copy: Path) -> None:
     manifest["schema_version"] = 99
     (copy / "bundle.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="schema_version is 99"):
+        open_bundle(copy)
+
+
+def test_version_names_what_the_bundle_is(sentiment_bundle: Bundle) -> None:
+    manifest = sentiment_bundle.manifest
+    report = {**manifest.files, "report.html": "0", "README.md": "0"}
+    slower = manifest.figures.model_copy(update={"batch_deviation": 0.5})
+    same = manifest.model_copy(update={"files": report, "figures": slower, "tools": {}})
+    assert same.version() == manifest.version()
+    assert same.digest() != manifest.digest()
+    changes: list[dict[str, Any]] = [
+        {"files": {**manifest.files, "model.onnx": "0"}},
+        {"files": {**manifest.files, "model.onnx.data": "0"}},
+        {"files": {**manifest.files, "tokenizer.json": "0"}},
+        {"labels": ("positive", "negative")},
+        {"max_length": 32},
+        {"runtime": manifest.runtime.model_copy(update={"temperature": 3.0})},
+        {"recipe": {}},
+    ]
+    for update in changes:
+        assert manifest.model_copy(update=update).version() != manifest.version(), update
+
+
+def test_a_changed_version_is_refused(copy: Path) -> None:
+    manifest = json.loads((copy / "bundle.json").read_text())
+    manifest["version"] = "0" * 64
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="version"):
         open_bundle(copy)
 
 

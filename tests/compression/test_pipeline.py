@@ -44,10 +44,12 @@ def test_a_text_gets_the_same_answer_alone_and_in_twenty_random_batches(intent_b
         assert np.abs(softmax(together) - softmax(alone[batch])).max() <= 1e-4
 
 
-def test_same_inputs_give_the_same_model(sentiment_bundle: Bundle, sentiment_parent: Path, sentiment_data: Path,
+def test_same_inputs_give_the_same_version(sentiment_bundle: Bundle, sentiment_parent: Path, sentiment_data: Path,
                                          tmp_path: Path) -> None:  # fmt: skip
     again = compress(str(sentiment_parent), sentiment_data, load_recipe("safe"), tmp_path / "again")
     assert again.manifest.files["model.onnx"] == sentiment_bundle.manifest.files["model.onnx"]
+    assert again.version == sentiment_bundle.version
+    assert again.manifest.digest() != sentiment_bundle.manifest.digest()  # it ran in another time
 
 
 def test_float_recipe_keeps_the_logits(sentiment_parent: Path, sentiment_data: Path, tmp_path: Path) -> None:
