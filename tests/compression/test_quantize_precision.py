@@ -115,7 +115,7 @@ def test_what_is_kept_in_float32_keeps_its_weights(model: onnx.ModelProto) -> No
 
 
 def test_a_pattern_that_keeps_nothing_is_refused(model: onnx.ModelProto) -> None:
-    with pytest.raises(RecipeError, match="'layer.7' is part of no node"):
+    with pytest.raises(RecipeError, match=r"'layer\.7' is part of no node"):
         to_float16(model, keep_float32=["layer.0", "layer.7"])
 
 
