@@ -38,3 +38,26 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     if all(opset.domain != MICROSOFT for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     return model
+
+
+def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """By tensor, the nodes that read it."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in dict.fromkeys(node.input):
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
+def drop_unused(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drops nodes that lead to no output, and then as `tidy` does."""
+    graph = model.graph
+    wanted = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    return tidy(model)

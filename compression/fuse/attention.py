@@ -1,0 +1,149 @@
+"""Replaces the many nodes of an attention by ONNX Runtime's one (MultiHeadAttention of com.microsoft)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import helper
+
+from compression.quantize.graph import MICROSOFT, copy, drop_unused, readers_of
+from compression.quantize.linear import Floats, linears
+
+_MASK = "attention_mask"
+_REARRANGES = ("Reshape", "Transpose", "Mul", "Div")
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """Names of the tensors of one attention: (batch, tokens, width) each, `split_query` (batch, heads, tokens, -)."""
+
+    query: str
+    key: str
+    value: str
+    context: str
+    split_query: str
+
+
+def fuse_attention(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Recognises attention by its shape in the graph, then makes sure by computing it.
+
+    Exporters write the scale and the mask in many ways. What they mean is checked on a padded batch: only where
+    softmax(QK'/sqrt(d) + mask)V gives what the graph gives is it replaced.
+    """
+    if _MASK not in {value.name for value in model.graph.input}:
+        return model
+    candidates = list(_find_attention(model))
+    if not candidates:
+        return model
+    result = copy(model)
+    graph = result.graph
+    producers = {name: node for node in graph.node for name in node.output}
+    observed, mask = _observe(model, candidates)
+    fused = False
+    for found in candidates:
+        query, key, value, context, split = (
+            observed[name] for name in (found.query, found.key, found.value, found.context, found.split_query)
+        )
+        heads = split.shape[1]
+        if not _is_attention(query, key, value, context, mask, heads):
+            continue
+        fused = True
+        old = producers[found.context]
+        node = helper.make_node(
+            "MultiHeadAttention",
+            [found.query, found.key, found.value, "", f"{_MASK}_int32"],
+            [found.context],
+            name=old.name,
+            domain=MICROSOFT,
+            num_heads=heads,
+        )
+        position = next(index for index, other in enumerate(graph.node) if other == old)
+        graph.node.remove(old)
+        graph.node.insert(position, node)
+        # Shape inference does not know the operator.
+        width = context.shape[-1]
+        graph.value_info.append(
+            helper.make_tensor_value_info(found.context, onnx.TensorProto.FLOAT, ["batch", "tokens", width])
+        )
+    if not fused:
+        return model
+    cast = helper.make_node("Cast", [_MASK], [f"{_MASK}_int32"], name=f"{_MASK}_cast", to=onnx.TensorProto.INT32)
+    graph.node.insert(0, cast)
+    return drop_unused(result)
+
+
+def _find_attention(model: onnx.ModelProto) -> Iterator[_Attention]:
+    producers = {name: node for node in model.graph.node for name in node.output}
+    users = readers_of(model.graph)
+    outputs = {layer.output for layer in linears(model)}
+
+    def linear_above(tensor: str) -> str | None:
+        """The output of a linear from which this tensor is only rearranged and scaled."""
+        if tensor in outputs:
+            return tensor
+        node = producers.get(tensor)
+        if node is None or node.op_type not in _REARRANGES:
+            return None
+        return next((found for name in node.input if (found := linear_above(name)) is not None), None)
+
+    def product_above(tensor: str) -> onnx.NodeProto | None:
+        node = producers.get(tensor)
+        if node is None or node.op_type == "MatMul":
+            return node
+        if node.op_type not in ("Add", "Mul", "Div", "Where"):
+            return None
+        found = (product_above(name) for name in node.input)
+        return next((product for product in found if product is not None), None)
+
+    for softmax in model.graph.node:
+        if softmax.op_type != "Softmax":
+            continue
+        scores = product_above(softmax.input[0])
+        following = [softmax]
+        for operator in ("MatMul", "Transpose", "Reshape"):
+            readers = users.get(following[-1].output[0], [])
+            if len(readers) == 1 and readers[0].op_type == operator:
+                following.append(readers[0])
+        if scores is None or len(following) != 4:
+            continue
+        query, key, value = (linear_above(name) for name in (*scores.input, following[1].input[1]))
+        if query is not None and key is not None and value is not None:
+            yield _Attention(query, key, value, following[3].output[0], scores.input[0])
+
+
+def _observe(model: onnx.ModelProto, candidates: list[_Attention]) -> tuple[dict[str, Floats], npt.NDArray[np.int64]]:
+    """The candidates' tensors, and the mask, on two made-up texts, the second padded."""
+    names = list(
+        dict.fromkeys(name for c in candidates for name in (c.query, c.key, c.value, c.context, c.split_query))
+    )
+    observed = copy(model)
+    del observed.graph.output[:]
+    observed.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    session = onnxruntime.InferenceSession(observed.SerializeToString(), providers=["CPUExecutionProvider"])
+    ids = np.array([[2, 3, 4, 5, 6, 7, 8, 9], [2, 9, 7, 5, 3, 1, 1, 1]])
+    mask = np.array([[1] * 8, [1] * 5 + [0] * 3])
+    given = {"input_ids": ids, _MASK: mask}
+    feed = {value.name: given.get(value.name, np.zeros_like(ids)) for value in session.get_inputs()}
+    return dict(zip(names, session.run(names, feed), strict=True)), mask
+
+
+def _is_attention(
+    query: Floats,
+    key: Floats,
+    value: Floats,
+    context: Floats,
+    mask: npt.NDArray[np.int64],
+    heads: int,
+) -> bool:
+    q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3) for x in (query, key, value))
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1]) + np.where(mask, 0, -1e4)[:, None, None]
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    expected = (weights / weights.sum(axis=-1, keepdims=True)) @ v
+    expected = expected.transpose(0, 2, 1, 3).reshape(*query.shape[:2], -1)
+    return expected.shape == context.shape and bool(
+        np.abs(expected - context).max() <= _TOLERANCE * np.abs(context).max()
+    )
