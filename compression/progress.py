@@ -1,6 +1,6 @@
 """Progress bars of the command line, on standard error so that results can be piped."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeVar
 
 from rich.console import Console
@@ -11,6 +11,6 @@ T = TypeVar("T")
 console = Console(stderr=True)
 
 
-def track(items: Sequence[T], description: str) -> Iterable[T]:
-    """Gives the items one by one under a progress bar."""
-    return rich_track(items, f"{description:<28}", console=console)
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
+    """Gives the items one by one under a progress bar; `total` where the items do not know their number."""
+    return rich_track(items, f"{description:<28}", total=total, console=console)

@@ -6,20 +6,23 @@ token too (as TinyBERT, Jiao et al. 2020). Embeddings stay as they are: training
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from compression.batches import Batch, by_length, collate, encode
+from compression.batches import BATCH_SIZE, Batch, by_length, collate, encode
 from compression.checkpoint import Parent
 from compression.finetune import has_bf16
 from compression.progress import console, track
 from compression.recipe import RecoverStep
 
 _WARM_UP = 0.06  # share of the steps in which the learning rate rises
+_AS_IT_IS = 0.3  # share of the texts that are not varied
+_FEWEST_WORDS = 4  # of a text that is
 
 
 def recover(
@@ -33,22 +36,22 @@ def recover(
         parent: whose predictions are learned; its tokenizer may have more pieces.
     """
     torch.manual_seed(step.seed)
-    generator = torch.Generator().manual_seed(step.seed)
+    choose = random.Random(step.seed)  # noqa: S311  (no secret)
+    half = has_bf16()
     student = copy.deepcopy(pruned)
     model = student.model.eval()  # dropout only slows so short a training down
-    half = has_bf16()
-    lessons = _lessons(parent, pruned, texts, "Ask the parent")
-    exam = _lessons(parent, pruned, selection, "Ask the parent again")
+    exam = list(_lessons(parent, pruned, selection))
     trained = _trainable(model)
     optimizer = torch.optim.AdamW(trained, lr=step.learning_rate, weight_decay=0.01)
-    steps = step.epochs * len(lessons)
+    steps = step.epochs * -(-len(texts) // BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _rate(done, steps))
     best, best_loss, without_gain = copy.deepcopy(model.state_dict()), _evaluate(model, exam, step.hidden), 0
     console.print(f"Recover: loss {best_loss:.4f} before")
     for epoch in range(1, step.epochs + 1):
-        for position in torch.randperm(len(lessons), generator=generator).tolist():
+        varied = [_vary(text, texts, choose) for text in texts]
+        for lesson in track(_lessons(parent, pruned, varied, choose), f"Recover, epoch {epoch}", steps // step.epochs):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-                loss = _loss(model, lessons[position], step.hidden)
+                loss = _loss(model, lesson, step.hidden)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 1.0)
@@ -81,15 +84,38 @@ class _Lesson:
     hidden: torch.Tensor
 
 
-def _lessons(parent: Parent, pruned: Parent, texts: Sequence[str], description: str) -> list[_Lesson]:
+def _vary(text: str, texts: Sequence[str], choose: random.Random) -> str:
+    """A text as it is, a stretch of it, or its beginning with another text's end.
+
+    A parent is sure of the very texts that it was trained on, and its certainty teaches little; on variations of them
+    it hesitates where it would on new ones (after data augmentation in TinyBERT, Jiao et al. 2020, but without a
+    language model). Words are what stands between spaces; a text without any is taken as it is.
+    """
+    words = text.split()
+    kind = choose.random()
+    if kind < _AS_IT_IS or len(words) < _FEWEST_WORDS:
+        return text
+    if kind < (1 + _AS_IT_IS) / 2:
+        length = choose.randint(_FEWEST_WORDS - 1, len(words))
+        start = choose.randint(0, len(words) - length)
+        return " ".join(words[start : start + length])
+    other = choose.choice(texts).split()
+    return " ".join([*words[: choose.randint(1, len(words))], *other[choose.randint(0, len(other) - 1) :]])
+
+
+def _lessons(
+    parent: Parent, pruned: Parent, texts: Sequence[str], choose: random.Random | None = None
+) -> Iterator[_Lesson]:
+    """Batches of similar length, in random order if there is something to choose it."""
     rows, parent_rows = encode(pruned, texts), encode(parent, texts)
-    lessons = []
-    with torch.inference_mode():
-        for group in track(by_length(rows), description):
+    groups = by_length(rows)
+    if choose is not None:
+        choose.shuffle(groups)
+    for group in groups:
+        with torch.inference_mode():
             logits, hidden = _run(parent.model, collate(parent, [parent_rows[position] for position in group]))
-            batch = collate(pruned, [rows[position] for position in group])
-            lessons.append(_Lesson(batch, logits.log_softmax(-1).clone(), hidden.clone()))
-    return lessons
+        batch = collate(pruned, [rows[position] for position in group])
+        yield _Lesson(batch, logits.log_softmax(-1).clone(), hidden.clone())
 
 
 def _run(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ from compression.classifier import ParentClassifier
 from compression.data import Examples
 from compression.errors import RecipeError
 from compression.export import export
+from compression.fuse import fuse
 from compression.prune.cost import machine_cost
 from compression.prune.layers import drop_layers
 from compression.prune.sparsity import sparsify
@@ -49,7 +50,7 @@ def run_step(step: Step, work: Work, parent: Parent, calibration: Examples, sele
     """
     model, texts = work.model, calibration.texts
     if isinstance(step, ExportStep):
-        return Work(model, export(model, step.opset))
+        return Work(model, fuse(export(model, step.opset)))
     if isinstance(step, QuantizeStep | QuantizeDynamicStep | QuantizeWeightsStep | Float16Step):
         assert work.graph is not None  # the recipe puts them behind export
         return Work(model, _on_graph(step, work.graph, model, texts, selection.texts))

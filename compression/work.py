@@ -65,7 +65,9 @@ class WorkCache:
             return None
         try:
             work = _read(path, parent)
-        except (OSError, ValueError, KeyError, RuntimeError):
+        except (
+            Exception
+        ):  # safetensors, protobuf and tokenizers have each their own; whatever it is, the step is done again
             shutil.rmtree(path, ignore_errors=True)
             return None
         os.utime(path)

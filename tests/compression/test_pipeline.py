@@ -1,5 +1,6 @@
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,3 +104,77 @@ def test_an_older_bundle_is_replaced_whole(sentiment_bundle: Bundle, sentiment_p
     compress(str(sentiment_parent), sentiment_data, load_recipe("safe"), out)
     assert open_bundle(out).manifest.recipe["name"] == "safe"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+ALL: dict[str, list[dict[str, Any]]] = {
+    "pruned": [
+        {"step": "prune_vocabulary", "keep_most_frequent": 0},
+        {"step": "drop_layers", "count": 1},
+        {"step": "prune_structure", "keep": 0.6},
+        {"step": "recover", "epochs": 1},
+        {"step": "export"},
+        {"step": "quantize", "min_agreement": 0.9},
+    ],
+    "sparse": [{"step": "sparsify", "sparsity": 0.6}, {"step": "export"}, {"step": "quantize"}],
+    "dynamic": [{"step": "export"}, {"step": "quantize_dynamic"}],
+    "weights": [{"step": "export"}, {"step": "quantize_weights", "bits": 4}],
+    "half": [{"step": "export"}, {"step": "float16"}],
+}
+
+
+def recipe(name: str, **more: object) -> Recipe:
+    return Recipe.model_validate({"schema_version": 1, "name": name, "steps": ALL[name], **more})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_step_makes_a_bundle_that_agrees(
+    name: str, sentiment_parent: Path, sentiment_data: Path, tmp_path: Path
+) -> None:
+    bundle = compress(str(sentiment_parent), sentiment_data, recipe(name), tmp_path / name)
+    figures = bundle.manifest.figures
+    assert figures.agreement >= 0.9
+    assert figures.bundle.size_mb < figures.parent.size_mb
+    assert [step.step for step in figures.steps] == [step["step"] for step in ALL[name]]
+    assert Runtime.of(open_bundle(tmp_path / name)).logits([Runtime.of(bundle).encode("a good day")]).shape == (1, 2)
+    assert bundle.manifest.runtime.batch_exact == (name != "dynamic")
+
+
+def test_zeros_pay_when_stored_compressed(sentiment_parent: Path, sentiment_data: Path, tmp_path: Path) -> None:
+    plain = compress(str(sentiment_parent), sentiment_data, recipe("sparse"), tmp_path / "plain")
+    packed = compress(str(sentiment_parent), sentiment_data, recipe("sparse", storage="zstd"), tmp_path / "packed")
+    assert packed.manifest.figures.bundle.size_mb < 0.8 * plain.manifest.figures.bundle.size_mb
+    assert packed.model_path.name == "model.onnx.zst"
+    texts = [Runtime.of(plain).encode(text) for text in ("a good day", "an awful bank")]
+    np.testing.assert_array_equal(Runtime.of(plain).logits(texts), Runtime.of(packed).logits(texts))
+
+
+def test_a_second_run_takes_finished_steps_from_the_cache(
+    sentiment_parent: Path, sentiment_data: Path, tmp_path: Path
+) -> None:
+    first = compress(str(sentiment_parent), sentiment_data, recipe("pruned"), tmp_path / "a", cache=tmp_path / "cache")
+    assert not any(step.cached for step in first.manifest.figures.steps)
+    again = compress(str(sentiment_parent), sentiment_data, recipe("pruned"), tmp_path / "b", cache=tmp_path / "cache")
+    assert all(step.cached for step in again.manifest.figures.steps)
+    assert again.version == first.version
+    steps = [*ALL["pruned"][:-1], {"step": "quantize", "embeddings": False}]
+    other = compress(
+        str(sentiment_parent), sentiment_data,
+        Recipe.model_validate({"schema_version": 1, "name": "other", "steps": steps}), tmp_path / "c",
+        cache=tmp_path / "cache",
+    )  # fmt: skip
+    assert [step.cached for step in other.manifest.figures.steps] == [True] * 5 + [False]
+
+
+def test_a_damaged_cache_is_done_again(sentiment_parent: Path, sentiment_data: Path, tmp_path: Path) -> None:
+    first = compress(str(sentiment_parent), sentiment_data, recipe("sparse"), tmp_path / "a", cache=tmp_path / "cache")
+    for path in (tmp_path / "cache").rglob("model.*"):
+        path.write_bytes(path.read_bytes()[:100])
+    again = compress(str(sentiment_parent), sentiment_data, recipe("sparse"), tmp_path / "b", cache=tmp_path / "cache")
+    assert not any(step.cached for step in again.manifest.figures.steps)
+    assert again.manifest.files["model.onnx"] == first.manifest.files["model.onnx"]
+
+
+def test_one_text_is_too_little(sentiment_parent: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("text\na good day\n", "utf-8")
+    with pytest.raises(DataError, match="each part needs some"):
+        compress(str(sentiment_parent), tmp_path / "one.csv", load_recipe("safe"), tmp_path / "bundle")

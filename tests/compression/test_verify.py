@@ -27,13 +27,13 @@ def labelled(*labels: str | None) -> Examples:
 
 @pytest.fixture(scope="module")
 def judged(sentiment_data: Path) -> Examples:
-    return split_examples(read_examples(sentiment_data), sentiment_data)[1]
+    return split_examples(read_examples(sentiment_data), sentiment_data).test
 
 
 @pytest.fixture(scope="module")
 def measured(parent: Parent, sentiment_bundle: Bundle, sentiment_data: Path, judged: Examples) -> Measured:
     candidate = BundleClassifier("bundle", Runtime.of(sentiment_bundle), parent.labels)
-    calibration = split_examples(read_examples(sentiment_data), sentiment_data)[0]
+    calibration = split_examples(read_examples(sentiment_data), sentiment_data).calibration
     return measure(parent, candidate, calibration, judged, 1000, STEPS)
 
 
