@@ -107,15 +107,15 @@ def _size_chart(figures: Figures) -> str:
     largest = max(size for _, size, _ in sizes)
     bars = [
         Bar(
-            label=name,
-            text=f"{size:.1f} MB" + ("" if accuracy is None else f", accuracy {_percent(accuracy)} %"),
+            label=_short(name),
+            text=f"{size:.1f} MB" + ("" if accuracy is None else f", {_percent(accuracy)} %"),
             start=0,
             end=size / largest,
             style="bundle" if row else "parent",
         )
         for row, (name, size, accuracy) in enumerate(sizes)
     ]
-    return bar_chart("Size", bars)
+    return bar_chart("Size and accuracy", bars)
 
 
 def _speed_chart(latencies: tuple[Latency, ...]) -> str:

@@ -75,3 +75,9 @@ def test_the_seed_decides_the_interval() -> None:
     parent, bundle = answers(truth, 0.9, 77, rng), answers(truth, 0.8, 77, rng)
     assert compare_answers(truth, parent, bundle, seed=1) == compare_answers(truth, parent, bundle, seed=1)
     assert compare_answers(truth, parent, bundle, seed=1) != compare_answers(truth, parent, bundle, seed=2)
+
+
+def test_a_label_that_never_occurs_counts_for_nothing() -> None:
+    truth, parent, bundle = (np.array(row) for row in ([0, 0, 9, 9], [0, 0, 9, 9], [0, 9, 9, 9]))
+    result = compare_answers(truth, parent, bundle)
+    assert result.macro_f1.value == pytest.approx(macro_f1(truth, bundle) - 1)
