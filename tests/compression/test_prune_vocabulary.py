@@ -98,7 +98,7 @@ def unigram() -> Tokenizer:
     score = random.Random(0)
     pieces = [" ", "<pad>", *sorted(parts), "<s>", "</s>", "<unk>"]
     scored = [(piece, -float(score.randint(8, 40)) if len(piece) > 1 else -15.0) for piece in pieces]
-    tokenizer = Tokenizer(models.Unigram(scored, unk_id=3))
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=len(pieces) - 1))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.add_special_tokens(["<pad>", *pieces[-3:], "<mask>"])
