@@ -54,9 +54,14 @@ def word_piece() -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(SENTENCES, trainers.WordPieceTrainer(vocab_size=400))
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(SENTENCES, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special))
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    pieces = [special[0], *sorted(tokenizer.get_vocab()), *special[1:]]  # the ids of the latter change when pruned
+    tokenizer.model = models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token="[UNK]")
+    tokenizer.add_special_tokens(special)
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", pieces.index("[SEP]")), ("[CLS]", pieces.index("[CLS]"))
+    )
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
 
@@ -91,13 +96,14 @@ def unigram() -> Tokenizer:
     spelled = ["\u2581" + word for word in WORDS]
     parts = {word[start : start + size] for word in spelled for size in range(1, 5) for start in range(len(word))}
     score = random.Random(0)
-    pieces = ["<s>", "<pad>", "</s>", "<unk>", *sorted(parts)]
+    pieces = [" ", "<pad>", *sorted(parts), "<s>", "</s>", "<unk>"]
     scored = [(piece, -float(score.randint(8, 40)) if len(piece) > 1 else -15.0) for piece in pieces]
-    tokenizer = Tokenizer(models.Unigram(scored, unk_id=3))
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=len(pieces) - 1))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.add_special_tokens([*pieces[:4], "<mask>"])
-    template = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    tokenizer.add_special_tokens(["<pad>", *pieces[-3:], "<mask>"])
+    ends = [(piece, pieces.index(piece)) for piece in ("<s>", "</s>")]
+    template = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
     tokenizer.post_processor = processors.Sequence([template])
     tokenizer.enable_padding(pad_id=1, pad_token="<pad>")
     return tokenizer
@@ -253,6 +259,15 @@ def test_the_most_frequent_of_the_rest_stay() -> None:
 def test_what_only_longer_pieces_can_spell_stays_spelled() -> None:
     pruned = prune_vocabulary(cut_beforehand(), [], 0, pad_token_id=0)
     assert pruned.tokenizer.encode("abxc").tokens == ["ab", "##xc"]  # would be a, ##bx, and c without a piece
+
+
+def test_the_price_of_the_unknown_does_not_fall() -> None:
+    scored = [("<pad>", 0.0), ("<unk>", 0.0), ("a", -30.0), ("b", -30.0), ("x", -30.0), ("ab", -30.0), ("xc", -30.0)]
+    scored += [("abx", -1.0), ("zz", -50.0), ("zab", -40.0), *((f"<0x{byte:02X}>", 0.0) for byte in range(256))]
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=1, byte_fallback=True))
+    pruned = prune_vocabulary(tokenizer, ["abxc", "abx"], 0, pad_token_id=0).tokenizer
+    assert pruned.token_to_id("zab") is None
+    assert pruned.encode("abxc").tokens == tokenizer.encode("abxc").tokens == ["ab", "xc"]
 
 
 def test_the_pad_token_keeps_its_id() -> None:
