@@ -28,6 +28,12 @@ def quantize_linears(model: onnx.ModelProto, activations: Mapping[str, Activatio
     result = copy(model)
     graph = result.graph
     quantized: set[str] = set()
+    values = value_linears(result)
+    divided = {
+        values[tensor].name: activation.smoothing
+        for tensor, activation in activations.items()
+        if tensor in values and activation.smoothing is not None
+    }
     for linear in linears(result):
         activation = activations.get(linear.input)
         if activation is None or linear.name not in activation.shifts:
