@@ -1,20 +1,22 @@
-"""Replaces the many nodes of an attention by ONNX Runtime's one (MultiHeadAttention of com.microsoft)."""
+"""Finds attention in an exported graph, and writes it in the fewest nodes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from onnx import helper
+from onnx import helper, numpy_helper
 
-from compression.quantize.graph import MICROSOFT, copy, drop_unused, readers_of
-from compression.quantize.linear import Floats, linears
+from compression.quantize.graph import MICROSOFT, add_weight, copy, drop_unused, readers_of, replace
+from compression.quantize.linear import Floats, Linear, linears
 
 _MASK = "attention_mask"
 _REARRANGES = ("Reshape", "Transpose", "Mul", "Div")
 _TOLERANCE = 1e-4
+_ORDERS = ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3))  # of the axes of queries, keys and values
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,16 @@ class _Attention:
     split_query: str
 
 
-def fuse_attention(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Recognises attention by its shape in the graph, then makes sure by computing it.
+def find_attention(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Puts one MultiHeadAttention (com.microsoft) in the place of each attention.
 
+    Recognises it by its shape in the graph, and then makes sure by computing it.
     Exporters write the scale and the mask in many ways. What they mean is checked on a padded batch: only where
     softmax(QK'/sqrt(d) + mask)V gives what the graph gives is it replaced.
     """
     if _MASK not in {value.name for value in model.graph.input}:
         return model
-    candidates = list(_find_attention(model))
+    candidates = list(_candidates(model))
     if not candidates:
         return model
     result = copy(model)
@@ -76,7 +79,7 @@ def fuse_attention(model: onnx.ModelProto) -> onnx.ModelProto:
     return drop_unused(result)
 
 
-def _find_attention(model: onnx.ModelProto) -> Iterator[_Attention]:
+def _candidates(model: onnx.ModelProto) -> Iterator[_Attention]:
     producers = {name: node for node in model.graph.node for name in node.output}
     users = readers_of(model.graph)
     outputs = {layer.output for layer in linears(model)}
@@ -147,3 +150,68 @@ def _is_attention(
     return expected.shape == context.shape and bool(
         np.abs(expected - context).max() <= _TOLERANCE * np.abs(context).max()
     )
+
+
+def expand_attention(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Writes each MultiHeadAttention of `find_attention` in standard nodes."""
+    result = copy(model)
+    graph = result.graph
+    layers = {layer.output: layer for layer in linears(result)}
+    attentions = [node for node in graph.node if node.op_type == "MultiHeadAttention"]
+    if not attentions:
+        return model
+    add_weight(graph, "attention_flat", np.array([0, 0, -1]))
+    for node in attentions:
+        heads = next(attribute.i for attribute in node.attribute if attribute.name == "num_heads")
+        query = layers[node.input[0]]
+        _scale(graph, query, (query.weight.shape[1] // heads) ** -0.5)
+        add_weight(graph, f"{node.name}_heads", np.array([0, 0, heads, -1]))
+        replace(graph, (node,), list(_attention_nodes(node)))
+    _expand_mask(graph)
+    return drop_unused(result)
+
+
+def _attention_nodes(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    def make(operator: str, inputs: list[str], suffix: str, **attributes: Any) -> onnx.NodeProto:
+        name = f"{node.name}_{suffix}"
+        return helper.make_node(operator, inputs, [name], name=name, **attributes)
+
+    # (batch, tokens, width) to (batch, heads, tokens, width of a head); of the keys the last two the other way round.
+    for tensor, part, order in zip(node.input, ("query", "key", "value"), _ORDERS, strict=False):
+        yield make("Reshape", [tensor, f"{node.name}_heads"], f"{part}_split")
+        yield make("Transpose", [f"{node.name}_{part}_split"], part, perm=order)
+    yield make("MatMul", [f"{node.name}_query", f"{node.name}_key"], "scores")
+    yield make("Add", [f"{node.name}_scores", f"{_MASK}_added"], "masked")
+    yield make("Softmax", [f"{node.name}_masked"], "weights", axis=-1)
+    yield make("MatMul", [f"{node.name}_weights", f"{node.name}_value"], "split")
+    yield make("Transpose", [f"{node.name}_split"], "joined", perm=_ORDERS[0])
+    flat = [f"{node.name}_joined", "attention_flat"]
+    yield helper.make_node("Reshape", flat, list(node.output), name=node.name)
+
+
+def _expand_mask(graph: onnx.GraphProto) -> None:
+    """0 where there is a token and -10000 where there is none, (batch, 1, 1, tokens)."""
+    (cast,) = (node for node in graph.node if node.name == f"{_MASK}_cast")
+    add_weight(graph, "mask_axes", np.array([1, 2]))
+    add_weight(graph, "mask_one", np.float32(1))
+    add_weight(graph, "mask_size", np.float32(1e4))
+    names = [_MASK, *(f"{_MASK}_{suffix}" for suffix in ("float", "open", "sized", "added"))]
+    extra: list[list[str]] = [[], ["mask_one"], ["mask_size"], ["mask_axes"]]
+    nodes = [
+        helper.make_node(operator, [source, *constants], [target], name=target)
+        for operator, source, constants, target in zip(
+            ("Cast", "Sub", "Mul", "Unsqueeze"), names, extra, names[1:], strict=False
+        )
+    ]
+    nodes[0].attribute.append(helper.make_attribute("to", onnx.TensorProto.FLOAT))
+    replace(graph, (cast,), nodes)
+
+
+def _scale(graph: onnx.GraphProto, layer: Linear, factor: float) -> None:
+    """Multiplies a linear's weight and bias, which are left to it alone."""
+    for node in layer.nodes:
+        for index, name in enumerate(node.input):
+            tensor = next((tensor for tensor in graph.initializer if tensor.name == name), None)
+            if tensor is not None:
+                node.input[index] = f"{name}_scaled"
+                add_weight(graph, f"{name}_scaled", (numpy_helper.to_array(tensor) * factor).astype(np.float32))
