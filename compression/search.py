@@ -196,11 +196,10 @@ def _study(task: Task, budget: Budget, limits: Search) -> optuna.Study:
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(folder / f"{name}.log"))),
         sampler=optuna.samplers.TPESampler(seed=limits.seed),
-        directions=["minimize", "maximize", "maximize"],
+        directions=["minimize", "maximize", "maximize"],  # size, speed, agreement
         study_name=name,
         load_if_exists=True,
     )
-    study.set_metric_names(["size_mb", "speedup", "agreement"])
     for choices in _FIRST:
         study.enqueue_trial(choices, skip_if_exists=True)
     return study
