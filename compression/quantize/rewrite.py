@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 from compression.quantize.graph import MICROSOFT, add_weight, copy, replace, tidy
 from compression.quantize.linear import Linear, linears, quantize_weight
 from compression.quantize.search import Activation
+from compression.quantize.smoothing import fold_into_values
 
 
 def quantize_linears(model: onnx.ModelProto, activations: Mapping[str, Activation]) -> onnx.ModelProto:
@@ -25,15 +26,9 @@ def quantize_linears(model: onnx.ModelProto, activations: Mapping[str, Activatio
         model: the float model; left as it is.
         activations: by tensor, what `calibrate` chose.
     """
-    result = copy(model)
+    result, activations = fold_into_values(model, activations)
     graph = result.graph
     quantized: set[str] = set()
-    values = value_linears(result)
-    divided = {
-        values[tensor].name: activation.smoothing
-        for tensor, activation in activations.items()
-        if tensor in values and activation.smoothing is not None
-    }
     for linear in linears(result):
         activation = activations.get(linear.input)
         if activation is None or linear.name not in activation.shifts:
