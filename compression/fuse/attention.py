@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from compression.quantize.graph import MICROSOFT, add_weight, copy, drop_unused, readers_of, replace
-from compression.quantize.linear import Floats, Linear, linears
+from compression.quantize.linear import Floats, linears, scale_linear
 
 _MASK = "attention_mask"
 _REARRANGES = ("Reshape", "Transpose", "Mul", "Div")
@@ -164,7 +164,7 @@ def expand_attention(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in attentions:
         heads = next(attribute.i for attribute in node.attribute if attribute.name == "num_heads")
         query = layers[node.input[0]]
-        _scale(graph, query, (query.weight.shape[1] // heads) ** -0.5)
+        scale_linear(graph, query, columns=(query.weight.shape[1] // heads) ** -0.5)
         add_weight(graph, f"{node.name}_heads", np.array([0, 0, heads, -1]))
         replace(graph, (node,), list(_attention_nodes(node)))
     _expand_mask(graph)
@@ -205,13 +205,3 @@ def _expand_mask(graph: onnx.GraphProto) -> None:
     ]
     nodes[0].attribute.append(helper.make_attribute("to", onnx.TensorProto.FLOAT))
     replace(graph, (cast,), nodes)
-
-
-def _scale(graph: onnx.GraphProto, layer: Linear, factor: float) -> None:
-    """Multiplies a linear's weight and bias, which are left to it alone."""
-    for node in layer.nodes:
-        for index, name in enumerate(node.input):
-            tensor = next((tensor for tensor in graph.initializer if tensor.name == name), None)
-            if tensor is not None:
-                node.input[index] = f"{name}_scaled"
-                add_weight(graph, f"{name}_scaled", (numpy_helper.to_array(tensor) * factor).astype(np.float32))

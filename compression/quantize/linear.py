@@ -94,3 +94,26 @@ def _as_linear(
                 bias = numpy_helper.to_array(weights[name])
                 return Linear((node, followers[0]), node.input[0], followers[0].output[0], weight, bias)
     return Linear((node,), node.input[0], node.output[0], weight, None)
+
+
+def scale_linear(
+    graph: onnx.GraphProto, layer: Linear, rows: Floats | None = None, columns: Floats | float = 1.0
+) -> None:
+    """Multiplies a linear's weight by `rows` (inputs,), and its weight and bias by `columns` (outputs,), in place."""
+    weight = layer.weight * np.float32(columns) * (np.float32(1) if rows is None else rows[:, np.newaxis])
+    first, last = layer.nodes[0], layer.nodes[-1]
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in first.attribute)
+    first.input[1] = _store(graph, f"{layer.name}_weight", weight.T if transposed else weight)
+    if layer.bias is not None:
+        tensors = {tensor.name for tensor in graph.initializer}
+        index = 2 if first is last else next(index for index, name in enumerate(last.input) if name in tensors)
+        last.input[index] = _store(graph, f"{layer.name}_bias_float", layer.bias * np.float32(columns))
+
+
+def _store(graph: onnx.GraphProto, name: str, value: Floats) -> str:
+    """Under a name that is free: a weight may be shared with another linear, or have been scaled before."""
+    taken = {tensor.name for tensor in graph.initializer}
+    while name in taken:
+        name += "_scaled"
+    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
+    return name

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 from compression.quantize.graph import MICROSOFT, add_weight, copy, replace, tidy
 from compression.quantize.linear import Linear, linears, quantize_weight
 from compression.quantize.search import Activation
+from compression.quantize.smoothing import fold_into_values
 
 
 def quantize_linears(model: onnx.ModelProto, activations: Mapping[str, Activation]) -> onnx.ModelProto:
@@ -25,7 +26,7 @@ def quantize_linears(model: onnx.ModelProto, activations: Mapping[str, Activatio
         model: the float model; left as it is.
         activations: by tensor, what `calibrate` chose.
     """
-    result = copy(model)
+    result, activations = fold_into_values(model, activations)
     graph = result.graph
     quantized: set[str] = set()
     for linear in linears(result):
