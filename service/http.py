@@ -120,7 +120,7 @@ class Api:
                 labels=list(model.bundle.manifest.labels),
                 max_length=model.bundle.manifest.max_length,
                 batch_exact=model.bundle.manifest.runtime.batch_exact,
-                figures=model.bundle.manifest.figures.model_dump(mode="json"),
+                figures=model.bundle.manifest.figures.model_dump(mode="json", exclude={"classes"}),
             )
             for model in self._serving().models.values()
         ]

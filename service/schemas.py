@@ -92,7 +92,9 @@ class ModelDescription(_Body):
     labels: list[str]
     max_length: int = Field(description="Window in tokens; longer texts are cut.")
     batch_exact: bool = Field(description="Whether an answer is independent of the other texts in its batch.")
-    figures: dict[str, object] = Field(description="What was measured when the bundle was made, as in its manifest.")
+    figures: dict[str, object] = Field(
+        description="What was measured when the bundle was made, as in its manifest, but for the figures of each label."
+    )
 
 
 class ModelsResponse(_Body):

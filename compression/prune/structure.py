@@ -4,18 +4,24 @@
    weighted by how much it matters to the parent's predictions (Fisher information).
 2. Order: units are eliminated one after another, the rest refitted by least squares each time; noted at a few widths.
 3. Price: at each width, how far the parent's predictions move when only this sublayer is pruned (KL divergence, on
-   held-out text), and what it costs in measured time. The cheapest combination within the share is taken.
+   held-out text), and what it costs in measured time. Of the combinations within the share, the one with the smallest
+   sum is only a guess, since damage adds up across layers: many others, from randomly reweighted sums, are put together
+   and measured, and the best is taken.
 4. Prune, from the bottom: each sublayer once more eliminated and refitted, now on the inputs that the pruned model
    gives it, against the parent's own output. So each refit also repairs what those below it broke.
 
 Fisher weights and refitting against the parent's output less the current residual follow Park et al., K-prune, ICLR
-2024; elimination by groups and pricing by measured time follow Kurtic et al., ZipLM, NeurIPS 2023.
+2024; elimination by groups and pricing by measured time follow Kurtic et al., ZipLM, NeurIPS 2023; the reweighted sums
+are those of Frantar and Alistarh, SPDY, ICML 2022.
 """
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -29,7 +35,9 @@ CostTable = Callable[[Kind, int, int, Sequence[int]], dict[int, float]]
 
 _MAX_TOKENS = 18_000  # of calibration text held in memory: 12 layers of width 768 make 2 GB of it
 _HELD_OUT_EVERY = 5
-_PRICED_EVERY = 2  # of the held-out batches; a rough price is enough
+_PRICED_EVERY = 2  # of the held-out batches: enough for a first price
+_ATTEMPTS = 40
+_SPREAD = 0.5  # of the random weights, in their logarithms
 _FFN_SHARES = (1.0, 0.75, 0.5, 0.33, 0.21, 0.125, 0.0625, 0.02)
 _FFN_MULTIPLE = 32  # widths that the integer kernels fill without leftovers
 _HEAD_SHARES = (1.0, 0.84, 0.67, 0.5, 0.34, 0.25, 0.17, 0.08)
@@ -61,13 +69,47 @@ def prune_structure(parent: Parent, texts: Sequence[str], keep: float, cost: Cos
     fit = [batch for at, batch in enumerate(found) if at % _HELD_OUT_EVERY != _HELD_OUT_EVERY // 2]
     seen = _Seen(observe(model, fit), observe(model, held_out))
     parts = sublayers(model)
-    divergences = [_price(model, at, seen) for at in track(range(len(parts)), "Price heads and neurons")]
+    refits = [_refits(model, at, seen) for at in track(range(len(parts)), "Price heads and neurons")]
     tables = {
         shape: cost(shape[0], shape[1], shape[2], levels)
-        for shape, levels in {_shape(p): _levels(p) for p in parts}.items()
+        for shape, levels in {_shape(part): _levels(part) for part in parts}.items()
     }
-    _prune(model, choose_widths(divergences, [tables[_shape(part)] for part in parts], keep), seen)
+    _prune(model, _search_widths(model, refits, [tables[_shape(part)] for part in parts], keep, seen.held_out), seen)
     return dataclasses.replace(parent, model=model)
+
+
+def _search_widths(
+    model: PreTrainedModel,
+    refits: Sequence[dict[int, Refit]],
+    costs: Sequence[dict[int, float]],
+    keep: float,
+    observations: Sequence[Observation],
+) -> list[int]:
+    """The widths within `keep` whose model, put together from the refits, stays nearest to the parent."""
+    parts = sublayers(model)
+    divergences: list[dict[int, float]] = []
+    for part, options in zip(parts, refits, strict=True):
+        divergences.append({})
+        for width, option in options.items():
+            with _replaced([part], [option]):
+                divergences[-1][width] = _divergence(model, observations[::_PRICED_EVERY], part.layer)
+    random = np.random.default_rng(0)
+    best_weights, best_widths, least, tried = np.ones(len(parts)), [], math.inf, set()
+    for attempt in track(range(_ATTEMPTS), "Search widths"):
+        weights = best_weights * np.exp(random.normal(size=len(parts)) * _SPREAD * (attempt > 0))
+        reweighted = [
+            {width: weight * value for width, value in divergence.items()}
+            for weight, divergence in zip(weights, divergences, strict=True)
+        ]
+        widths = choose_widths(reweighted, costs, keep)
+        if tuple(widths) in tried:
+            continue
+        tried.add(tuple(widths))
+        with _replaced(parts, [options[width] for options, width in zip(refits, widths, strict=True)]):
+            divergence = _divergence(model, observations, 0)
+        if divergence < least:
+            best_weights, best_widths, least = weights, widths, divergence
+    return best_widths
 
 
 def choose_widths(divergences: Sequence[dict[int, float]], costs: Sequence[dict[int, float]], keep: float) -> list[int]:
@@ -92,16 +134,13 @@ def choose_widths(divergences: Sequence[dict[int, float]], costs: Sequence[dict[
     return at_price(high)
 
 
-def _price(model: PreTrainedModel, at: int, seen: _Seen) -> dict[int, float]:
-    """By number of units, the divergence from the parent when this sublayer alone is pruned to it."""
+def _refits(model: PreTrainedModel, at: int, seen: _Seen) -> dict[int, Refit]:
+    """By number of units, what one sublayer of the parent becomes when it is pruned to it."""
     part = sublayers(model)[at]
     fit = _moments(model, at, seen.fit, [one.hidden[part.layer] for one in seen.fit])
     held_out = _moments(model, at, seen.held_out, [one.hidden[part.layer] for one in seen.held_out])
     return {
-        level: 0.0
-        if level == part.units
-        else _divergence(model, part, _refit(part, units, fit, held_out), seen.held_out)
-        for level, units in eliminate(fit, part.unit, _levels(part)).items()
+        level: _refit(part, units, fit, held_out) for level, units in eliminate(fit, part.unit, _levels(part)).items()
     }
 
 
@@ -142,20 +181,28 @@ def _refit(part: Sublayer, units: Sequence[int], fit: Moments, held_out: Moments
     return refit(part.output.weight.detach(), part.output.bias.detach(), units, part.unit, fit, held_out)
 
 
-def _divergence(model: PreTrainedModel, part: Sublayer, new: Refit, observations: Sequence[Observation]) -> float:
-    """KL(parent || pruned), mean over texts, with the removed units at zero: the same as without them."""
-    weight, bias = part.output.weight.data, part.output.bias.data
-    part.output.weight.data = torch.zeros_like(weight)
-    part.output.weight.data[:, part.columns(new.units)] = new.weight
-    part.output.bias.data = new.bias
-    total, texts = 0.0, 0
+@contextmanager
+def _replaced(parts: Sequence[Sublayer], refits: Sequence[Refit]) -> Iterator[None]:
+    """Puts refits in place, with the removed units at zero: the same as without them."""
+    before = [(part.output.weight.data, part.output.bias.data) for part in parts]
+    for part, new in zip(parts, refits, strict=True):
+        weight = torch.zeros_like(part.output.weight.data)
+        weight[:, part.columns(new.units)] = new.weight
+        part.output.weight.data, part.output.bias.data = weight, new.bias
     try:
-        for one in observations[::_PRICED_EVERY]:
-            logits = run_layers(model, one.batch, one.hidden[part.layer], part.layer)[1].log_softmax(-1)
-            total += float((one.log_probabilities.exp() * (one.log_probabilities - logits)).sum())
-            texts += len(logits)
+        yield
     finally:
-        part.output.weight.data, part.output.bias.data = weight, bias
+        for part, (weight, bias) in zip(parts, before, strict=True):
+            part.output.weight.data, part.output.bias.data = weight, bias
+
+
+def _divergence(model: PreTrainedModel, observations: Sequence[Observation], first: int) -> float:
+    """KL(parent || model), mean over texts; the layers below `first` are the parent's."""
+    total, texts = 0.0, 0
+    for one in observations:
+        logits = run_layers(model, one.batch, one.hidden[first], first)[1].log_softmax(-1)
+        total += float((one.log_probabilities.exp() * (one.log_probabilities - logits)).sum())
+        texts += len(logits)
     return total / texts
 
 
