@@ -22,7 +22,10 @@ def verdict(manifest: Manifest) -> str:
     gained = f"{100 * figures.bundle.size_mb / figures.parent.size_mb:.0f} % of the size, {speed:.1f} times as fast"
     significance = figures.significance
     if significance is None:
-        return f"{gained}; the parent's label on {100 * figures.agreement:.1f} % of {manifest.data.test_texts} texts."
+        return (
+            f"{gained}; the parent's label on {_percent(figures.agreement)} % of {manifest.data.test_texts} texts, "
+            f"95 % interval {_percent(figures.agreement_low)} to {_percent(figures.agreement_high)}."
+        )
     difference = significance.accuracy
     return (
         f"{gained}; accuracy {_percent(figures.parent.accuracy)} to {_percent(figures.bundle.accuracy)} %, "
@@ -39,7 +42,7 @@ def comparison(manifest: Manifest) -> list[Row]:
         ("accuracy, %", _percent(figures.parent.accuracy), _percent(figures.bundle.accuracy)),
         ("macro-F1, %", _percent(figures.parent.macro_f1), _percent(figures.bundle.macro_f1)),
         *_significance_rows(figures.significance),
-        ("agreement with parent, %", "", f"{100 * figures.agreement:.1f}"),
+        ("agreement with parent, % (95 %)", "", _agreement(figures)),
         ("largest difference of a logit", "", f"{figures.max_logit_difference:.2f}"),
         ("largest change of a score by a batch", "", _small(figures.batch_deviation)),
         *((f"speed, {latency.batch} x {latency.tokens} tokens", "1", _speed(latency)) for latency in figures.latency),
@@ -204,6 +207,11 @@ def _signed(fraction: float) -> str:
 
 def _small(number: float) -> str:
     return f"{number:.1e}" if number else "0"
+
+
+def _agreement(figures: Figures) -> str:
+    """In percent, with its 95 % interval."""
+    return f"{_percent(figures.agreement)} ({_percent(figures.agreement_low)} to {_percent(figures.agreement_high)})"
 
 
 def _speed(latency: Latency) -> str:

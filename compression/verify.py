@@ -1,5 +1,6 @@
 """Measures a candidate against its parent, and holds it to the budget."""
 
+import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from compression.fairness import measure_fairness
 from compression.latency import compare_latency
 from compression.recipe import Budget
 from compression.robustness import measure_robustness
-from compression.significance import compare_answers
+from compression.significance import agreement_interval, compare_answers
 
 Scores = npt.NDArray[np.float64]  # (texts, labels)
 BATCH_EXACT_WITHIN = 1e-4  # of a score; float32 sums in another order stay far below it
@@ -76,13 +77,18 @@ def measure(
     )
     before = reliability(got, parent.labels, test)
     after = reliability(got, parent.labels, test, temperature)
-    probe = test.texts[:_BATCH_PROBE_TEXTS]
+    # Not the first of them: files are often sorted by label, and like texts make like batches.
+    probe = random.Random(0).sample(test.texts, min(_BATCH_PROBE_TEXTS, len(test)))  # noqa: S311
     batch_label_changes, batch_deviation = batch_invariance(candidate, probe)
+    flipped = int((expected.argmax(axis=-1) != got.argmax(axis=-1)).sum())
+    agreement_low, agreement_high = agreement_interval(len(test) - flipped, len(test))
     figures = Figures(
         parent=_model_figures(expected, parent.labels, test, weight_bytes(parent)),
         bundle=_model_figures(got, parent.labels, test, size_bytes),
         agreement=agreement(expected, got),
-        flipped=int((expected.argmax(axis=-1) != got.argmax(axis=-1)).sum()),
+        agreement_low=agreement_low,
+        agreement_high=agreement_high,
+        flipped=flipped,
         significance=_significance(expected, got, parent.labels, test),
         classes=class_figures(expected, got, parent.labels, test),
         calibration=Calibration(

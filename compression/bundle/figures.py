@@ -162,6 +162,8 @@ class Figures(Record):
 
     Attributes:
         agreement: fraction of texts that both give the same label.
+        agreement_low: lower end of its 95 % interval (Wilson 1927), which is not empty where all agree.
+        agreement_high: upper end.
         flipped: how many texts get another label; report.html shows them.
         significance: None where no text has a label; so with `calibration`.
         classes: the labels that occur in the test texts, in the model's order.
@@ -177,6 +179,8 @@ class Figures(Record):
     parent: ModelFigures
     bundle: ModelFigures
     agreement: float
+    agreement_low: float
+    agreement_high: float
     flipped: int
     significance: Significance | None = None
     classes: tuple[ClassFigures, ...] = ()

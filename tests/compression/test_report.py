@@ -75,8 +75,14 @@ def test_verdict_is_one_sentence_of_gain_and_cost(manifest: Manifest) -> None:
         "25 % of the size, 4.2 times as fast; accuracy 90.5 to 90.1 %, difference -0.4 points, "
         "95 % interval -1.2 to +0.3."
     )
-    bare = manifest.figures.model_copy(update={"significance": None, "agreement": 0.987})
-    assert "the parent's label on 98.7 %" in verdict(manifest.model_copy(update={"figures": bare}))
+    agreement = {"agreement": 0.987, "agreement_low": 0.977, "agreement_high": 0.992}
+    bare = manifest.figures.model_copy(update={"significance": None, **agreement})
+    sentence = verdict(manifest.model_copy(update={"figures": bare}))
+    assert "the parent's label on 98.7 % of" in sentence
+    assert sentence.endswith("95 % interval 97.7 to 99.2.")
+    assert ("agreement with parent, % (95 %)", "", "98.7 (97.7 to 99.2)") in comparison(
+        manifest.model_copy(update={"figures": bare})
+    )
 
 
 def test_report_is_whole_and_needs_nothing_else(manifest: Manifest, evidence: Evidence) -> None:

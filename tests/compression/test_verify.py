@@ -1,9 +1,10 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from compression.bundle import Bundle, Latency, Runtime, StepFigures
+from compression.bundle import Bundle, Encoded, Latency, Runtime, StepFigures
 from compression.bundle.runtime import Logits
 from compression.checkpoint import Parent
 from compression.classifier import BundleClassifier
@@ -52,6 +53,38 @@ def test_the_proof_is_complete(measured: Measured, judged: Examples) -> None:
     assert (figures.batch_texts, figures.batch_label_changes) == (64, 0)
     assert figures.flipped == len(measured.evidence.flips) == round((1 - figures.agreement) * len(judged))
     assert figures.steps == STEPS
+
+
+def test_agreement_has_its_interval(measured: Measured) -> None:
+    figures = measured.figures
+    assert 0.9 < figures.agreement_low <= figures.agreement <= figures.agreement_high <= 1
+    assert figures.agreement_low < figures.agreement_high
+
+
+def test_the_batch_probe_reaches_the_end_of_a_sorted_file(
+    parent: Parent, sentiment_bundle: Bundle, judged: Examples
+) -> None:
+    candidate = BundleClassifier("bundle", Runtime.of(sentiment_bundle), parent.labels)
+    rows = sorted(range(len(judged)), key=lambda row: str(judged.labels[row]))
+    ordered = Examples(
+        tuple(judged.texts[row] for row in rows),
+        tuple(judged.labels[row] for row in rows),
+        tuple(judged.splits[row] for row in rows),
+    )
+    late = {tuple(candidate.encode(text).ids) for text in ordered.texts[64:]}
+    late -= {tuple(candidate.encode(text).ids) for text in ordered.texts[:64]}
+    forward = candidate.forward
+
+    def swayed(batch: Sequence[Encoded]) -> Logits:
+        """Answers texts from behind the first 64 otherwise when they are in company."""
+        answers = forward(batch)
+        if len(batch) > 1:
+            company = [tuple(encoded.ids) in late for encoded in batch]
+            answers[company, 0] += 0.01
+        return answers
+
+    candidate.forward = swayed
+    assert measure(parent, candidate, judged, ordered, 1000).figures.batch_deviation > 1e-4
 
 
 def test_without_labels_what_needs_them_is_left_out(parent: Parent, sentiment_bundle: Bundle, judged: Examples) -> None:
