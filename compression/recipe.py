@@ -60,8 +60,8 @@ class RecoverStep(_Strict):
     """
 
     step: Literal["recover"]
-    epochs: int = Field(default=4, ge=1)
-    learning_rate: float = Field(default=2e-4, gt=0)
+    epochs: int = Field(default=2, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
     patience: int = Field(default=2, ge=1)
     hidden: float = Field(default=0.0, ge=0)
     seed: int = 0
