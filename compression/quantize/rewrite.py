@@ -65,11 +65,13 @@ def quantize_embeddings(model: onnx.ModelProto, min_rows: int = 256) -> onnx.Mod
             (node,),
             [
                 helper.make_node("Gather", [f"{name}_i8", ids], [f"{output}_i8"], name=f"{node.name}_rows"),
-                helper.make_node("Gather", [f"{name}_scale", ids], [f"{output}_scale"], name=f"{node.name}_scales"),
+                helper.make_node("Gather", [f"{name}_scale", ids], [f"{output}_row_scale"], name=f"{node.name}_scales"),
                 helper.make_node(
                     "Cast", [f"{output}_i8"], [f"{output}_cast"], name=f"{node.name}_cast", to=onnx.TensorProto.FLOAT
                 ),
-                helper.make_node("Mul", [f"{output}_cast", f"{output}_scale"], [output], name=f"{node.name}_scaled"),
+                helper.make_node(
+                    "Mul", [f"{output}_cast", f"{output}_row_scale"], [output], name=f"{node.name}_scaled"
+                ),
             ],
         )
     return tidy(result)

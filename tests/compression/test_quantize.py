@@ -1,4 +1,7 @@
+from dataclasses import replace
+
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
@@ -6,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from compression.quantize import Range, calibrate, linears, quantize_embeddings, quantize_linears
+from compression.errors import VerificationError
+from compression.quantize import Range, calibrate, linears, quantize_embeddings, quantize_linears, quantize_within
 from compression.quantize.linear import quantize_weight
 
 random = np.random.default_rng(0)
@@ -118,3 +122,29 @@ def test_weights_of_a_dead_channel_stay_zero() -> None:
     weight = np.zeros((4, 2), np.float32)
     weight[:, 1] = [1, -2, 3, -4]
     assert quantize_weight(weight).round_trip == pytest.approx(weight, abs=0.02)
+
+
+def labels(graph: onnx.ModelProto) -> npt.NDArray[np.int64]:
+    return np.asarray(outputs(graph).argmax(axis=1))
+
+
+def test_the_worst_layer_stays_in_float_where_the_answers_need_it() -> None:
+    graph = model()
+    chosen = calibrate(graph, linears(graph), FEEDS)
+    chosen["x"] = replace(chosen["x"], range=Range(-1000, 1000))  # the first layer's input becomes nothing
+    assert (labels(quantize_linears(graph, chosen)) == labels(graph)).mean() < 0.9
+    repaired = quantize_within(graph, chosen, FEEDS, 0.9)
+    assert (labels(repaired) == labels(graph)).mean() >= 0.9
+    kinds = {node.name: node.op_type for node in repaired.graph.node}
+    assert (kinds["first"], kinds["second"]) == ("MatMul", "MatMulIntegerToFloat")
+    assert quantize_within(graph, chosen, FEEDS, 0.0) == quantize_linears(graph, chosen)
+
+
+def test_an_agreement_that_no_choice_reaches_is_an_error() -> None:
+    graph = model()
+    chosen = {
+        tensor: replace(activation, range=Range(-1e6, 1e6))
+        for tensor, activation in calibrate(graph, linears(graph), FEEDS).items()
+    }
+    with pytest.raises(VerificationError, match=r"below min_agreement 1\.0; loosen it"):
+        quantize_within(graph, chosen, FEEDS, 1.0)

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from compression.checkpoint import Parent
-from compression.errors import RecipeError, VerificationError
+from compression.errors import RecipeError
 from compression.export import export
 from compression.quantize import (
     Feed,
@@ -19,7 +19,6 @@ from compression.quantize import (
     quantize_dynamic,
     quantize_linears,
     quantize_weights,
-    quantize_within,
     to_float16,
 )
 from compression.quantize.sensitivity import sensitive_layers
@@ -137,27 +136,3 @@ def test_sensitivity_is_the_error_of_that_layer_alone(model: onnx.ModelProto) ->
     ((name, error),) = sensitive_layers(model, chosen, TEXTS)
     assert name == layers[0].name
     assert error == pytest.approx(np.sqrt((changed**2).mean()), rel=0.1)
-
-
-def test_the_worst_layer_stays_in_float_where_the_answers_need_it(model: onnx.ModelProto) -> None:
-    chosen = calibrate(model, linears(model), TEXTS)
-    layer = next(layer for layer in linears(model) if "layer.0/output/dense" in layer.name)
-    chosen[layer.input] = replace(chosen[layer.input], range=Range(-1000, 1000))
-    spoilt = quantize_linears(model, chosen)
-    expected = logits(model, *TEXTS).argmax(1)
-    assert (logits(spoilt, *TEXTS).argmax(1) == expected).mean() < 1
-    repaired = quantize_within(model, chosen, TEXTS, 1.0)
-    assert (logits(repaired, *TEXTS).argmax(1) == expected).all()
-    names = {node.name: node.op_type for node in repaired.graph.node}
-    assert names[layer.name] == "MatMul"
-    assert sum(kind == "MatMulIntegerToFloat" for kind in names.values()) == len(linears(model)) - 1
-    assert quantize_within(model, chosen, TEXTS, 0.0) == spoilt
-
-
-def test_an_agreement_that_no_choice_reaches_is_an_error(model: onnx.ModelProto) -> None:
-    chosen = {
-        tensor: replace(activation, range=Range(-1e6, 1e6))
-        for tensor, activation in calibrate(model, linears(model), TEXTS).items()
-    }
-    with pytest.raises(VerificationError, match=r"below min_agreement 1\.0; loosen it"):
-        quantize_within(model, chosen, TEXTS, 1.0)
