@@ -16,12 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.compression.common import measure_all
-from benchmarks.compression.peer import PEERS, PeerError, environment, produce, versions
+from benchmarks.compression.peer import PEERS, Peer, PeerError, environment, produce, versions
 from benchmarks.compression.table import write_table
 from compression.checkpoint import Parent, load_parent
 from compression.data import read_examples
@@ -43,6 +44,9 @@ def main() -> int:
     parser.add_argument("--data-root", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--environments", type=Path, default=ROOT / "runs" / "peers", help="made where not there yet")
     parser.add_argument("--sets", nargs="+", choices=PARENTS, default=list(PARENTS))
+    parser.add_argument(
+        "--without-peers", action="store_true", help="only Lathe; the peers' rows stay as the last full run left them"
+    )
     arguments = parser.parse_args()
     missing = [name for name in arguments.sets if not (arguments.data_root / name / "test.parquet").is_file()]
     for name in missing:
@@ -50,13 +54,16 @@ def main() -> int:
     for name in arguments.sets:
         if name not in missing:
             with tempfile.TemporaryDirectory() as work:
-                result = run_set(name, arguments.data_root / name, arguments.environments, Path(work))
+                peers = () if arguments.without_peers else PEERS
+                result = run_set(name, arguments.data_root / name, arguments.environments, Path(work), peers)
+            if arguments.without_peers:
+                _keep_peers(result, RESULTS / f"{name}.json")
             (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     write_table(RESULTS)
     return 1 if missing else 0
 
 
-def run_set(name: str, data: Path, environments: Path, work: Path) -> dict[str, Any]:
+def run_set(name: str, data: Path, environments: Path, work: Path, peers: Sequence[Peer]) -> dict[str, Any]:
     """Every tool on one data set, then all of them measured together.
 
     Args:
@@ -67,7 +74,7 @@ def run_set(name: str, data: Path, environments: Path, work: Path) -> dict[str, 
     texts, rows = _write_texts(data, work)
     made: list[tuple[dict[str, Any], Path]] = []
     absent: dict[str, str] = {}
-    for peer in PEERS:
+    for peer in peers:
         print(f"{name}: {peer.title}", flush=True)
         out = work / peer.name
         try:
@@ -108,6 +115,16 @@ def run_set(name: str, data: Path, environments: Path, work: Path) -> dict[str, 
         ],
         "absent": absent,
     }
+
+
+def _keep_peers(result: dict[str, Any], earlier: Path) -> None:
+    """Takes the peers' rows over from an earlier run, and says in each that it was another one."""
+    if not earlier.is_file():
+        return
+    old = json.loads(earlier.read_text("utf-8"))
+    kept = [{**row, "earlier_run": True} for row in old["rows"] if "versions" in row]
+    result["rows"][1:1] = kept
+    result["absent"] = {**{name: why for name, why in old["absent"].items() if "Lathe" not in name}, **result["absent"]}
 
 
 def _save(parent: Parent, folder: Path) -> Path:

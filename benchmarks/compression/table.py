@@ -49,7 +49,7 @@ def _section(result: dict[str, Any]) -> list[str]:
 def _cells(row: dict[str, Any]) -> list[str]:
     interval = f"{row['difference']:+.1f} ({row['difference_low']:+.1f} to {row['difference_high']:+.1f})"
     return [
-        row["name"],
+        row["name"] + (" (an earlier run)" if row.get("earlier_run") else ""),
         f"{row['disk_mb']:.1f}",
         f"{100 * row['accuracy']:.1f}",
         interval if "seconds" in row else "",
