@@ -25,7 +25,7 @@ from compression.checkpoint import load_parent
 from compression.data import Columns, read_examples
 from compression.export import export
 from compression.fuse import expand_attention, find_attention, fuse, keep_first_token
-from compression.pipeline import _feeds
+from compression.steps import feeds_of
 
 SHAPES = ((1, 24), (8, 24), (32, 32))  # texts, tokens of each
 ROUNDS = 21
@@ -40,7 +40,7 @@ def main(parent_name: str, train: Path, test: Path) -> None:
     texts = [text for text in read_examples(train, Columns()).texts if len(text.split()) >= 8][:300]
     judged = read_examples(test, Columns())
     model = export(parent, 18)
-    feeds, test_feeds = _feeds(parent, model, texts), _feeds(parent, model, judged.texts)
+    feeds, test_feeds = feeds_of(model, parent, texts), feeds_of(model, parent, judged.texts)
 
     chosen = quantize.calibrate(model, quantize.linears(model), feeds)
     fused = fuse(model)

@@ -96,14 +96,14 @@ def _quantize(
             names = ", ".join(layer.name for layer in layers)
             raise RecipeError(f"float_layers: {pattern!r} matches none of the layers {names}")
     chosen = [layer for layer in layers if not any(pattern in layer.name for pattern in step.float_layers)]
-    feeds = _feeds(graph, model, texts[: step.calibration_texts])
+    feeds = feeds_of(graph, model, texts[: step.calibration_texts])
     activations = quantize.calibrate(graph, chosen, feeds)
     if step.min_agreement is None:
         return quantize.quantize_linears(graph, activations)
-    return quantize.quantize_within(graph, activations, _feeds(graph, model, selection), step.min_agreement)
+    return quantize.quantize_within(graph, activations, feeds_of(graph, model, selection), step.min_agreement)
 
 
-def _feeds(graph: onnx.ModelProto, model: Parent, texts: Sequence[str]) -> list[quantize.Feed]:
+def feeds_of(graph: onnx.ModelProto, model: Parent, texts: Sequence[str]) -> list[quantize.Feed]:
     """Each text alone, as the exported model takes it."""
     classifier = ParentClassifier(model)
     wanted = {value.name for value in graph.graph.input}
