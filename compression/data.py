@@ -45,7 +45,7 @@ class Examples:
 
     def head(self, count: int) -> "Examples":
         """The first rows."""
-        return Examples(self.texts[:count], self.labels[:count], self.splits[:count])
+        return self.take(range(min(count, len(self))))
 
     def of_split(self, split: str) -> "Examples":
         """The rows of one split."""
@@ -53,10 +53,15 @@ class Examples:
 
     def where(self, kept: Sequence[bool]) -> "Examples":
         """The rows at whose position `kept` is true."""
+        return self.take([row for row, keep in enumerate(kept) if keep])
+
+    def take(self, rows: Iterable[int]) -> "Examples":
+        """These rows, in this order."""
+        rows = list(rows)
         return Examples(
-            tuple(itertools.compress(self.texts, kept)),
-            tuple(itertools.compress(self.labels, kept)),
-            tuple(itertools.compress(self.splits, kept)),
+            tuple(self.texts[row] for row in rows),
+            tuple(self.labels[row] for row in rows),
+            tuple(self.splits[row] for row in rows),
         )
 
 
@@ -143,9 +148,12 @@ def split_examples(examples: Examples, path: Path) -> Splits:
             ]
     else:
         sides = ["calibration" if share < 0.5 else "selection" if share < 0.6 else "test" for share in shares]
-    calibration, selection, test = (
-        examples.where([side == name for side in sides]) for name in ("calibration", "selection", "test")
+    # Steps look at the first so many texts, and a file is often sorted by label: these come in the order of the hash.
+    order = sorted(range(len(examples)), key=lambda row: shares[row])
+    calibration, selection = (
+        examples.take([row for row in order if sides[row] == name]) for name in ("calibration", "selection")
     )
+    test = examples.where([side == "test" for side in sides])
     if not len(calibration) or not len(selection) or not len(test):
         raise DataError(
             f"{path}: {len(calibration)} texts to calibrate with, {len(selection)} to select with and {len(test)} to "

@@ -238,7 +238,7 @@ def _measure(task: Task, number: int, recipe: Recipe, budget: Budget) -> Trial:
         candidate = build(task, recipe)
         with opened(task, candidate) as classifier:
             got = predict(classifier, selection.texts, "Judge the candidate")
-            require_sane(expected, got, selection.texts)
+            require_sane(expected, got, task.parent.labels)
             latency = compare_latency(reference, classifier, selection.texts)
     except (VerificationError, CheckpointError) as error:  # a collapse, or a step that this architecture does not take
         return Trial(number=number, recipe=plain, broken=(str(error),))

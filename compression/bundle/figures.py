@@ -142,7 +142,7 @@ class StepFigures(Record):
     """The model after one step of the recipe, on the selection texts: what the step cost and gained.
 
     Attributes:
-        seconds: that the step took; where it came from the cache, what it took when it ran.
+        seconds: that the step took; where it came from the cache, that reading it took.
         size_mb: 10^6 bytes of the model after the step.
         agreement: fraction of texts with the parent's label.
         accuracy: None where no selection text has a label.

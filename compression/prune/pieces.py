@@ -9,6 +9,7 @@ character is *lone* where the vocabulary has it as a piece of its own. Published
 characters lone; those that somebody cut before may not.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ class PieceRules:
 
     Attributes:
         always: pieces without which `same` or `known` would break.
-        ranking: all pieces, those that text probably needs most often first.
+        ranking: pieces that text can need, those that it probably needs most often first.
         parts: the pieces that a piece is merged from (BPE); they stay as long as it does.
     """
 
@@ -93,7 +94,9 @@ def _word_piece(model: dict[str, Any], added: set[str]) -> PieceRules:
             return PieceRules(always=set(vocabulary), ranking=[])
         if not rest or cut or (prefix + first if inside else first) not in vocabulary:
             always.add(piece)
-    return PieceRules(always, ranking=sorted(vocabulary, key=vocabulary.__getitem__))
+    # BERT's placeholders are pieces that no text is made of: brackets are cut off before a word is looked up.
+    ranking = sorted((piece for piece in vocabulary if not _PLACEHOLDER.fullmatch(piece)), key=vocabulary.__getitem__)
+    return PieceRules(always, ranking)
 
 
 def _bpe(model: dict[str, Any], added: set[str]) -> PieceRules:
@@ -152,6 +155,7 @@ def _bytes(model: dict[str, Any]) -> set[str]:
     return _BYTES & dict(model["vocab"]).keys() if model["byte_fallback"] else set()
 
 
+_PLACEHOLDER = re.compile(r"\[unused\d+\]")
 _BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
 _RULES: dict[str, Callable[[dict[str, Any], set[str]], PieceRules]] = {
     "WordPiece": _word_piece,

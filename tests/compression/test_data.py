@@ -82,6 +82,14 @@ def test_without_a_split_column_copies_of_a_text_stay_together(tmp_path: Path) -
     assert 10 < len(splits.selection) < 80
 
 
+def test_the_first_texts_of_a_sorted_file_are_of_every_label(tmp_path: Path) -> None:
+    rows = "".join(f"text number {n},{'yes' if n < 150 else 'no'},calibration\n" for n in range(300))
+    path = write(tmp_path / "a.csv", f"text,label,split\n{rows}a,no,test\n")
+    splits = split_examples(read_examples(path), path)
+    for part in (splits.calibration, splits.selection):
+        assert {"yes", "no"} == set(part.head(16).labels)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -362,3 +362,14 @@ def test_kept_names_the_old_rows() -> None:
     tokenizer = word_piece()
     pruned = prune_vocabulary(tokenizer, SEEN, 0, pad_token_id=0)
     assert np.array_equal(pruned.kept[pruned.tokenizer.encode(SEEN[0]).ids], tokenizer.encode(SEEN[0]).ids)
+
+
+def test_placeholders_take_no_place_of_a_piece_that_text_can_need() -> None:
+    characters = "abcdensu0123456789[]"
+    letters = [*characters, *(f"##{character}" for character in characters)]
+    pieces = ["[PAD]", "[unused0]", "[UNK]", *(f"[unused{n}]" for n in range(1, 50)), *letters, "ab", "abc", "cab"]
+    tokenizer = Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]"])
+    kept = prune_vocabulary(tokenizer, ["a"], keep_most_frequent=2, pad_token_id=0).tokenizer.get_vocab()
+    assert {"ab", "abc"} <= kept.keys()
+    assert not any("unused" in piece for piece in kept)

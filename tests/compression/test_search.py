@@ -1,9 +1,14 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from compression.data import Columns
+from compression.bundle import Encoded, Runtime
+from compression.bundle.runtime import Logits
+from compression.classifier import BundleClassifier
+from compression.data import Columns, read_examples
 from compression.errors import VerificationError
 from compression.recipe import Budget
 from compression.search import Search, Trial, broken_bounds, candidate_recipe, search
@@ -49,6 +54,22 @@ def test_no_time_is_an_error_that_says_so(sentiment_parent: Path, sentiment_data
             str(sentiment_parent), sentiment_data, Budget(max_size_mb=1), tmp_path / "out", Columns(), tmp_path / "c",
             Search(trials=3, time_limit_s=0),
         )  # fmt: skip
+
+
+def test_a_collapsed_candidate_is_kept_out_and_quotes_no_text(
+    sentiment_parent: Path, sentiment_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer_alike(self: BundleClassifier, batch: Sequence[Encoded]) -> Logits:
+        return np.tile(np.array([[3.0, -3.0]], np.float32), (len(batch), 1))
+
+    monkeypatch.setattr(Runtime, "logits", answer_alike)
+    texts = read_examples(sentiment_data).texts
+    with pytest.raises(VerificationError, match="answers 'negative' to all") as failure:
+        search(
+            str(sentiment_parent), sentiment_data, Budget(max_size_mb=9), tmp_path / "out", Columns(), tmp_path / "c",
+            Search(trials=1),
+        )  # fmt: skip
+    assert not any(text in str(failure.value) for text in texts)
 
 
 @pytest.mark.parametrize(
