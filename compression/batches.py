@@ -13,7 +13,8 @@ BATCH_SIZE = 32
 
 def encode(parent: Parent, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each text, special tokens included, cut to the window."""
-    return [parent.tokenizer(text, truncation=True, max_length=parent.max_length)["input_ids"] for text in texts]
+    rows: list[list[int]] = parent.tokenizer(list(texts), truncation=True, max_length=parent.max_length)["input_ids"]
+    return rows
 
 
 def collate(parent: Parent, rows: Sequence[Sequence[int]]) -> Batch:

@@ -8,12 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from compression.bundle import Bundle, Runtime, open_bundle
-from compression.classifier import BundleClassifier, Classifier, predict
+from compression.classifier import BundleClassifier, predict
 from compression.data import Examples, require_known_labels
 from compression.errors import DataError
 from compression.evaluate import agreement, quality
-from compression.latency import SHAPES, ratios, time_runs
-from compression.progress import track
+from compression.latency import time_against_first
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def compare_on(paths: Sequence[Path], examples: Examples, source: Path) -> Compa
             raise DataError(f"{model.name} and {models[0].name} have different labels; they cannot be compared")
     logits = [predict(model, examples.texts, "Compare") for model in models]
     expected = logits[0]
-    speeds = _speeds(models, examples.texts)
+    speeds = time_against_first(models, examples.texts)
     entries = []
     for bundle, model, got, speed in zip(bundles, models, logits, speeds, strict=True):
         result = quality(got, model.labels, examples)
@@ -93,7 +92,7 @@ def compare_on(paths: Sequence[Path], examples: Examples, source: Path) -> Compa
                 accuracy=result.accuracy,
                 macro_f1=result.macro_f1,
                 agreement=agreement(expected, got[:, columns]),
-                speeds=speed,
+                speeds={shape: ratio.median for shape, ratio in speed.items()},
             )
         )
     return Comparison(
@@ -143,17 +142,6 @@ def _from_manifest(bundle: Bundle) -> Entry:
         agreement=figures.agreement,
         speeds={(latency.batch, latency.tokens): latency.ratio for latency in figures.latency},
     )
-
-
-def _speeds(models: Sequence[Classifier], texts: Sequence[str]) -> list[dict[tuple[int, int], float]]:
-    """By model: the first one's time over its own, at the shapes that fit every window."""
-    window = min(model.max_length for model in models)
-    speeds: list[dict[tuple[int, int], float]] = [{} for _ in models]
-    for batch, tokens in track([shape for shape in SHAPES if shape[1] <= window], "Time in turn"):
-        runs = time_runs(models, batch, tokens, texts)
-        for speed, times in zip(speeds, runs, strict=True):
-            speed[batch, tokens] = ratios(runs[0], times).median
-    return speeds
 
 
 def _percent(fraction: float | None) -> str:

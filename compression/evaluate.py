@@ -62,10 +62,9 @@ def quality(logits: Logits, names: Sequence[str], examples: Examples) -> Quality
         logits: (texts, labels) for all of the examples.
         names: label names in the order of the logits.
     """
-    rows = [index for index, label in enumerate(examples.labels) if label is not None]
-    expected = [examples.labels[index] for index in rows]
-    answered = [names[index] for index in logits[rows].argmax(axis=-1)]
-    correct = sum(want == got for want, got in zip(expected, answered, strict=True))
+    rows, expected = labelled_rows(names, examples)
+    answered = logits[rows].argmax(axis=-1)
+    correct = int((answered == expected).sum())
     return Quality(
         texts=len(examples),
         labelled=len(rows),

@@ -74,6 +74,19 @@ def ratios(slow: Sequence[float], fast: Sequence[float]) -> Quartiles:
     return Quartiles.of([one / other for one, other in zip(slow, fast, strict=True)])
 
 
+def time_against_first(
+    models: Sequence[Classifier], texts: Sequence[str], rounds: int = ROUNDS
+) -> list[dict[tuple[int, int], Quartiles]]:
+    """By model, at those of SHAPES that fit every window: the first one's time over its own."""
+    window = min(model.max_length for model in models)
+    speeds: list[dict[tuple[int, int], Quartiles]] = [{} for _ in models]
+    for batch, tokens in track([shape for shape in SHAPES if shape[1] <= window], "Time in turn"):
+        runs = time_runs(models, batch, tokens, texts, rounds)
+        for speed, times in zip(speeds, runs, strict=True):
+            speed[batch, tokens] = ratios(runs[0], times)
+    return speeds
+
+
 def _latency(parent: Classifier, bundle: Classifier, batch: int, tokens: int, texts: Sequence[str]) -> Latency:
     parent_times, bundle_times = time_runs((parent, bundle), batch, tokens, texts)
     ratio = ratios(parent_times, bundle_times)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +23,7 @@ from compression.bundle import (
     StepFigures,
     write_bundle,
 )
+from compression.bundle.runtime import Logits
 from compression.bundle.storage import MODEL, MODEL_ZSTD, TOKENIZER, require_replaceable
 from compression.checkpoint import Parent, load_parent
 from compression.classifier import BundleClassifier, Classifier, ParentClassifier, predict
@@ -61,6 +63,11 @@ class Task:
         return key_of(
             self.parent.digest, tokenizer, self.splits.calibration.texts, self.splits.selection.texts, _tools()
         )
+
+    @cached_property
+    def selection_logits(self) -> Logits:
+        """The parent's own, on the selection texts: what each step and each candidate is held against."""
+        return predict(ParentClassifier(self.parent), self.splits.selection.texts, "Judge the parent")
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ def build(task: Task, recipe: Recipe) -> Candidate:
     """Runs the recipe's steps, or takes them from the cache; each one's result is judged on the selection texts."""
     kept = WorkCache(task.cache / "steps")
     selection = task.splits.selection.head(_SELECTION_TEXTS)
-    expected = predict(ParentClassifier(task.parent), selection.texts, "Judge the parent")
+    expected = task.selection_logits[: len(selection)]
     key = task.key
     work, figures = Work(task.parent), []
     for step in recipe.steps:
@@ -153,12 +160,9 @@ def build(task: Task, recipe: Recipe) -> Candidate:
 @contextmanager
 def opened(task: Task, candidate: Candidate) -> Iterator[BundleClassifier]:
     """The candidate as it will be served."""
-    with TemporaryDirectory() as folder:
-        model, tokenizer = Path(folder, candidate.model_file), Path(folder, TOKENIZER)
-        model.write_bytes(candidate.model)
-        tokenizer.write_bytes(candidate.tokenizer)
-        runtime = Runtime(model, tokenizer, task.parent.max_length, candidate.options)
-        yield BundleClassifier(candidate.recipe.name, runtime, task.parent.labels)
+    file, options = candidate.model_file, candidate.options
+    with _running(file, candidate.model, candidate.tokenizer, options, task.parent) as classifier:
+        yield classifier
 
 
 def judge(task: Task, candidate: Candidate) -> Measured:
@@ -209,11 +213,21 @@ def _classifier(work: Work) -> Iterator[Classifier]:
     if work.graph is None:
         yield ParentClassifier(work.model)
         return
+    model, tokenizer = work.graph.SerializeToString(), _bare_tokenizer(work.model)
+    with _running(MODEL, model, tokenizer, _runtime_options(work), work.model) as classifier:
+        yield classifier
+
+
+@contextmanager
+def _running(
+    file: str, model: bytes, tokenizer: bytes, options: RuntimeOptions, parent: Parent
+) -> Iterator[BundleClassifier]:
+    """A model in memory as a classifier of the parent's labels; `file` is its name in a bundle."""
     with TemporaryDirectory() as folder:
-        Path(folder, MODEL).write_bytes(work.graph.SerializeToString())
-        Path(folder, TOKENIZER).write_bytes(_bare_tokenizer(work.model))
-        runtime = Runtime(Path(folder, MODEL), Path(folder, TOKENIZER), work.model.max_length, _runtime_options(work))
-        yield BundleClassifier("work", runtime, work.model.labels)
+        Path(folder, file).write_bytes(model)
+        Path(folder, TOKENIZER).write_bytes(tokenizer)
+        runtime = Runtime(Path(folder, file), Path(folder, TOKENIZER), parent.max_length, options)
+        yield BundleClassifier(parent.name, runtime, parent.labels)
 
 
 def _runtime_options(work: Work) -> RuntimeOptions:

@@ -1,6 +1,6 @@
 """The recipe: the ordered, declarative list of steps and the budget. A YAML file, or one of the named presets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -166,6 +166,19 @@ class Budget(_Strict):
     max_accuracy_drop: float | None = Field(default=None, ge=0, le=100)
     max_size_mb: float | None = Field(default=None, gt=0)
     min_speedup: float | None = Field(default=None, gt=0)
+
+    def broken(self, measured: Mapping[str, float | None]) -> list[str]:
+        """The bounds that are set and not kept.
+
+        Args:
+            measured: by bound, what it bounds, in its unit; None where it could not be measured, which keeps no bound.
+        """
+
+        def kept(bound: str, allowed: float) -> bool:
+            value = measured[bound]
+            return value is not None and (value <= allowed if bound.startswith("max_") else value >= allowed)
+
+        return [bound for bound, allowed in self if allowed is not None and not kept(bound, allowed)]
 
 
 class Recipe(_Strict):

@@ -1,6 +1,5 @@
 """What a manifest says, for people: the report, the model card, and the table that the command line prints."""
 
-import statistics
 from importlib import resources
 from typing import Any
 
@@ -18,8 +17,8 @@ _CLASSES_SHOWN = 20
 def verdict(manifest: Manifest) -> str:
     """What was gained and what it cost, in one sentence."""
     figures = manifest.figures
-    speed = statistics.median(latency.ratio for latency in figures.latency)
-    gained = f"{100 * figures.bundle.size_mb / figures.parent.size_mb:.0f} % of the size, {speed:.1f} times as fast"
+    size = figures.bundle.size_mb / figures.parent.size_mb
+    gained = f"{100 * size:.0f} % of the size, {figures.speedup:.1f} times as fast"
     significance = figures.significance
     if significance is None:
         return (

@@ -5,7 +5,6 @@ recovered, its numbers). Optuna proposes the choices; what each candidate costs 
 steps' cache makes candidates that begin alike cheap, and a search that was stopped goes on with what it had.
 """
 
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from optuna.trial import TrialState
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
-from compression.bundle import Bundle
+from compression.bundle import Bundle, median_speedup
 from compression.bundle.storage import require_replaceable
 from compression.classifier import ParentClassifier, predict
 from compression.data import Columns
@@ -232,14 +231,13 @@ def _measure(task: Task, number: int, recipe: Recipe, budget: Budget) -> Trial:
     """Builds a candidate and measures it on the selection texts."""
     plain = recipe.model_dump(mode="json")
     selection = task.splits.selection
-    reference = ParentClassifier(task.parent)
-    expected = predict(reference, selection.texts, "Judge the parent")
+    expected = task.selection_logits
     try:
         candidate = build(task, recipe)
         with opened(task, candidate) as classifier:
             got = predict(classifier, selection.texts, "Judge the candidate")
             require_sane(expected, got, task.parent.labels)
-            latency = compare_latency(reference, classifier, selection.texts)
+            latency = compare_latency(ParentClassifier(task.parent), classifier, selection.texts)
     except (VerificationError, CheckpointError) as error:  # a collapse, or a step that this architecture does not take
         return Trial(number=number, recipe=plain, broken=(str(error),))
     before, after = (quality(logits, task.parent.labels, selection).accuracy for logits in (expected, got))
@@ -247,7 +245,7 @@ def _measure(task: Task, number: int, recipe: Recipe, budget: Budget) -> Trial:
         number=number,
         recipe=plain,
         size_mb=round(len(candidate.model) / 1e6, 2),
-        speedup=statistics.median(shape.ratio for shape in latency),
+        speedup=median_speedup(latency),
         agreement=agreement(expected, got),
         accuracy_drop=None if before is None or after is None else 100 * (before - after),
     )
@@ -256,17 +254,20 @@ def _measure(task: Task, number: int, recipe: Recipe, budget: Budget) -> Trial:
 
 def broken_bounds(trial: Trial, budget: Budget) -> tuple[str, ...]:
     """The bounds that a measured candidate does not keep, each with both numbers."""
-    bounds = (
-        ("size_mb", trial.size_mb, "max_size_mb", budget.max_size_mb, 1),
-        ("accuracy drop", trial.accuracy_drop, "max_accuracy_drop", budget.max_accuracy_drop, 1),
-        ("agreement", trial.agreement, "min_agreement", budget.min_agreement, -1),
-        ("speedup", trial.speedup, "min_speedup", budget.min_speedup, -1),
-    )
-    return tuple(
-        f"{what} {value:.3g} {'above' if sign > 0 else 'below'} {name} {bound:g}"
-        for what, value, name, bound, sign in bounds
-        if bound is not None and value is not None and sign * value > sign * bound
-    )
+    measured = {
+        "max_size_mb": ("size_mb", trial.size_mb),
+        "max_accuracy_drop": ("accuracy drop", trial.accuracy_drop),
+        "min_agreement": ("agreement", trial.agreement),
+        "min_speedup": ("speedup", trial.speedup),
+    }
+    broken = []
+    for bound in budget.broken({bound: value for bound, (_, value) in measured.items()}):
+        what, value = measured[bound]
+        found = "unknown without labels, not" if value is None else f"{value:.3g}"
+        broken.append(
+            f"{what} {found} {'above' if bound.startswith('max_') else 'below'} {bound} {getattr(budget, bound):g}"
+        )
+    return tuple(broken)
 
 
 def _marked(trials: Sequence[Trial]) -> tuple[Trial, ...]:

@@ -1,7 +1,6 @@
 """Measures a candidate against its parent, and holds it to the budget."""
 
 import random
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -150,28 +149,27 @@ def require_budget(figures: Figures, budget: Budget) -> None:
     Raises:
         VerificationError: names each bound that was not kept, with both numbers.
     """
-    broken = []
-    if budget.min_agreement is not None and figures.agreement < budget.min_agreement:
-        broken.append(f"agreement {figures.agreement:.4f} is below min_agreement {budget.min_agreement}")
-    if budget.max_size_mb is not None and figures.bundle.size_mb > budget.max_size_mb:
-        broken.append(f"model.onnx has {figures.bundle.size_mb} MB, above max_size_mb {budget.max_size_mb}")
-    if budget.max_accuracy_drop is not None:
-        if figures.parent.accuracy is None or figures.bundle.accuracy is None:
-            broken.append("max_accuracy_drop needs test texts with labels, and there are none")
-        else:
-            drop = 100 * (figures.parent.accuracy - figures.bundle.accuracy)
-            if drop > budget.max_accuracy_drop:
-                broken.append(
-                    f"accuracy dropped by {drop:.2f} points, above max_accuracy_drop {budget.max_accuracy_drop}"
-                )
-    if budget.min_speedup is not None:
-        speedup = statistics.median(latency.ratio for latency in figures.latency)
-        if speedup < budget.min_speedup:
-            broken.append(
-                f"the bundle is {speedup:.2f} times as fast as the parent, below min_speedup {budget.min_speedup}"
-            )
+    parent, bundle = figures.parent.accuracy, figures.bundle.accuracy
+    drop = None if parent is None or bundle is None else 100 * (parent - bundle)
+    sentences = {
+        "min_agreement": f"agreement {figures.agreement:.4f} is below",
+        "max_accuracy_drop": "no test text has a label, which is needed for"
+        if drop is None
+        else f"accuracy dropped by {drop:.2f} points, above",
+        "max_size_mb": f"the model has {figures.bundle.size_mb} MB, above",
+        "min_speedup": f"the bundle is {figures.speedup:.2f} times as fast as the parent, below",
+    }
+    broken = budget.broken(
+        {
+            "min_agreement": figures.agreement,
+            "max_accuracy_drop": drop,
+            "max_size_mb": figures.bundle.size_mb,
+            "min_speedup": figures.speedup,
+        }
+    )
     if broken:
-        raise VerificationError(f"outside the budget, nothing was written: {'; '.join(broken)}")
+        reasons = "; ".join(f"{sentences[bound]} {bound} {getattr(budget, bound)}" for bound in broken)
+        raise VerificationError(f"outside the budget, nothing was written: {reasons}")
 
 
 def _model_figures(logits: Logits, labels: tuple[str, ...], test: Examples, size_bytes: int) -> ModelFigures:

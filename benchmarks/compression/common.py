@@ -11,14 +11,14 @@ import numpy.typing as npt
 from compression.bundle import Runtime, RuntimeOptions, open_bundle, softmax
 from compression.bundle.runtime import Logits
 from compression.bundle.storage import MANIFEST, MODEL, TOKENIZER
-from compression.checkpoint import Parent
+from compression.checkpoint import Parent, weight_bytes
 from compression.classifier import BundleClassifier, Classifier, ParentClassifier
 from compression.data import Examples
 from compression.evaluate import agreement
-from compression.latency import SHAPES, Quartiles, ratios, time_runs
+from compression.latency import Quartiles, time_against_first
+from compression.significance import compare_answers
 
 _BATCH = 32
-_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,14 @@ def measure_all(parent: Parent, folders: Sequence[Path], test: Examples) -> list
 
 
 def paired_interval(right: npt.NDArray[np.bool_], expected: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """95 % interval of the difference of two accuracies on the same texts, in points (Efron's percentile bootstrap).
+    """95 % interval of the difference of two accuracies on the same texts, in points (paired bootstrap).
 
     Args:
         right: which texts the model has right, (texts,).
         expected: which the parent has right.
     """
-    differences = right.astype(np.int8) - expected.astype(np.int8)
-    drawn = np.random.default_rng(0).integers(0, len(differences), (_RESAMPLES, len(differences)))
-    low, high = np.percentile(100 * differences[drawn].mean(axis=1), [2.5, 97.5])
-    return round(float(low), 2), round(float(high), 2)
+    accuracy = compare_answers(np.ones(len(right), np.intp), expected.astype(np.intp), right.astype(np.intp)).accuracy
+    return round(100 * accuracy.low, 2), round(100 * accuracy.high, 2)
 
 
 def _difference(right: npt.NDArray[np.bool_], expected: npt.NDArray[np.bool_]) -> dict[str, float]:
@@ -128,11 +126,10 @@ def _in_mixed_batches(model: Classifier, texts: Sequence[str]) -> Logits:
 
 
 def _speeds(models: Sequence[Classifier], texts: Sequence[str]) -> list[tuple[Speed, ...]]:
-    by_shape = []
-    for batch, tokens in SHAPES:
-        runs = time_runs(models, batch, tokens, texts, rounds=21)
-        by_shape.append([Speed(batch, tokens, ratios(runs[0], times)) for times in runs])
-    return [tuple(of_model) for of_model in zip(*by_shape, strict=True)]
+    return [
+        tuple(Speed(*shape, ratio) for shape, ratio in speed.items())
+        for speed in time_against_first(models, texts, rounds=21)
+    ]
 
 
 def _disk_bytes(folder: Path) -> int:
@@ -140,5 +137,4 @@ def _disk_bytes(folder: Path) -> int:
 
 
 def _parent_bytes(parent: Parent) -> int:
-    weights: int = sum(parameter.numel() * parameter.element_size() for parameter in parent.model.parameters())
-    return weights + len(parent.tokenizer.backend_tokenizer.to_str().encode())
+    return weight_bytes(parent) + len(parent.tokenizer.backend_tokenizer.to_str().encode())

@@ -21,6 +21,7 @@ from compression.bundle.figures import (
     Significance,
     StepFigures,
     SwapReaction,
+    median_speedup,
 )
 from compression.bundle.manifest import DataUsed, Manifest, ParentModel, RuntimeOptions
 from compression.bundle.runtime import Encoded, Runtime, softmax
@@ -48,6 +49,7 @@ __all__ = [
     "Significance",
     "StepFigures",
     "SwapReaction",
+    "median_speedup",
     "open_bundle",
     "softmax",
     "write_bundle",

@@ -4,6 +4,9 @@ Fractions are fractions, never percent; a difference is the bundle's figure minu
 All of it is taken on the test texts, except for the steps, which are judged on the selection texts.
 """
 
+import statistics
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -138,6 +141,11 @@ class Latency(Record):
         return self.batch / self.bundle_ms * 1e3
 
 
+def median_speedup(latency: Sequence[Latency]) -> float:
+    """The median of the shapes' ratios."""
+    return statistics.median(shape.ratio for shape in latency)
+
+
 class StepFigures(Record):
     """The model after one step of the recipe, on the selection texts: what the step cost and gained.
 
@@ -193,3 +201,8 @@ class Figures(Record):
     batch_deviation: float
     latency: tuple[Latency, ...]
     steps: tuple[StepFigures, ...] = ()
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster the bundle is than its parent, over all shapes."""
+        return median_speedup(self.latency)

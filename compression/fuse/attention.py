@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import helper
 
-from compression.quantize.graph import MICROSOFT, add_weight, copy, drop_unused, readers_of, replace
+from compression.bundle import softmax
+from compression.graph import MICROSOFT, add_weight, copy, drop_unused, observing_session, readers_of, replace
 from compression.quantize.linear import Floats, linears, scale_linear
 
 _MASK = "attention_mask"
@@ -64,9 +64,7 @@ def find_attention(model: onnx.ModelProto) -> onnx.ModelProto:
             domain=MICROSOFT,
             num_heads=heads,
         )
-        position = next(index for index, other in enumerate(graph.node) if other == old)
-        graph.node.remove(old)
-        graph.node.insert(position, node)
+        replace(graph, (old,), [node])
         # Shape inference does not know the operator.
         width = context.shape[-1]
         graph.value_info.append(
@@ -102,11 +100,11 @@ def _candidates(model: onnx.ModelProto) -> Iterator[_Attention]:
         found = (product_above(name) for name in node.input)
         return next((product for product in found if product is not None), None)
 
-    for softmax in model.graph.node:
-        if softmax.op_type != "Softmax":
+    for node in model.graph.node:
+        if node.op_type != "Softmax":
             continue
-        scores = product_above(softmax.input[0])
-        following = [softmax]
+        scores = product_above(node.input[0])
+        following = [node]
         for operator in ("MatMul", "Transpose", "Reshape"):
             readers = users.get(following[-1].output[0], [])
             if len(readers) == 1 and readers[0].op_type == operator:
@@ -123,10 +121,7 @@ def _observe(model: onnx.ModelProto, candidates: list[_Attention]) -> tuple[dict
     names = list(
         dict.fromkeys(name for c in candidates for name in (c.query, c.key, c.value, c.context, c.split_query))
     )
-    observed = copy(model)
-    del observed.graph.output[:]
-    observed.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
-    session = onnxruntime.InferenceSession(observed.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = observing_session(model, names)
     ids = np.array([[2, 3, 4, 5, 6, 7, 8, 9], [2, 9, 7, 5, 3, 1, 1, 1]])
     mask = np.array([[1] * 8, [1] * 5 + [0] * 3])
     given = {"input_ids": ids, _MASK: mask}
@@ -144,8 +139,7 @@ def _is_attention(
 ) -> bool:
     q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3) for x in (query, key, value))
     scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1]) + np.where(mask, 0, -1e4)[:, None, None]
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    expected = (weights / weights.sum(axis=-1, keepdims=True)) @ v
+    expected = softmax(scores) @ v
     expected = expected.transpose(0, 2, 1, 3).reshape(*query.shape[:2], -1)
     return expected.shape == context.shape and bool(
         np.abs(expected - context).max() <= _TOLERANCE * np.abs(context).max()

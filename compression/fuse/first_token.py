@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from compression.quantize.graph import add_weight, copy, drop_unused, readers_of
+from compression.graph import add_weight, copy, drop_unused, readers_of
 
 _BINARY = ("Add", "Sub", "Mul", "Div", "Pow")
 _UNARY = ("Erf", "Gelu", "Relu", "Sigmoid", "Sqrt", "Tanh")

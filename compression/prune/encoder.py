@@ -9,7 +9,7 @@ and columns of `output`. All encoders here are post-norm:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from compression.errors import CheckpointError
+from compression.prune.regression import columns_of
 
 Kind = Literal["attention", "ffn"]
 
@@ -61,18 +62,7 @@ _DISTILBERT = _Names(
     ffn_output="ffn.lin2",
     ffn_norm="output_layer_norm",
 )
-_DEBERTA = _Names(
-    layers="encoder.layer",
-    attention="attention.self",
-    heads="num_attention_heads",
-    width="all_head_size",
-    inputs=("query_proj", "key_proj", "value_proj"),
-    attention_output="attention.output.dense",
-    attention_norm="attention.output.LayerNorm",
-    ffn_input="intermediate.dense",
-    ffn_output="output.dense",
-    ffn_norm="output.LayerNorm",
-)
+_DEBERTA = replace(_BERT, inputs=("query_proj", "key_proj", "value_proj"))
 _ARCHITECTURES = {
     "bert": _BERT,
     "camembert": _BERT,
@@ -105,17 +95,13 @@ class Sublayer:
     _resized: Callable[[int], None]
 
     @property
-    def name(self) -> str:
-        return f"layer {self.layer} {self.kind}"
-
-    @property
     def units(self) -> int:
         """How many units it has now."""
         return self.output.in_features // self.unit
 
     def columns(self, units: Sequence[int]) -> torch.Tensor:
         """The columns of `output` that read these units."""
-        return torch.tensor([unit * self.unit + offset for unit in units for offset in range(self.unit)])
+        return columns_of(torch.tensor(units), self.unit)
 
     def keep(self, units: Sequence[int]) -> None:
         """Removes all other units."""

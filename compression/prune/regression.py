@@ -74,6 +74,11 @@ class Refit:
     error: float
 
 
+def columns_of(units: torch.Tensor, unit: int) -> torch.Tensor:
+    """The columns that make these units, in order."""
+    return (units[:, None] * unit + torch.arange(unit)).flatten()
+
+
 def eliminate(moments: Moments, unit: int, levels: Sequence[int]) -> dict[int, tuple[int, ...]]:
     """Removes units one after another, each time those whose loss the others can make up for best.
 
@@ -100,7 +105,7 @@ def eliminate(moments: Moments, unit: int, levels: Sequence[int]) -> dict[int, t
             losses = _losses(weight, inverse, alive, unit)
             removed = alive[losses.argsort()[:count]]
             alive = alive[~torch.isin(alive, removed)]
-            _remove(weight, inverse, _columns(removed, unit))
+            _remove(weight, inverse, columns_of(removed, unit))
         kept[level] = tuple(alive.tolist())
     return kept
 
@@ -116,7 +121,7 @@ def refit(
         weight: the old ones, (outputs, columns).
         bias: (outputs,).
     """
-    columns = _columns(torch.tensor(units), unit)
+    columns = columns_of(torch.tensor(units), unit)
     old = weight.detach().double().T[columns]
     covariance, cross = fit.centred()
     covariance, cross = covariance[columns][:, columns], cross[columns]
@@ -132,17 +137,13 @@ def refit(
     return Refit(tuple(units), new.T.float().contiguous(), intercept.float(), error)
 
 
-def _columns(units: torch.Tensor, unit: int) -> torch.Tensor:
-    return (units[:, None] * unit + torch.arange(unit)).flatten()
-
-
 def _losses(weight: torch.Tensor, inverse: torch.Tensor, alive: torch.Tensor, unit: int) -> torch.Tensor:
     """By how much the squared error grows without each of the units."""
     if unit == 1:
         return weight[alive].square().sum(1) / inverse.diagonal()[alive]
     losses = []
     for one in alive:
-        columns = _columns(one[None], unit)
+        columns = columns_of(one[None], unit)
         losses.append((weight[columns] * torch.linalg.solve(inverse[columns][:, columns], weight[columns])).sum())
     return torch.stack(losses)
 

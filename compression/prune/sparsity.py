@@ -7,6 +7,7 @@ et al. 2024): no training, one look at the text.
 import copy
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -57,16 +58,11 @@ def _input_sizes(parent: Parent, linears: Sequence[nn.Linear], found: Sequence[B
     squares = [torch.zeros(linear.in_features) for linear in linears]
     mask = torch.empty(0)
 
-    def watch(position: int) -> None:
-        def note(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            if inputs[0].shape[:2] == mask.shape:  # DeBERTa also projects relative positions
-                squares[position] += inputs[0][mask].square().sum(0)
+    def note(position: int, _: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs[0].shape[:2] == mask.shape:  # DeBERTa also projects relative positions
+            squares[position] += inputs[0][mask].square().sum(0)
 
-        hooks.append(linears[position].register_forward_pre_hook(note))
-
-    hooks: list[torch.utils.hooks.RemovableHandle] = []
-    for position in range(len(linears)):
-        watch(position)
+    hooks = [linear.register_forward_pre_hook(partial(note, position)) for position, linear in enumerate(linears)]
     try:
         for batch in track(found, "Observe inputs"):
             mask = batch["attention_mask"].bool()

@@ -155,7 +155,7 @@ def _prune(model: PreTrainedModel, widths: Sequence[int], seen: _Seen) -> None:
         new = _refit(part, eliminate(fit, part.unit, [width])[width], fit, held_out)
         part.keep(new.units)
         part.output.weight.data, part.output.bias.data = new.weight, new.bias
-        if part.kind == "ffn":
+        if part.kind == "ffn" and at + 1 < len(widths):
             hidden = [
                 [run_layers(model, one.batch, its, part.layer, 1)[0] for one, its in zip(group, inputs, strict=True)]
                 for group, inputs in zip((seen.fit, seen.held_out), hidden, strict=True)

@@ -8,6 +8,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from compression.graph import add_weight, readers_of
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -62,10 +64,7 @@ def linears(model: onnx.ModelProto) -> list[Linear]:
     """The linear layers in graph order, without the last one: it gives the logits, and costs next to nothing."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}
-    users: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            users.setdefault(name, []).append(node)
+    users = readers_of(model.graph)
     found = []
     for node in model.graph.node:
         linear = _as_linear(node, weights, users)
@@ -115,5 +114,5 @@ def _store(graph: onnx.GraphProto, name: str, value: Floats) -> str:
     taken = {tensor.name for tensor in graph.initializer}
     while name in taken:
         name += "_scaled"
-    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
+    add_weight(graph, name, np.ascontiguousarray(value, np.float32))
     return name

@@ -17,7 +17,7 @@ import onnxruntime.quantization
 from onnx import TensorProto, helper
 
 from compression.errors import RecipeError
-from compression.quantize.graph import MICROSOFT, add_weight, copy, replace, tidy
+from compression.graph import MICROSOFT, add_weight, copy, replace, tidy
 from compression.quantize.linear import Floats, linears
 
 # A mask of -3.4e38 would become -65504, the end of float16's range, where adding a score gives -inf, and a row of

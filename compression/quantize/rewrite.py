@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compression.quantize.graph import MICROSOFT, add_weight, copy, replace, tidy
+from compression.graph import MICROSOFT, add_weight, copy, replace, tidy
 from compression.quantize.linear import Linear, linears, quantize_weight
 from compression.quantize.search import Activation
 from compression.quantize.smoothing import fold_into_values

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 
+from compression.graph import observing_session
 from compression.progress import track
 from compression.quantize.linear import Floats, Linear, quantize_weight
 
@@ -88,7 +88,7 @@ def _sample(
 
     The latter are rare, but clipping them ruins whole texts: an error that random vectors alone would not show.
     """
-    session = _observing_session(model, tensors)
+    session = observing_session(model, tensors)
     typical: dict[str, list[Floats]] = {name: [] for name in tensors}
     extreme: dict[str, list[Floats]] = {name: [] for name in tensors}
     per_text = -(-_TYPICAL_ROWS // len(feeds))
@@ -103,16 +103,6 @@ def _sample(
 def _largest(vectors: Floats) -> Floats:
     order = np.argsort(np.abs(vectors).max(axis=1))
     return vectors[order[-_EXTREME_ROWS:]]
-
-
-def _observing_session(model: onnx.ModelProto, tensors: Sequence[str]) -> onnxruntime.InferenceSession:
-    observed = onnx.ModelProto()
-    observed.CopyFrom(model)
-    del observed.graph.output[:]
-    observed.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors
-    )
-    return onnxruntime.InferenceSession(observed.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
 def _choose(sample: Floats, readers: Sequence[Linear]) -> Activation:

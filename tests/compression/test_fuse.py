@@ -1,59 +1,22 @@
 """Exact rewrites, on tiny random models of the supported architectures, as the project's own export writes them."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from onnx import helper
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    DebertaV2Config,
-    DebertaV2ForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    ElectraConfig,
-    ElectraForSequenceClassification,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-)
+from transformers import PreTrainedModel
 
 from compression.checkpoint import Parent
 from compression.export import export
 from compression.fuse import find_attention, fuse, keep_first_token
 from compression.quantize import calibrate, linears, quantize_linears
 from compression.quantize.smoothing import fold_into_values
+from tests.compression.architectures import classifier
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 70, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
-    "max_position_embeddings": 64, "initializer_range": 0.3,
-}  # fmt: skip
-ARCHITECTURES = ("bert", "distilbert", "roberta", "electra", "deberta")
-
-
-def classifier(architecture: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    if architecture == "bert":
-        return BertForSequenceClassification(BertConfig(**SIZES))
-    if architecture == "distilbert":
-        return DistilBertForSequenceClassification(
-            DistilBertConfig(vocab_size=70, dim=32, n_layers=2, n_heads=4, hidden_dim=48, initializer_range=0.3)
-        )
-    if architecture == "roberta":
-        return RobertaForSequenceClassification(RobertaConfig(**SIZES))
-    if architecture == "electra":
-        return ElectraForSequenceClassification(ElectraConfig(**SIZES, embedding_size=16))
-    return DebertaV2ForSequenceClassification(
-        DebertaV2Config(
-            **SIZES, relative_attention=True, position_buckets=16, pos_att_type=["p2c", "c2p"], share_att_key=True,
-            norm_rel_ebd="layer_norm", position_biased_input=False, max_relative_positions=-1,
-        )
-    )  # fmt: skip
+ARCHITECTURES = ("bert", "distilbert", "roberta", "electra", "deberta-v2")
 
 
 def cut_unequally(model: PreTrainedModel) -> PreTrainedModel:
@@ -125,7 +88,7 @@ def test_nothing_is_left_of_the_shapes_and_the_mask(exported: dict[str, onnx.Mod
 
 def test_attention_of_another_kind_is_left_alone(exported: dict[str, onnx.ModelProto]) -> None:
     """DeBERTa's scores hold relative positions."""
-    assert find_attention(exported["deberta"]) == exported["deberta"]
+    assert find_attention(exported["deberta-v2"]) == exported["deberta-v2"]
 
 
 def test_what_only_looks_like_attention_is_left_alone(exported: dict[str, onnx.ModelProto]) -> None:

@@ -4,21 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    DebertaV2Config,
-    DebertaV2ForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    ElectraConfig,
-    ElectraForSequenceClassification,
-    MPNetConfig,
-    MPNetForSequenceClassification,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-)
+from transformers import PreTrainedModel
 
 from compression.checkpoint import Parent
 from compression.classifier import ParentClassifier, predict
@@ -30,6 +16,7 @@ from compression.prune.layers import drop_layers
 from compression.prune.regression import Moments, eliminate, refit
 from compression.prune.sparsity import sparsify
 from compression.prune.structure import choose_widths, prune_structure
+from tests.compression.architectures import classifier
 
 BATCH = {
     "input_ids": torch.tensor([[2, 7, 9, 11, 3], [2, 8, 3, 1, 1]]),
@@ -48,24 +35,7 @@ def texts(sentiment_data: Path) -> tuple[str, ...]:
 
 
 def small(kind: str) -> PreTrainedModel:
-    """An untrained classifier of two layers."""
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 50, "max_position_embeddings": 32, "pad_token_id": 1}
-    bert = {**sizes, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    models: dict[str, PreTrainedModel] = {
-        "bert": BertForSequenceClassification(BertConfig(**bert)),
-        "electra": ElectraForSequenceClassification(ElectraConfig(**bert, embedding_size=16)),
-        "roberta": RobertaForSequenceClassification(RobertaConfig(**bert)),
-        "deberta-v2": DebertaV2ForSequenceClassification(
-            DebertaV2Config(**bert, relative_attention=True, position_buckets=8, norm_rel_ebd="layer_norm",
-                            share_att_key=True, pos_att_type=["p2c", "c2p"], position_biased_input=False)
-        ),
-        "distilbert": DistilBertForSequenceClassification(
-            DistilBertConfig(**sizes, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
-        ),
-        "mpnet": MPNetForSequenceClassification(MPNetConfig(**bert)),
-    }  # fmt: skip
-    return models[kind].eval()
+    return classifier(kind).eval()
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra", "roberta", "deberta-v2", "distilbert"])

@@ -1,8 +1,11 @@
-"""Edits of a graph that every rewrite needs."""
+"""What every rewrite of an exported graph needs: edits, and a look at what flows through it."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnxruntime
 from onnx import helper, numpy_helper
 
 MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
@@ -61,3 +64,11 @@ def drop_unused(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend(reversed(kept))
     return tidy(model)
+
+
+def observing_session(model: onnx.ModelProto, tensors: Sequence[str]) -> onnxruntime.InferenceSession:
+    """Runs the model with these float tensors as its outputs."""
+    observed = copy(model)
+    del observed.graph.output[:]
+    observed.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors)
+    return onnxruntime.InferenceSession(observed.SerializeToString(), providers=["CPUExecutionProvider"])
