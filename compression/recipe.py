@@ -92,7 +92,7 @@ class QuantizeStep(_Strict):
 
     Attributes:
         calibration_texts: how many of the calibration texts the activation ranges are taken from.
-        embeddings: whether the embedding tables are quantized too.
+        embedding_bits: of the word embedding, which is stored so; null leaves the embedding tables in float.
         float_layers: names (parts of names) of linear layers that stay in float; each must match one.
         min_agreement: fraction of the selection texts that must keep the float model's label; the layers that int8
             hurts most stay in float until they do.
@@ -100,7 +100,7 @@ class QuantizeStep(_Strict):
 
     step: Literal["quantize"]
     calibration_texts: int = Field(default=300, ge=16)
-    embeddings: bool = True
+    embedding_bits: Literal[8, 4] | None = 8
     float_layers: tuple[str, ...] = ()
     min_agreement: float | None = Field(default=None, ge=0, le=1)
 
@@ -109,7 +109,7 @@ class QuantizeDynamicStep(_Strict):
     """Linear layers to int8 with ranges taken anew from each batch: an answer depends on its batch-mates."""
 
     step: Literal["quantize_dynamic"]
-    embeddings: bool = True
+    embedding_bits: Literal[8, 4] | None = 8
 
 
 class QuantizeWeightsStep(_Strict):
@@ -122,7 +122,7 @@ class QuantizeWeightsStep(_Strict):
     step: Literal["quantize_weights"]
     bits: Literal[4, 8] = 8
     block_size: Literal[16, 32, 64, 128] = 32
-    embeddings: bool = True
+    embedding_bits: Literal[8, 4] | None = 8
 
 
 class Float16Step(_Strict):

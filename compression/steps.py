@@ -84,7 +84,7 @@ def _on_graph(
             result = quantize.quantize_dynamic(graph)
         case QuantizeWeightsStep():
             result = quantize.quantize_weights(graph, step.bits, step.block_size)
-    return quantize.quantize_embeddings(result) if step.embeddings else result
+    return result if step.embedding_bits is None else quantize.quantize_embeddings(result, step.embedding_bits)
 
 
 def _quantize(

@@ -6,9 +6,10 @@ its batch: dynamic quantization takes each range from the whole padded batch.
 """
 
 from compression.quantize.aware import quantize_within
+from compression.quantize.embeddings import quantize_embeddings
 from compression.quantize.linear import Linear, linears
 from compression.quantize.precision import quantize_dynamic, quantize_weights, to_float16
-from compression.quantize.rewrite import quantize_embeddings, quantize_linears
+from compression.quantize.rewrite import quantize_linears
 from compression.quantize.search import Activation, Feed, Range, calibrate
 
 __all__ = [

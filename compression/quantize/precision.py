@@ -10,15 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime.quantization
 from onnx import TensorProto, helper
 
 from compression.errors import RecipeError
 from compression.graph import MICROSOFT, add_weight, copy, replace, tidy
-from compression.quantize.linear import Floats, linears
+from compression.quantize.blocks import quantize_blocks
+from compression.quantize.linear import linears
 
 # A mask of -3.4e38 would become -65504, the end of float16's range, where adding a score gives -inf, and a row of
 # nothing but -inf a NaN. e^-10000 is 0 just the same.
@@ -91,7 +90,7 @@ def quantize_weights(model: onnx.ModelProto, bits: Literal[8, 4] = 8, block_size
         raise RecipeError(f"block_size: {block_size} is not a power of two from 16; 32 is a good one")
     result = copy(model)
     for layer in linears(result):
-        values, scales = _blocks(layer.weight, bits, block_size)
+        values, scales = quantize_blocks(layer.weight.T, bits, block_size)
         add_weight(result.graph, f"{layer.name}_weight_i{bits}", values)
         add_weight(result.graph, f"{layer.name}_weight_scale", scales)
         inputs = [layer.input, f"{layer.name}_weight_i{bits}", f"{layer.name}_weight_scale"]
@@ -102,22 +101,6 @@ def quantize_weights(model: onnx.ModelProto, bits: Literal[8, 4] = 8, block_size
         node = helper.make_node("MatMulNBits", inputs, [layer.output], name=layer.name, domain=MICROSOFT, **sizes)
         replace(result.graph, layer.nodes, [node])
     return tidy(result)
-
-
-def _blocks(weight: Floats, bits: int, block_size: int) -> tuple[npt.NDArray[np.uint8], Floats]:
-    """Packs (inputs, outputs) into (outputs, blocks, bytes), with a scale per block, (outputs, blocks).
-
-    The largest value of a block becomes the lowest level exactly, of which there is one more than on the other side.
-    """
-    inputs, outputs = weight.shape
-    padded = np.pad(weight, ((0, -inputs % block_size), (0, 0))).T.reshape(outputs, -1, block_size)
-    largest = np.take_along_axis(padded, np.abs(padded).argmax(axis=-1, keepdims=True), axis=-1)
-    middle = 2 ** (bits - 1)
-    scales = np.where(largest != 0, largest / -middle, 1.0).astype(np.float32)
-    levels = np.clip(np.rint(padded / scales) + middle, 0, 2 * middle - 1).astype(np.uint8)
-    if bits == 4:
-        levels = levels[..., ::2] | levels[..., 1::2] << 4
-    return levels, scales[..., 0]
 
 
 @contextmanager

@@ -1,7 +1,6 @@
-"""Rewrites linear layers and embedding tables of an exported graph into 8-bit operators.
+"""Rewrites linear layers of an exported graph into 8-bit operators.
 
     x ─ MatMul(W) ─ Add(b) ─▶    becomes    x [─ Mul(1/s)] ─ QuantizeLinear ─ MatMulIntegerToFloat(Wq, b) ─▶
-    Gather(table, ids) ─▶        becomes    Gather(rows, ids) ─ Cast ─ Mul(Gather(scales, ids)) ─▶
 
 MatMulIntegerToFloat (com.microsoft) multiplies uint8 by int8 into int32, scales per output channel and adds the bias in
 one pass over memory. Linears that read the same tensor (query, key, value) share one QuantizeLinear.
@@ -11,9 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from compression.graph import MICROSOFT, add_weight, copy, replace, tidy
+from compression.graph import MICROSOFT, add_weight, replace, tidy
 from compression.quantize.linear import Linear, linears, quantize_weight
 from compression.quantize.search import Activation
 from compression.quantize.smoothing import fold_into_values
@@ -39,41 +38,6 @@ def quantize_linears(model: onnx.ModelProto, activations: Mapping[str, Activatio
             nodes += _quantize_input(graph, linear.input, activation)
         nodes.append(_integer_linear(graph, linear, activation))
         replace(graph, linear.nodes, nodes)
-    return tidy(result)
-
-
-def quantize_embeddings(model: onnx.ModelProto, min_rows: int = 256) -> onnx.ModelProto:
-    """Stores large embedding tables as int8 rows with a scale each: a quarter of the size for one Mul per token."""
-    result = copy(model)
-    graph = result.graph
-    tables = {tensor.name: tensor for tensor in graph.initializer}
-    stored: set[str] = set()
-    for node in list(graph.node):
-        table = tables.get(node.input[0]) if node.op_type == "Gather" else None
-        if table is None or table.data_type != onnx.TensorProto.FLOAT or len(table.dims) != 2:
-            continue
-        if table.dims[0] < min_rows:
-            continue
-        name, (_, ids), (output,) = table.name, node.input, node.output
-        if name not in stored:
-            stored.add(name)
-            rows = quantize_weight(numpy_helper.to_array(table).T)
-            add_weight(graph, f"{name}_i8", np.ascontiguousarray(rows.values.T))
-            add_weight(graph, f"{name}_scale", rows.scales[:, np.newaxis])
-        replace(
-            graph,
-            (node,),
-            [
-                helper.make_node("Gather", [f"{name}_i8", ids], [f"{output}_i8"], name=f"{node.name}_rows"),
-                helper.make_node("Gather", [f"{name}_scale", ids], [f"{output}_row_scale"], name=f"{node.name}_scales"),
-                helper.make_node(
-                    "Cast", [f"{output}_i8"], [f"{output}_cast"], name=f"{node.name}_cast", to=onnx.TensorProto.FLOAT
-                ),
-                helper.make_node(
-                    "Mul", [f"{output}_cast", f"{output}_row_scale"], [output], name=f"{node.name}_scaled"
-                ),
-            ],
-        )
     return tidy(result)
 
 

@@ -8,8 +8,9 @@ import onnx
 import onnxruntime
 
 from compression.progress import track
+from compression.quantize.embeddings import quantize_embeddings
 from compression.quantize.linear import Floats, linears
-from compression.quantize.rewrite import quantize_embeddings, quantize_linears
+from compression.quantize.rewrite import quantize_linears
 from compression.quantize.search import Activation, Feed
 
 

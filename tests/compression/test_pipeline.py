@@ -156,7 +156,7 @@ def test_a_second_run_takes_finished_steps_from_the_cache(
     again = compress(str(sentiment_parent), sentiment_data, recipe("pruned"), tmp_path / "b", cache=tmp_path / "cache")
     assert all(step.cached for step in again.manifest.figures.steps)
     assert again.version == first.version
-    steps = [*ALL["pruned"][:-1], {"step": "quantize", "embeddings": False}]
+    steps = [*ALL["pruned"][:-1], {"step": "quantize", "embedding_bits": None}]
     other = compress(
         str(sentiment_parent), sentiment_data,
         Recipe.model_validate({"schema_version": 1, "name": "other", "steps": steps}), tmp_path / "c",

@@ -105,8 +105,48 @@ def test_embedding_rows_take_a_quarter_and_lose_next_to_nothing() -> None:
     assert np.abs(outputs(small) - outputs(graph)).mean() < 0.005 * np.abs(outputs(graph)).mean()
 
 
+def lookup(table: npt.NDArray[np.float32]) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "input_ids"], ["logits"], name="embed")],
+        "g",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["b", "t"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["b", "t", table.shape[1]])],
+        [numpy_helper.from_array(table, "table")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+@pytest.mark.parametrize("width", [32, 48, 128, 384])  # blocks of 32, 16 and 128
+def test_an_embedding_of_4_bits_takes_an_eighth_and_stays_near(width: int) -> None:
+    table = random.normal(size=(2048, width)).astype(np.float32)
+    table[7] = 0
+    small = quantize_embeddings(lookup(table), 4)
+    onnx.checker.check_model(small)
+    assert small.ByteSize() < table.nbytes * (1 / 8 + 1 / 14)  # scales of 4 bytes for 16 weights or more
+    got = outputs(small).reshape(-1, width)
+    expected = table[np.concatenate([feed["input_ids"][0] for feed in FEEDS])]
+    assert np.abs(got - expected).mean() < 0.12 * np.abs(expected).mean()
+
+
+def test_a_row_of_zeros_stays_zero_in_4_bits() -> None:
+    table = random.normal(size=(2048, 32)).astype(np.float32)
+    table[:300:2] = 0
+    got = outputs(quantize_embeddings(lookup(table), 4)).reshape(-1, 32)
+    rows = np.concatenate([feed["input_ids"][0] for feed in FEEDS])
+    assert not got[rows % 2 == 0].any()
+    assert got[rows % 2 == 1].any(axis=1).all()
+
+
+@pytest.mark.parametrize(("rows", "width"), [(2047, 32), (2048, 30)], ids=["few rows", "no block divides"])
+def test_where_4_bits_do_not_fit_the_table_takes_8(rows: int, width: int) -> None:
+    table = random.normal(size=(rows, width)).astype(np.float32)
+    operators = [node.op_type for node in quantize_embeddings(lookup(table), 4).graph.node]
+    assert operators == ["Gather", "Gather", "Cast", "Mul"]
+
+
 def test_small_tables_stay() -> None:
-    assert len(quantize_embeddings(model(), min_rows=301).graph.node) == len(model().graph.node)
+    graph = lookup(random.normal(size=(255, 32)).astype(np.float32))
+    assert quantize_embeddings(graph).graph.node == graph.graph.node
 
 
 @given(st.floats(-1e4, 0), st.floats(0, 1e4))

@@ -15,9 +15,11 @@ def test_presets_load_under_their_names(name: str) -> None:
 
 def test_a_file_is_read_in_order(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text(HEAD + "steps: [{step: export}, {step: quantize, embeddings: false}]\nbudget: {max_size_mb: 5}\n")
+    path.write_text(
+        HEAD + "steps: [{step: export}, {step: quantize, embedding_bits: null}]\nbudget: {max_size_mb: 5}\n"
+    )
     recipe = load_recipe(str(path))
-    assert recipe.steps == (ExportStep(step="export"), QuantizeStep(step="quantize", embeddings=False))
+    assert recipe.steps == (ExportStep(step="export"), QuantizeStep(step="quantize", embedding_bits=None))
     assert recipe.budget.max_size_mb == 5
 
 
