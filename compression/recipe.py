@@ -96,13 +96,23 @@ class QuantizeStep(_Strict):
         float_layers: names (parts of names) of linear layers that stay in float; each must match one.
         min_agreement: fraction of the selection texts that must keep the float model's label; the layers that int8
             hurts most stay in float until they do.
+        linear_entropy: bits that a weight of a linear takes when it is stored compressed (some 7 if left alone).
+        embedding_entropy: the same of the word embedding, on average: rare tokens take fewer, frequent ones more.
     """
 
     step: Literal["quantize"]
     calibration_texts: int = Field(default=300, ge=16)
     embedding_bits: Literal[8, 4] | None = 8
+    linear_entropy: float | None = Field(default=None, ge=3, le=8)
+    embedding_entropy: float | None = Field(default=None, ge=1.5, le=8)
     float_layers: tuple[str, ...] = ()
     min_agreement: float | None = Field(default=None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _entropy_is_of_8_bits(self) -> Self:
+        if self.embedding_entropy is not None and self.embedding_bits != 8:
+            raise ValueError("embedding_entropy makes rows of 8 bits coarser; leave embedding_bits at 8")
+        return self
 
 
 class QuantizeDynamicStep(_Strict):
@@ -206,6 +216,12 @@ class Recipe(_Strict):
         for kind in kinds[at + 1 :]:
             if kind not in _AFTER_EXPORT:
                 raise ValueError(f"{kind} works on the PyTorch model; put it before export")
+        for step in self.steps:
+            coarse = isinstance(step, QuantizeStep) and (step.linear_entropy or step.embedding_entropy)
+            if coarse and self.storage != "zstd":
+                raise ValueError(
+                    "linear_entropy and embedding_entropy pay only when stored compressed; set storage: zstd"
+                )
         if len(kinds[at + 1 :]) > 1:
             raise ValueError(f"{', '.join(kinds[at + 1 :])} exclude each other; keep one")
         return self

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from compression import quantize
+from compression.batches import encode
 from compression.checkpoint import Parent
 from compression.classifier import ParentClassifier
 from compression.data import Examples
@@ -80,6 +81,8 @@ def _on_graph(
             return quantize.to_float16(graph, step.keep_float32)
         case QuantizeStep():
             result = _quantize(graph, model, step, texts, selection)
+            if step.embedding_entropy is not None:
+                return quantize.quantize_embeddings(result, entropy=_row_entropy(model, texts, step.embedding_entropy))
         case QuantizeDynamicStep():
             result = quantize.quantize_dynamic(graph)
         case QuantizeWeightsStep():
@@ -97,10 +100,17 @@ def _quantize(
             raise RecipeError(f"float_layers: {pattern!r} matches none of the layers {names}")
     chosen = [layer for layer in layers if not any(pattern in layer.name for pattern in step.float_layers)]
     feeds = feeds_of(graph, model, texts[: step.calibration_texts])
-    activations = quantize.calibrate(graph, chosen, feeds)
+    entropy = step.linear_entropy
+    activations = quantize.calibrate(graph, chosen, feeds, entropy=entropy)
     if step.min_agreement is None:
-        return quantize.quantize_linears(graph, activations)
-    return quantize.quantize_within(graph, activations, feeds_of(graph, model, selection), step.min_agreement)
+        return quantize.quantize_linears(graph, activations, entropy)
+    judges = feeds_of(graph, model, selection)
+    return quantize.quantize_within(graph, activations, judges, step.min_agreement, entropy)
+
+
+def _row_entropy(model: Parent, texts: Sequence[str], mean: float) -> quantize.RowEntropy:
+    ids = np.concatenate([np.array(row) for row in encode(model, texts)])
+    return quantize.RowEntropy(mean, np.bincount(ids, minlength=model.model.get_input_embeddings().num_embeddings))
 
 
 def feeds_of(graph: onnx.ModelProto, model: Parent, texts: Sequence[str]) -> list[quantize.Feed]:

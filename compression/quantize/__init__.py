@@ -6,7 +6,7 @@ its batch: dynamic quantization takes each range from the whole padded batch.
 """
 
 from compression.quantize.aware import quantize_within
-from compression.quantize.embeddings import quantize_embeddings
+from compression.quantize.embeddings import RowEntropy, quantize_embeddings
 from compression.quantize.linear import Linear, linears
 from compression.quantize.precision import quantize_dynamic, quantize_weights, to_float16
 from compression.quantize.rewrite import quantize_linears
@@ -17,6 +17,7 @@ __all__ = [
     "Feed",
     "Linear",
     "Range",
+    "RowEntropy",
     "calibrate",
     "linears",
     "quantize_dynamic",

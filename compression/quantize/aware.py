@@ -15,13 +15,18 @@ _RANKING_TEXTS = 32
 
 
 def quantize_within(
-    model: onnx.ModelProto, activations: Mapping[str, Activation], feeds: Sequence[Feed], min_agreement: float
+    model: onnx.ModelProto,
+    activations: Mapping[str, Activation],
+    feeds: Sequence[Feed],
+    min_agreement: float,
+    entropy: float | None = None,
 ) -> onnx.ModelProto:
     """Quantizes the linears, but for the fewest of the most sensitive ones (1, 2, 4, ...) that keep the agreement.
 
     Args:
         feeds: model inputs, one per text, that were not used to choose the ranges.
         min_agreement: fraction of them that must get the same label as from the float model.
+        entropy: of the weights, as given to `calibrate`.
 
     Raises:
         VerificationError: not even half of the layers in float are enough.
@@ -31,16 +36,16 @@ def quantize_within(
     def agreement(candidate: onnx.ModelProto) -> float:
         return float((logits(candidate, feeds).argmax(axis=-1) == expected).mean())
 
-    candidate = quantize_linears(model, activations)
+    candidate = quantize_linears(model, activations, entropy)
     reached = agreement(candidate)
     if reached >= min_agreement:
         return candidate
-    ranking = [name for name, _ in sensitive_layers(model, activations, feeds[:_RANKING_TEXTS])]
+    ranking = [name for name, _ in sensitive_layers(model, activations, feeds[:_RANKING_TEXTS], entropy)]
     count = 1
     while count <= len(ranking) // 2:
         kept = ranking[:count]
         console.print(f"Agreement {reached:.3f} is below {min_agreement}: {', '.join(kept)} in float")
-        candidate = quantize_linears(model, _without(activations, kept))
+        candidate = quantize_linears(model, _without(activations, kept), entropy)
         reached = agreement(candidate)
         if reached >= min_agreement:
             return candidate

@@ -12,6 +12,8 @@ from compression.graph import add_weight, readers_of
 
 Floats = npt.NDArray[np.float32]
 
+_NORMAL_ENTROPY = 0.5 * np.log2(2 * np.pi * np.e)  # differential, of a normal variable, in bits
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -53,10 +55,19 @@ class QuantizedWeight:
         return self.values * self.scales
 
 
-def quantize_weight(weight: Floats) -> QuantizedWeight:
-    """Scales each column by its largest value; an all-zero column gets scale 1."""
+def quantize_weight(weight: Floats, entropy: Floats | float | None = None) -> QuantizedWeight:
+    """Scales each column by its largest value; an all-zero column gets scale 1.
+
+    Args:
+        entropy: bits that a value shall take when it is stored compressed, for each column or for all; the scale grows
+            until few enough of the 255 levels are in use. None uses them all.
+    """
     largest = np.abs(weight).max(axis=0)
-    scales = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
+    scales = largest / 127
+    if entropy is not None:
+        # The levels of a normal variable of deviation s in steps d take log2(s / d) + log2(2 pi e) / 2 bits.
+        scales = np.maximum(scales, np.sqrt(np.square(weight).mean(axis=0)) * 2 ** (_NORMAL_ENTROPY - entropy))
+    scales = np.where(largest > 0, scales, 1.0).astype(np.float32)
     return QuantizedWeight(np.clip(np.rint(weight / scales), -127, 127).astype(np.int8), scales)
 
 

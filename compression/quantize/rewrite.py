@@ -18,12 +18,15 @@ from compression.quantize.search import Activation
 from compression.quantize.smoothing import fold_into_values
 
 
-def quantize_linears(model: onnx.ModelProto, activations: Mapping[str, Activation]) -> onnx.ModelProto:
+def quantize_linears(
+    model: onnx.ModelProto, activations: Mapping[str, Activation], entropy: float | None = None
+) -> onnx.ModelProto:
     """Puts every linear that has a shift in `activations` into int8.
 
     Args:
         model: the float model; left as it is.
         activations: by tensor, what `calibrate` chose.
+        entropy: of the weights, as for `quantize_weight`, and as given to `calibrate`.
     """
     result, activations = fold_into_values(model, activations)
     graph = result.graph
@@ -36,7 +39,7 @@ def quantize_linears(model: onnx.ModelProto, activations: Mapping[str, Activatio
         if linear.input not in quantized:
             quantized.add(linear.input)
             nodes += _quantize_input(graph, linear.input, activation)
-        nodes.append(_integer_linear(graph, linear, activation))
+        nodes.append(_integer_linear(graph, linear, activation, entropy))
         replace(graph, linear.nodes, nodes)
     return tidy(result)
 
@@ -55,9 +58,11 @@ def _quantize_input(graph: onnx.GraphProto, tensor: str, activation: Activation)
     return nodes
 
 
-def _integer_linear(graph: onnx.GraphProto, linear: Linear, activation: Activation) -> onnx.NodeProto:
+def _integer_linear(
+    graph: onnx.GraphProto, linear: Linear, activation: Activation, entropy: float | None
+) -> onnx.NodeProto:
     scaled = linear.weight if activation.smoothing is None else linear.weight * activation.smoothing[:, np.newaxis]
-    weight = quantize_weight(scaled)
+    weight = quantize_weight(scaled, entropy)
     bias = activation.shifts[linear.name] + (0 if linear.bias is None else linear.bias)
     add_weight(graph, f"{linear.name}_weight_i8", weight.values)
     add_weight(graph, f"{linear.name}_weight_scale", weight.scales)

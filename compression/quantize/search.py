@@ -62,7 +62,11 @@ class Activation:
 
 
 def calibrate(
-    model: onnx.ModelProto, layers: Sequence[Linear], feeds: Sequence[Feed], seed: int = 0
+    model: onnx.ModelProto,
+    layers: Sequence[Linear],
+    feeds: Sequence[Feed],
+    seed: int = 0,
+    entropy: float | None = None,
 ) -> dict[str, Activation]:
     """Chooses for the input of each linear, by the squared error of the linears' outputs.
 
@@ -70,6 +74,7 @@ def calibrate(
         model: the float model.
         layers: those of its linears that are to be quantized.
         feeds: model inputs, one per text and unpadded, so that padding cannot widen a range.
+        entropy: of the weights, as for `quantize_weight`.
 
     Smoothing is SmoothQuant's (Xiao et al. 2023), its strength and the clipping searched as in AWQ (Lin et al. 2024);
     the shift is bias correction (Nagel et al. 2019).
@@ -78,7 +83,7 @@ def calibrate(
     for layer in layers:
         readers.setdefault(layer.input, []).append(layer)
     samples = _sample(model, list(readers), feeds, np.random.default_rng(seed))
-    return {name: _choose(samples[name], readers[name]) for name in track(list(readers), "Search int8 ranges")}
+    return {name: _choose(samples[name], readers[name], entropy) for name in track(list(readers), "Search int8 ranges")}
 
 
 def _sample(
@@ -105,31 +110,29 @@ def _largest(vectors: Floats) -> Floats:
     return vectors[order[-_EXTREME_ROWS:]]
 
 
-def _choose(sample: Floats, readers: Sequence[Linear]) -> Activation:
+def _choose(sample: Floats, readers: Sequence[Linear], entropy: float | None) -> Activation:
     weight = np.concatenate([layer.weight for layer in readers], axis=1)
     exact = sample @ weight
-    plain_error, plain_range = _best_range(sample, weight, exact)
+    plain_error, plain_range = _best_range(sample, weight, exact, entropy)
     smoothing, best_range = None, plain_range
     least = plain_error * _SMOOTHING_PAYS_BELOW
     for migration in _MIGRATION:
         candidate = _smoothing(sample, weight, migration)
-        error, found = _best_range(sample / candidate, weight * candidate[:, np.newaxis], exact)
+        error, found = _best_range(sample / candidate, weight * candidate[:, np.newaxis], exact, entropy)
         if error < least:
             least, smoothing, best_range = error, candidate, found
     scale = np.ones(sample.shape[1], np.float32) if smoothing is None else smoothing
     rounded = best_range.round_trip(sample / scale)
-    shifts = {
-        layer.name: (sample @ layer.weight - rounded @ quantize_weight(layer.weight * scale[:, np.newaxis]).round_trip)
-        .mean(axis=0)
-        .astype(np.float32)
-        for layer in readers
-    }
+    shifts = {}
+    for layer in readers:
+        quantized = quantize_weight(layer.weight * scale[:, np.newaxis], entropy).round_trip
+        shifts[layer.name] = (sample @ layer.weight - rounded @ quantized).mean(axis=0).astype(np.float32)
     return Activation(best_range, smoothing, shifts)
 
 
-def _best_range(sample: Floats, weight: Floats, exact: Floats) -> tuple[float, Range]:
+def _best_range(sample: Floats, weight: Floats, exact: Floats, entropy: float | None) -> tuple[float, Range]:
     low, high = min(0.0, float(sample.min())), max(0.0, float(sample.max()))
-    quantized = quantize_weight(weight).round_trip
+    quantized = quantize_weight(weight, entropy).round_trip
     best, least = Range(low, high), np.inf
     for shrink in _SHRINKS:
         # The longer side is cut first: it is there that the outliers are.

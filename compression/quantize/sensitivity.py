@@ -15,7 +15,10 @@ from compression.quantize.search import Activation, Feed
 
 
 def sensitive_layers(
-    model: onnx.ModelProto, activations: Mapping[str, Activation], feeds: Sequence[Feed]
+    model: onnx.ModelProto,
+    activations: Mapping[str, Activation],
+    feeds: Sequence[Feed],
+    entropy: float | None = None,
 ) -> list[tuple[str, float]]:
     """Ranks linears by what each costs when it alone is in int8, the worst first.
 
@@ -23,6 +26,7 @@ def sensitive_layers(
         model: the float model.
         activations: what `calibrate` chose; each linear that has a shift in it is tried.
         feeds: model inputs; some 32 texts tell the order.
+        entropy: of the weights, as given to `calibrate`.
 
     Returns:
         (name, root mean square change of the logits)
@@ -38,7 +42,7 @@ def sensitive_layers(
     for layer in track(layers, "Try each layer in int8"):
         activation = activations[layer.input]
         alone = replace(activation, shifts={layer.name: activation.shifts[layer.name]})
-        changed = logits(quantize_linears(model, {layer.input: alone}), feeds) - exact
+        changed = logits(quantize_linears(model, {layer.input: alone}, entropy), feeds) - exact
         errors.append((layer.name, float(np.sqrt(np.square(changed).mean()))))
     return sorted(errors, key=lambda pair: -pair[1])
 

@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from compression.errors import VerificationError
-from compression.quantize import Range, calibrate, linears, quantize_embeddings, quantize_linears, quantize_within
-from compression.quantize.linear import quantize_weight
+from compression.quantize import (
+    Range,
+    RowEntropy,
+    calibrate,
+    linears,
+    quantize_embeddings,
+    quantize_linears,
+    quantize_within,
+)
+from compression.quantize.linear import Floats, quantize_weight
 
 random = np.random.default_rng(0)
 TABLE = random.normal(size=(300, 16)).astype(np.float32)
@@ -142,6 +150,44 @@ def test_where_4_bits_do_not_fit_the_table_takes_8(rows: int, width: int) -> Non
     table = random.normal(size=(rows, width)).astype(np.float32)
     operators = [node.op_type for node in quantize_embeddings(lookup(table), 4).graph.node]
     assert operators == ["Gather", "Gather", "Cast", "Mul"]
+
+
+def entropy(levels: npt.NDArray[np.int8]) -> float:
+    """Bits of a value, by how often each occurs."""
+    shares = np.unique(levels, return_counts=True)[1] / levels.size
+    return float(-(shares * np.log2(shares)).sum())
+
+
+@pytest.mark.parametrize("bits", [3, 4.5, 6])
+def test_weights_take_as_many_bits_as_asked_for(bits: float) -> None:
+    weight: Floats = (random.normal(size=(400, 64)) * np.arange(1, 65)).astype(np.float32)
+    quantized = quantize_weight(weight, bits)
+    assert entropy(quantized.values) == pytest.approx(bits, abs=0.15)
+    assert entropy(quantize_weight(weight).values) > 6.2
+    coarser = quantize_weight(weight, bits - 1).round_trip
+    assert np.square(quantized.round_trip - weight).mean() < 0.5 * np.square(coarser - weight).mean()
+
+
+def test_what_asks_for_more_bits_than_there_are_gets_all_levels() -> None:
+    weight: Floats = random.normal(size=(400, 8)).astype(np.float32)
+    assert np.array_equal(quantize_weight(weight, 12).values, quantize_weight(weight).values)
+
+
+def test_rare_rows_take_fewer_bits_and_the_table_as_many_as_asked_for() -> None:
+    counts = np.array([1000] * 10 + [10] * 90 + [1] * 300 + [0] * 600)
+    bits = RowEntropy(2.5, counts).bits()
+    assert bits.mean() == pytest.approx(2.5, abs=0.01)
+    assert bits[0] - bits[10] == pytest.approx(0.5 * np.log2(100), abs=0.01)  # half a bit for each doubling
+    assert bits[100] - bits[400] == pytest.approx(0.5, abs=0.01)  # 600 are unseen, 300 were seen once: half as likely
+    table = random.normal(size=(1000, 128)).astype(np.float32)
+    small = quantize_embeddings(lookup(table), entropy=RowEntropy(2.5, counts))
+    rows = next(numpy_helper.to_array(tensor) for tensor in small.graph.initializer if tensor.name == "table_i8")
+    assert entropy(rows[:10]) > entropy(rows[10:100]) > entropy(rows[100:400]) > entropy(rows[400:])
+
+
+def test_other_tables_than_the_words_keep_all_levels() -> None:
+    graph = lookup(random.normal(size=(300, 32)).astype(np.float32))
+    assert quantize_embeddings(graph, entropy=RowEntropy(2, np.ones(301, int))) == quantize_embeddings(graph)
 
 
 def test_small_tables_stay() -> None:

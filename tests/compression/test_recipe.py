@@ -40,6 +40,11 @@ def test_a_file_is_read_in_order(tmp_path: Path) -> None:
         (HEAD + "steps: [{step: export, opset: 17}]", "steps.0.export.opset"),
         (HEAD + "steps: [{step: export}]\nbudgett: {}", "budgett: Extra inputs"),
         (HEAD + "steps: [{step: export}]\nbudget: {min_agreement: 95}", "budget.min_agreement"),
+        (HEAD + "steps: [{step: export}, {step: quantize, linear_entropy: 5}]", "set storage: zstd"),
+        (
+            HEAD + "steps: [{step: export}, {step: quantize, embedding_bits: 4, embedding_entropy: 2}]",
+            "leave embedding_bits at 8",
+        ),
         (HEAD.replace("1", "2") + "steps: [{step: export}]", "schema_version"),
     ],
 )
