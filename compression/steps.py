@@ -62,9 +62,10 @@ def run_step(step: Step, work: Work, parent: Parent, calibration: Examples, sele
         case PruneStructureStep():
             model = prune_structure(model, texts[: step.texts], step.keep, partial(machine_cost, cache))
         case RecoverStep():
-            model = recover(parent, model, texts, selection.texts, step)
+            activations = _int8_activations(model, texts) if step.quantization_aware else None
+            model = recover(parent, model, texts, selection.texts, step, activations)
         case SparsifyStep():
-            model = sparsify(model, texts, step.sparsity, step.pattern)
+            model = sparsify(parent, model, texts, step)
     return Work(model)
 
 
@@ -101,6 +102,13 @@ def _quantize(
     if step.min_agreement is None:
         return quantize.quantize_linears(graph, activations)
     return quantize.quantize_within(graph, activations, feeds_of(graph, model, selection), step.min_agreement)
+
+
+def _int8_activations(model: Parent, texts: Sequence[str]) -> dict[str, quantize.Activation]:
+    """What the step `quantize` with its defaults would choose, were it the next one."""
+    graph = fuse(export(model, ExportStep(step="export").opset))
+    feeds = feeds_of(graph, model, texts[: QuantizeStep(step="quantize").calibration_texts])
+    return quantize.calibrate(graph, quantize.linears(graph), feeds)
 
 
 def feeds_of(graph: onnx.ModelProto, model: Parent, texts: Sequence[str]) -> list[quantize.Feed]:
