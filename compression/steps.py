@@ -106,7 +106,7 @@ def _quantize(
 
 def _int8_activations(model: Parent, texts: Sequence[str]) -> dict[str, quantize.Activation]:
     """What the step `quantize` with its defaults would choose, were it the next one."""
-    graph = fuse(export(model, ExportStep(step="export").opset))
+    graph = export(model, ExportStep(step="export").opset)  # not fused: that scales the queries
     feeds = feeds_of(graph, model, texts[: QuantizeStep(step="quantize").calibration_texts])
     return quantize.calibrate(graph, quantize.linears(graph), feeds)
 

@@ -23,7 +23,8 @@ def fake_quantized(model: PreTrainedModel, activations: Mapping[str, Activation]
     """Inside the context, the linears that have a shift in `activations` compute as in int8; outside, as before.
 
     Args:
-        activations: what `calibrate` chose on the model's exported graph, whose linears carry the modules' paths.
+        activations: what `calibrate` chose on the model's exported graph, whose linears carry the modules' paths and
+            compute what the modules do (in a fused one, the queries are scaled).
     """
     found = []
     for activation in activations.values():

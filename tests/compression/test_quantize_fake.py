@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from compression.bundle import softmax
 from compression.bundle.runtime import Logits
 from compression.checkpoint import Parent
 from compression.classifier import ParentClassifier, predict
 from compression.data import read_examples
 from compression.export import export
-from compression.fuse import fuse
 from compression.quantize import Activation, Range, calibrate, linears, quantize_linears
 from compression.quantize.fake import fake_quantized, fake_quantized_weight
 from compression.quantize.linear import quantize_weight
@@ -23,20 +24,34 @@ from compression.steps import feeds_of
 
 @pytest.fixture(scope="module")
 def texts(sentiment_data: Path) -> tuple[str, ...]:
-    return read_examples(sentiment_data).texts[:64]
+    return read_examples(sentiment_data).texts
+
+
+@pytest.fixture(scope="module")
+def parent(parent: Parent) -> Parent:
+    """Of random weights: each of its linears matters to the answers."""
+    result = copy.deepcopy(parent)
+    generator = torch.Generator().manual_seed(0)
+    for weight in result.model.parameters():
+        if weight.ndim == 2:
+            nn.init.normal_(weight, std=0.2, generator=generator)
+    return result
 
 
 @pytest.fixture(scope="module")
 def harsh(parent: Parent, texts: tuple[str, ...]) -> dict[str, Activation]:
     """What calibration chose, made so bad that int8 changes the answers: clipped, smoothed for no reason."""
-    graph = fuse(export(parent, 18))
-    found = calibrate(graph, linears(graph), feeds_of(graph, parent, texts))
+    graph = export(parent, 18)
+    found = calibrate(graph, linears(graph), feeds_of(graph, parent, texts[:64]))
     return {
         tensor: replace(
             activation,
             range=Range(activation.range.low / 3, activation.range.high / 3),
-            smoothing=np.geomspace(0.5, 2, 64, dtype=np.float32) if "LayerNorm" in tensor else None,
-            shifts={name: shift + 0.1 for name, shift in activation.shifts.items()},
+            smoothing=np.geomspace(0.2, 5, 64, dtype=np.float32) if "LayerNorm" in tensor else None,
+            shifts={
+                name: shift + np.linspace(-0.3, 0.3, len(shift), dtype=np.float32)
+                for name, shift in activation.shifts.items()
+            },
         )
         for tensor, activation in found.items()
     }
@@ -49,14 +64,14 @@ def answers(model: Parent, texts: tuple[str, ...]) -> Logits:
 def test_the_model_computes_as_its_int8_graph_and_afterwards_as_before(
     parent: Parent, texts: tuple[str, ...], harsh: dict[str, Activation]
 ) -> None:
-    graph = fuse(export(parent, 18))
-    int8 = logits(quantize_linears(graph, harsh), feeds_of(graph, parent, texts))
-    before = answers(parent, texts)
+    graph = export(parent, 18)
+    int8 = logits(quantize_linears(graph, harsh), feeds_of(graph, parent, texts[:64]))
+    before = answers(parent, texts[:64])
     with fake_quantized(parent.model, harsh):
-        fake = answers(parent, texts)
+        fake = answers(parent, texts[:64])
     assert np.abs(before - int8).mean() > 0.2
     assert np.abs(fake - int8).mean() < 0.01
-    np.testing.assert_array_equal(answers(parent, texts), before)
+    np.testing.assert_array_equal(answers(parent, texts[:64]), before)
 
 
 def test_weights_are_rounded_as_the_step_rounds_them_and_gradients_pass() -> None:
@@ -74,8 +89,8 @@ def test_weights_are_rounded_as_the_step_rounds_them_and_gradients_pass() -> Non
 def test_recovery_makes_up_for_int8_and_gives_a_float_model(
     parent: Parent, texts: tuple[str, ...], harsh: dict[str, Activation]
 ) -> None:
-    step = RecoverStep(step="recover", epochs=6, learning_rate=1e-3, patience=6)
-    expected = answers(parent, texts)
+    step = RecoverStep(step="recover", epochs=4, learning_rate=1e-3, patience=4)
+    expected = np.log(softmax(answers(parent, texts)))
     damage = {}
     for name, activations in (("plain", None), ("aware", harsh)):
         recovered = recover(parent, parent, texts, texts, step, activations)
@@ -83,5 +98,6 @@ def test_recovery_makes_up_for_int8_and_gives_a_float_model(
         linears_inside = [module for module in recovered.model.modules() if isinstance(module, nn.Linear)]
         assert not any("forward" in vars(linear) for linear in linears_inside)
         with fake_quantized(recovered.model, harsh):
-            damage[name] = np.abs(answers(recovered, texts) - expected).mean()
-    assert damage["aware"] < 0.5 * damage["plain"]
+            got = np.log(softmax(answers(recovered, texts)))
+        damage[name] = (np.exp(expected) * (expected - got)).sum(axis=1).mean()
+    assert damage["aware"] < 0.8 * damage["plain"]
