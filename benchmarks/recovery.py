@@ -102,10 +102,12 @@ def measure(task: Task, pruning: list[Any], recovery: list[Any], expected: Logit
             kept.put(key, work)
     for step in _steps(*recovery, {"step": "export"}):
         work = run_step(step, work, task.parent, fewer, task.splits.selection, task.cache)
-    row = {"float32": _figures(task, work, expected)}
+    row: dict[str, Any] = {"float32": _figures(task, work, expected)}
     (quantize,) = _steps({"step": "quantize"})
     work = run_step(quantize, work, task.parent, task.splits.calibration, task.splits.selection, task.cache)
-    return {**row, "int8": _figures(task, work, expected)}
+    assert work.graph is not None
+    packed = zstandard.ZstdCompressor(level=19).compress(work.graph.SerializeToString())
+    return {**row, "int8": {**_figures(task, work, expected), "zstd_mb": round(len(packed) / 1e6, 2)}}
 
 
 def _steps(*steps: dict[str, Any]) -> list[Step]:
@@ -114,12 +116,9 @@ def _steps(*steps: dict[str, Any]) -> list[Step]:
 
 def _figures(task: Task, work: Work, expected: Logits) -> dict[str, float]:
     assert work.graph is not None
-    content = work.graph.SerializeToString()
-    test = task.splits.test
-    got = logits_of(work.graph, feeds_of(work.graph, work.model, test.texts))
+    got = logits_of(work.graph, feeds_of(work.graph, work.model, task.splits.test.texts))
     return {
-        "mb": round(len(content) / 1e6, 2),
-        "zstd_mb": round(len(zstandard.ZstdCompressor(level=19).compress(content)) / 1e6, 2),
+        "mb": round(work.size_bytes / 1e6, 2),
         "accuracy": _accuracy(task, got),
         "agreement": round(agreement(expected, got), 4),
         "divergence": round(divergence(expected, got), 5),
