@@ -57,6 +57,7 @@ class RecoverStep(_Strict):
         learning_rate: of AdamW at its highest.
         patience: epochs without a smaller loss on the selection texts before it stops.
         hidden: weight of the squared difference of the last hidden state, beside that of the predictions.
+        quantization_aware: whether it trains with the int8 of a `quantize` step to come in its forward pass.
     """
 
     step: Literal["recover"]
@@ -64,6 +65,7 @@ class RecoverStep(_Strict):
     learning_rate: float = Field(default=1e-4, gt=0)
     patience: int = Field(default=2, ge=1)
     hidden: float = Field(default=0.0, ge=0)
+    quantization_aware: bool = False
     seed: int = 0
 
 
@@ -73,11 +75,14 @@ class SparsifyStep(_Strict):
     Attributes:
         sparsity: fraction of zeros; with the pattern 2:4 it is always a half.
         pattern: `unstructured` pays in stored size, `2:4` on GPUs with sparse tensor cores.
+        score: what a weight is worth: its magnitude times the size of its input (wanda), its magnitude, or how far a
+            short distillation moves it away from zero (movement).
     """
 
     step: Literal["sparsify"]
     sparsity: float = Field(default=0.5, gt=0, lt=1)
     pattern: Literal["unstructured", "2:4"] = "unstructured"
+    score: Literal["wanda", "magnitude", "movement"] = "wanda"
 
 
 class ExportStep(_Strict):

@@ -7,7 +7,9 @@ token too (as TinyBERT, Jiao et al. 2020). Embeddings stay as they are: training
 import copy
 import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import nn
@@ -18,6 +20,8 @@ from compression.batches import BATCH_SIZE, Batch, by_length, collate, encode
 from compression.checkpoint import Parent
 from compression.finetune import has_bf16
 from compression.progress import console, track
+from compression.quantize import Activation
+from compression.quantize.fake import fake_quantized
 from compression.recipe import RecoverStep
 
 _WARM_UP = 0.06  # share of the steps in which the learning rate rises
@@ -26,22 +30,31 @@ _FEWEST_WORDS = 4  # of a text that is
 
 
 def recover(
-    parent: Parent, pruned: Parent, texts: Sequence[str], selection: Sequence[str], step: RecoverStep
+    parent: Parent,
+    pruned: Parent,
+    texts: Sequence[str],
+    selection: Sequence[str],
+    step: RecoverStep,
+    activations: Mapping[str, Activation] | None = None,
 ) -> Parent:
     """Trains a copy of the pruned model; the epoch with the smallest loss on the selection texts is kept.
 
-    The pruned model as it came is the first candidate, so the result is never worse there.
+    The pruned model as it came is the first candidate, so the result is never worse there. Weights of linears that are
+    exactly zero stay so: what `sparsify` made is kept.
 
     Args:
         parent: whose predictions are learned; its tokenizer may have more pieces.
+        activations: the linears that they name are trained, and the epochs compared, as they will be in int8.
     """
     torch.manual_seed(step.seed)
     choose = random.Random(step.seed)  # noqa: S311  (no secret)
     half = has_bf16()
     student = copy.deepcopy(pruned)
     model = student.model.eval()  # dropout only slows so short a training down
-    exam = list(_lessons(parent, pruned, selection))
+    exam = list(lessons(parent, pruned, selection))
     trained = _trainable(model)
+    rounding = ExitStack()
+    rounding.enter_context(fake_quantized(model, activations or {}))
     optimizer = torch.optim.AdamW(trained, lr=step.learning_rate, weight_decay=0.01)
     steps = step.epochs * -(-len(texts) // BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _rate(done, steps))
@@ -49,9 +62,9 @@ def recover(
     console.print(f"Recover: loss {best_loss:.4f} before")
     for epoch in range(1, step.epochs + 1):
         varied = [_vary(text, texts, choose) for text in texts]
-        for lesson in track(_lessons(parent, pruned, varied, choose), f"Recover, epoch {epoch}", steps // step.epochs):
+        for lesson in track(lessons(parent, pruned, varied, choose), f"Recover, epoch {epoch}", steps // step.epochs):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-                loss = _loss(model, lesson, step.hidden)
+                loss = distillation_loss(model, lesson, step.hidden)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 1.0)
@@ -65,13 +78,14 @@ def recover(
             without_gain += 1
             if without_gain >= step.patience:
                 break
+    rounding.close()
     model.load_state_dict(best)
     model.requires_grad_(False)
     return student
 
 
 @dataclasses.dataclass(frozen=True)
-class _Lesson:
+class Lesson:
     """A batch for the pruned model, and what the parent says of it.
 
     Attributes:
@@ -103,9 +117,9 @@ def _vary(text: str, texts: Sequence[str], choose: random.Random) -> str:
     return " ".join([*words[: choose.randint(1, len(words))], *other[choose.randint(0, len(other) - 1) :]])
 
 
-def _lessons(
+def lessons(
     parent: Parent, pruned: Parent, texts: Sequence[str], choose: random.Random | None = None
-) -> Iterator[_Lesson]:
+) -> Iterator[Lesson]:
     """Batches of similar length, in random order if there is something to choose it."""
     rows, parent_rows = encode(pruned, texts), encode(parent, texts)
     groups = by_length(rows)
@@ -115,7 +129,7 @@ def _lessons(
         with torch.inference_mode():
             logits, hidden = _run(parent.model, collate(parent, [parent_rows[position] for position in group]))
         batch = collate(pruned, [rows[position] for position in group])
-        yield _Lesson(batch, logits.log_softmax(-1).clone(), hidden.clone())
+        yield Lesson(batch, logits.log_softmax(-1).clone(), hidden.clone())
 
 
 def _run(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -124,7 +138,7 @@ def _run(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tens
     return output.logits, output.hidden_states[-1][:, 0]
 
 
-def _loss(model: PreTrainedModel, lesson: _Lesson, hidden_weight: float) -> torch.Tensor:
+def distillation_loss(model: PreTrainedModel, lesson: Lesson, hidden_weight: float = 0.0) -> torch.Tensor:
     logits, hidden = _run(model, lesson.batch)
     loss = functional.kl_div(
         logits.float().log_softmax(-1), lesson.log_probabilities, log_target=True, reduction="batchmean"
@@ -135,8 +149,8 @@ def _loss(model: PreTrainedModel, lesson: _Lesson, hidden_weight: float) -> torc
 
 
 @torch.inference_mode()
-def _evaluate(model: PreTrainedModel, lessons: Sequence[_Lesson], hidden_weight: float) -> float:
-    losses = [float(_loss(model, lesson, hidden_weight)) * len(lesson.hidden) for lesson in lessons]
+def _evaluate(model: PreTrainedModel, lessons: Sequence[Lesson], hidden_weight: float) -> float:
+    losses = [float(distillation_loss(model, lesson, hidden_weight)) * len(lesson.hidden) for lesson in lessons]
     return sum(losses) / sum(len(lesson.hidden) for lesson in lessons)
 
 
@@ -145,6 +159,10 @@ def _trainable(model: PreTrainedModel) -> list[nn.Parameter]:
     for name, module in model.base_model.named_children():
         if name.startswith("embeddings"):
             module.requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.weight.requires_grad and not module.weight.all():
+            kept = module.weight.detach() != 0
+            module.weight.register_hook(partial(torch.mul, kept))  # type: ignore[no-untyped-call]
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

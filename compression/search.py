@@ -35,16 +35,16 @@ from compression.work import key_of
 _CHOICES: dict[str, BaseDistribution] = {
     "vocabulary": CategoricalDistribution(("all", "16000", "8000", "4000", "0")),
     "keep": CategoricalDistribution((1.0, 0.7, 0.5, 0.4, 0.3, 0.2)),
-    "recover": CategoricalDistribution((True, False)),
+    "recover": CategoricalDistribution(("float32", "int8", "no")),  # what it computes with while it trains
     "numbers": CategoricalDistribution(("int8", "float32")),
 }
 _PROPOSALS_PER_TRIAL = 20  # some mean a recipe that was tried already
 # What works most often comes first: a search with little time has at least tried these.
 _FIRST: tuple[dict[str, Any], ...] = (
-    {"vocabulary": "all", "keep": 1.0, "recover": False, "numbers": "int8"},
-    {"vocabulary": "4000", "keep": 0.4, "recover": True, "numbers": "int8"},
-    {"vocabulary": "0", "keep": 0.2, "recover": True, "numbers": "int8"},
-    {"vocabulary": "8000", "keep": 0.7, "recover": True, "numbers": "int8"},
+    {"vocabulary": "all", "keep": 1.0, "recover": "no", "numbers": "int8"},
+    {"vocabulary": "4000", "keep": 0.4, "recover": "float32", "numbers": "int8"},
+    {"vocabulary": "0", "keep": 0.2, "recover": "float32", "numbers": "int8"},
+    {"vocabulary": "8000", "keep": 0.7, "recover": "float32", "numbers": "int8"},
 )
 
 
@@ -74,7 +74,7 @@ class Search:
     """How long to look.
 
     Attributes:
-        trials: candidates to try at most.
+        trials: candidates to try at most; where only answers are outside the budget, one more is recovered in int8.
         time_limit_s: no new candidate is begun after so many seconds.
     """
 
@@ -160,6 +160,8 @@ def describe(recipe: dict[str, Any]) -> str:
                 words.append(f"vocabulary +{step['keep_most_frequent']}")
             case "prune_structure":
                 words.append(f"keep {step['keep']:.0%}")
+            case "recover" if step["quantization_aware"]:
+                words.append("recover in int8")
             case "export":
                 pass
             case name:
@@ -174,8 +176,10 @@ def candidate_recipe(choices: dict[str, Any], budget: Budget) -> Recipe:
         steps.append({"step": "prune_vocabulary", "keep_most_frequent": int(choices["vocabulary"])})
     if choices["keep"] < 1:
         steps.append({"step": "prune_structure", "keep": choices["keep"]})
-        if choices["recover"]:
-            steps.append({"step": "recover"})
+    if choices["recover"] == "int8" and choices["numbers"] == "int8":
+        steps.append({"step": "recover", "quantization_aware": True})
+    elif choices["recover"] != "no" and choices["keep"] < 1:
+        steps.append({"step": "recover"})
     steps.append({"step": "export"})
     if choices["numbers"] == "int8":
         steps.append({"step": "quantize"})
@@ -191,7 +195,7 @@ def _study(task: Task, budget: Budget, limits: Search) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = task.cache / "searches"
     folder.mkdir(parents=True, exist_ok=True)
-    name = key_of(task.key, budget.model_dump(), limits.seed)
+    name = key_of(task.key, budget.model_dump(), limits.seed, list(map(repr, _CHOICES.values())))
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(folder / f"{name}.log"))),
         sampler=optuna.samplers.TPESampler(seed=limits.seed),
@@ -219,12 +223,48 @@ def _try(task: Task, study: optuna.Study, budget: Budget, limits: Search) -> lis
             console.print(f"Candidate {len(done) + 1} of {limits.trials}: {describe(recipe.model_dump(mode='json'))}")
             done[key] = _measure(task, len(done) + 1, recipe, budget)
             proposed.set_user_attr("trial", done[key].model_dump(mode="json"))
-        trial = done[key]
-        if trial.size_mb is None:
-            study.tell(proposed, state=TrialState.FAIL)
-        else:
-            study.tell(proposed, [trial.size_mb, trial.speedup or 0.0, trial.agreement or 0.0])
+        study.tell(proposed, **_outcome(done[key]))
+    again = _in_int8(study, budget)
+    if again is not None and time.monotonic() < end:
+        recipe = candidate_recipe(again, budget)
+        key = key_of(recipe.model_dump(mode="json"))
+        if key not in done:
+            console.print(f"Only answers are outside the budget; one more: {describe(recipe.model_dump(mode='json'))}")
+            done[key] = _measure(task, len(done) + 1, recipe, budget)
+            attributes = {"trial": done[key].model_dump(mode="json")}
+            study.add_trial(
+                optuna.create_trial(params=again, distributions=_CHOICES, user_attrs=attributes, **_outcome(done[key]))
+            )
     return list(done.values())
+
+
+def _in_int8(study: optuna.Study, budget: Budget) -> dict[str, Any] | None:
+    """Choices of the int8 candidate with the best answers among those small and fast enough, recovered in int8.
+
+    None where there is no such candidate, or one is inside the budget already.
+    """
+    elsewhere = budget.model_copy(update={"max_accuracy_drop": None, "min_agreement": None})
+    tried = [
+        (known.params, Trial.model_validate(known.user_attrs["trial"]))
+        for known in study.trials
+        if "trial" in known.user_attrs
+    ]
+    candidates = [
+        (trial.agreement, params)
+        for params, trial in tried
+        if trial.agreement is not None and params["numbers"] == "int8" and not broken_bounds(trial, elsewhere)
+    ]
+    if not candidates or any(not trial.broken for _, trial in tried):
+        return None
+    _, params = max(candidates, key=lambda candidate: candidate[0])
+    return {**params, "recover": "int8"}
+
+
+def _outcome(trial: Trial) -> dict[str, Any]:
+    """Size, speed and agreement, as the study weighs them; or that it failed."""
+    if trial.size_mb is None:
+        return {"state": TrialState.FAIL}
+    return {"values": [trial.size_mb, trial.speedup or 0.0, trial.agreement or 0.0]}
 
 
 def _measure(task: Task, number: int, recipe: Recipe, budget: Budget) -> Trial:

@@ -63,9 +63,10 @@ def run_step(step: Step, work: Work, parent: Parent, calibration: Examples, sele
         case PruneStructureStep():
             model = prune_structure(model, texts[: step.texts], step.keep, partial(machine_cost, cache))
         case RecoverStep():
-            model = recover(parent, model, texts, selection.texts, step)
+            activations = _int8_activations(model, texts) if step.quantization_aware else None
+            model = recover(parent, model, texts, selection.texts, step, activations)
         case SparsifyStep():
-            model = sparsify(model, texts, step.sparsity, step.pattern)
+            model = sparsify(parent, model, texts, step)
     return Work(model)
 
 
@@ -111,6 +112,13 @@ def _quantize(
 def _row_entropy(model: Parent, texts: Sequence[str], mean: float) -> quantize.RowEntropy:
     ids = np.concatenate([np.array(row) for row in encode(model, texts)])
     return quantize.RowEntropy(mean, np.bincount(ids, minlength=model.model.get_input_embeddings().num_embeddings))
+
+
+def _int8_activations(model: Parent, texts: Sequence[str]) -> dict[str, quantize.Activation]:
+    """What the step `quantize` with its defaults would choose, were it the next one."""
+    graph = export(model, ExportStep(step="export").opset)  # not fused: that scales the queries
+    feeds = feeds_of(graph, model, texts[: QuantizeStep(step="quantize").calibration_texts])
+    return quantize.calibrate(graph, quantize.linears(graph), feeds)
 
 
 def feeds_of(graph: onnx.ModelProto, model: Parent, texts: Sequence[str]) -> list[quantize.Feed]:

@@ -71,7 +71,7 @@ def run_set(name: str, data: Path, environments: Path, work: Path, peers: Sequen
     """
     parent = load_parent(str(ROOT / PARENTS[name]))
     folder = _save(parent, work / "parent")
-    texts, rows = _write_texts(data, work)
+    texts, rows = write_texts(data, work)
     made: list[tuple[dict[str, Any], Path]] = []
     absent: dict[str, str] = {}
     for peer in peers:
@@ -133,7 +133,7 @@ def _save(parent: Parent, folder: Path) -> Path:
     return folder
 
 
-def _write_texts(data: Path, work: Path) -> tuple[Path, Path]:
+def write_texts(data: Path, work: Path) -> tuple[Path, Path]:
     """The same texts twice: as the peers' scripts read them, and as `lathe compress` does."""
     train = read_examples(data / "train.parquet")
     validation = read_examples(data / "validation.parquet")

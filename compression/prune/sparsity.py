@@ -1,7 +1,8 @@
 """Sets weights of the encoder's linear layers to zero: for stored size (unstructured), or for GPUs (2:4).
 
-A weight's score is its magnitude times the size of the input that it meets, compared within its output row (Wanda, Sun
-et al. 2024): no training, one look at the text.
+What a weight is worth is compared within its output row. By `wanda` (Sun et al. 2024): its magnitude times the size of
+the input that it meets, from one look at the text. By `magnitude` alone. By `movement` (Sanh et al. 2020): how much a
+short distillation moves it away from zero. The weights that stay keep their values.
 """
 
 import copy
@@ -18,38 +19,52 @@ from compression.checkpoint import Parent
 from compression.errors import RecipeError
 from compression.progress import track
 from compression.prune.encoder import sublayers
+from compression.prune.movement import movement
 from compression.prune.observe import batches
+from compression.recipe import SparsifyStep
+
+Pattern = Literal["unstructured", "2:4"]
 
 _MAX_TOKENS = 8_000
 
 
-def sparsify(parent: Parent, texts: Sequence[str], sparsity: float, pattern: Literal["unstructured", "2:4"]) -> Parent:
-    """Sparsifies a copy of the parent.
+def sparsify(parent: Parent, model: Parent, texts: Sequence[str], step: SparsifyStep) -> Parent:
+    """Sparsifies a copy of the model.
 
     Args:
-        texts: unlabelled; the first few hundred are looked at.
-        sparsity: fraction of zeros in each row; 2:4 keeps the two best of every four, whatever this says.
+        parent: whose predictions movement distils.
+        texts: unlabelled; wanda looks at the first few hundred, movement learns from all.
 
     Raises:
         CheckpointError: an architecture whose layers are not known.
         RecipeError: 2:4 for a layer whose width is no multiple of four.
     """
-    model = copy.deepcopy(parent.model)
-    result = dataclasses.replace(parent, model=model)
-    linears = [linear for part in sublayers(model) for linear in (*part.inputs, part.output)]
-    sizes = _input_sizes(result, linears, batches(parent, texts, _MAX_TOKENS))
-    for linear, size in zip(linears, sizes, strict=True):
-        score = linear.weight.detach().abs() * size
-        if pattern == "2:4":
-            if linear.in_features % 4:
-                raise RecipeError(f"sparsify: 2:4 needs widths in multiples of 4, and a layer has {linear.in_features}")
-            groups = score.view(len(score), -1, 4)
-            kept = torch.zeros_like(groups).scatter_(-1, groups.topk(2, dim=-1).indices, 1.0).view_as(score)
-        else:
-            smallest = score.argsort(dim=1)[:, : round(sparsity * score.shape[1])]
-            kept = torch.ones_like(score).scatter_(1, smallest, 0.0)
-        linear.weight.data *= kept
+    result = dataclasses.replace(model, model=copy.deepcopy(model.model))
+    linears = [linear for part in sublayers(result.model) for linear in (*part.inputs, part.output)]
+    weights = [linear.weight.detach() for linear in linears]
+    match step.score:
+        case "wanda":
+            sizes = _input_sizes(result, linears, batches(model, texts, _MAX_TOKENS))
+            scores = [weight.abs() * size for weight, size in zip(weights, sizes, strict=True)]
+        case "magnitude":
+            scores = [weight.abs() for weight in weights]
+        case "movement":
+            scores = movement(parent, model, texts, partial(_zeroed, pattern=step.pattern), step.sparsity)
+    for weight, score in zip(weights, scores, strict=True):
+        weight.masked_fill_(_zeroed(score, step.sparsity, step.pattern), 0.0)
     return result
+
+
+def _zeroed(score: torch.Tensor, sparsity: float, pattern: Pattern) -> torch.Tensor:
+    """Which weights go."""
+    if pattern == "2:4":
+        if score.shape[1] % 4:
+            raise RecipeError(f"sparsify: 2:4 needs widths in multiples of 4, and a layer has {score.shape[1]}")
+        groups = score.view(len(score), -1, 4)
+        smallest, scores = groups.topk(2, dim=-1, largest=False).indices, groups
+    else:
+        smallest, scores = score.topk(round(sparsity * score.shape[1]), dim=1, largest=False).indices, score
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, smallest, True).view_as(score)
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ from compression.evaluate import agreement
 from compression.prune.encoder import encoder_layers, remove_layer, sublayers
 from compression.prune.layers import drop_layers
 from compression.prune.regression import Moments, eliminate, refit
-from compression.prune.sparsity import sparsify
 from compression.prune.structure import choose_widths, prune_structure
 from tests.compression.architectures import classifier
 
@@ -146,15 +145,3 @@ def test_dropping_layers_keeps_the_one_that_matters(parent: Parent, texts: tuple
 def test_dropping_every_layer_is_refused(parent: Parent, texts: tuple[str, ...]) -> None:
     with pytest.raises(RecipeError, match=r"count is 2, but .* has 2 layers"):
         drop_layers(parent, texts, 2)
-
-
-def test_sparsity_is_as_asked_and_two_of_four_stay(parent: Parent, texts: tuple[str, ...]) -> None:
-    half = sparsify(parent, texts, 0.75, "unstructured")
-    groups = sparsify(parent, texts, 0.5, "2:4")
-    for one, other in zip(sublayers(half.model), sublayers(groups.model), strict=True):
-        for linear in (*one.inputs, one.output):
-            assert abs((linear.weight == 0).float().mean().item() - 0.75) < 0.01
-        for linear in (*other.inputs, other.output):
-            assert (linear.weight.view(-1, 4) != 0).sum(1).max() <= 2
-    expected, got = (predict(ParentClassifier(model), texts, "Judge") for model in (parent, groups))
-    assert agreement(expected, got) > 0.9

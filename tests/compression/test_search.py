@@ -1,13 +1,17 @@
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from compression.bundle import Encoded, Runtime
 from compression.bundle.runtime import Logits
-from compression.classifier import BundleClassifier
+from compression.checkpoint import Parent
+from compression.classifier import BundleClassifier, ParentClassifier, predict
 from compression.data import Columns, read_examples
 from compression.errors import VerificationError
 from compression.recipe import Budget
@@ -90,10 +94,36 @@ def test_each_broken_bound_is_named(budget: Budget, expected: tuple[str, ...]) -
     assert broken_bounds(trial, budget) == expected
 
 
+def test_where_only_answers_fail_the_best_is_recovered_in_int8_once(
+    parent: Parent, sentiment_data: Path, cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    unsure = copy.deepcopy(parent)  # knows nothing: many texts are near the border between its labels
+    generator = torch.Generator().manual_seed(0)
+    for weight in unsure.model.parameters():
+        if weight.ndim == 2:
+            nn.init.normal_(weight, std=0.2, generator=generator)
+    logits = predict(ParentClassifier(unsure), read_examples(sentiment_data).texts, "Judge")
+    head = unsure.model.get_submodule("classifier")
+    assert isinstance(head, nn.Linear)
+    head.bias.data[0] -= float(np.median(logits[:, 0] - logits[:, 1]))
+    unsure.model.save_pretrained(tmp_path / "unsure")
+    unsure.tokenizer.save_pretrained(tmp_path / "unsure")
+    for run in range(2):
+        with pytest.raises(VerificationError, match=r"none of 2 candidates .* below min_agreement 1"):
+            search(
+                str(tmp_path / "unsure"), sentiment_data, Budget(min_agreement=1), tmp_path / "out", Columns(), cache,
+                Search(trials=1),
+            )  # fmt: skip
+        assert capfd.readouterr().err.count("one more: recover in int8, quantize") == (1 if run == 0 else 0)
+
+
 def test_choices_that_mean_the_same_are_the_same_recipe() -> None:
     budget = Budget(max_size_mb=3)
     choices = {"vocabulary": "all", "keep": 1.0, "numbers": "int8"}
-    one, other = (candidate_recipe({**choices, "recover": recover}, budget) for recover in (True, False))
+    one, other = (candidate_recipe({**choices, "recover": recover}, budget) for recover in ("float32", "no"))
     assert one == other
     assert one.storage == "zstd"
     assert [step.step for step in one.steps] == ["export", "quantize"]
+    less = {**choices, "keep": 0.5, "numbers": "float32"}
+    one, other = (candidate_recipe({**less, "recover": recover}, budget) for recover in ("float32", "int8"))
+    assert one == other

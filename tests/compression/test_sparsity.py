@@ -1,0 +1,98 @@
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from onnx import numpy_helper
+
+from compression.checkpoint import Parent
+from compression.classifier import ParentClassifier, predict
+from compression.data import read_examples
+from compression.errors import RecipeError
+from compression.evaluate import agreement
+from compression.export import export
+from compression.fuse import fuse
+from compression.prune.encoder import sublayers
+from compression.prune.sparsity import sparsify
+from compression.quantize import calibrate, linears, quantize_linears
+from compression.recipe import RecoverStep, SparsifyStep
+from compression.recover import recover
+from compression.steps import feeds_of
+
+SCORES = ("wanda", "magnitude", "movement")
+
+
+@pytest.fixture(scope="module")
+def texts(sentiment_data: Path) -> tuple[str, ...]:
+    return read_examples(sentiment_data).texts
+
+
+def step(**options: Any) -> SparsifyStep:
+    return SparsifyStep.model_validate({"step": "sparsify", **options})
+
+
+def weights(model: Parent) -> list[torch.Tensor]:
+    return [linear.weight for part in sublayers(model.model) for linear in (*part.inputs, part.output)]
+
+
+def agreement_with(parent: Parent, model: Parent, texts: tuple[str, ...]) -> float:
+    expected, got = (predict(ParentClassifier(one), texts, "Judge") for one in (parent, model))
+    return agreement(expected, got)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_so_many_weights_of_each_row_are_zero_and_the_others_as_they_were(
+    parent: Parent, texts: tuple[str, ...], score: str
+) -> None:
+    sparse = sparsify(parent, parent, texts, step(sparsity=0.75, score=score))
+    for before, after in zip(weights(parent), weights(sparse), strict=True):
+        assert ((after == 0).sum(1) == round(0.75 * after.shape[1])).all()
+        assert torch.equal(after[after != 0], before[after != 0])
+    assert agreement_with(parent, sparse, texts) > 0.9
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_two_of_four_stay(parent: Parent, texts: tuple[str, ...], score: str) -> None:
+    sparse = sparsify(parent, parent, texts, step(pattern="2:4", score=score))
+    assert all((weight.view(-1, 4) != 0).sum(1).eq(2).all() for weight in weights(sparse))
+    assert agreement_with(parent, sparse, texts) > 0.9
+
+
+def test_a_width_that_is_no_multiple_of_four_is_refused(parent: Parent, texts: tuple[str, ...]) -> None:
+    narrow = dataclasses.replace(parent, model=copy.deepcopy(parent.model))
+    sublayers(narrow.model)[1].keep(range(6))
+    with pytest.raises(RecipeError, match="a layer has 6"):
+        sparsify(parent, narrow, texts, step(pattern="2:4", score="magnitude"))
+
+
+def test_movement_removes_large_weights_that_do_harm(parent: Parent, texts: tuple[str, ...]) -> None:
+    harmed = dataclasses.replace(parent, model=copy.deepcopy(parent.model))
+    output = sublayers(harmed.model)[-1].output
+    output.weight.data[:, :8] = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    stay = {
+        score: sublayers(sparsify(parent, harmed, texts, step(score=score)).model)[-1].output.weight[:, :8].ne(0)
+        for score in ("magnitude", "movement")
+    }
+    assert stay["magnitude"].float().mean() > 0.8
+    assert stay["movement"].float().mean() < 0.6
+
+
+def test_what_is_zero_stays_zero_in_recovery_and_in_int8(parent: Parent, texts: tuple[str, ...]) -> None:
+    sparse = sparsify(parent, parent, texts, step(sparsity=0.9))
+    graph = fuse(export(sparse, 18))
+    activations = calibrate(graph, linears(graph), feeds_of(graph, sparse, texts[:32]))
+    teach = RecoverStep(step="recover", epochs=2, learning_rate=1e-3)
+    for aware in (None, activations):
+        recovered = recover(parent, sparse, texts, texts, teach, aware)
+        for before, after in zip(weights(sparse), weights(recovered), strict=True):
+            assert not after[before == 0].any()
+            assert (after[before != 0] != before[before != 0]).float().mean() > 0.9
+    graph = fuse(export(recovered, 18))
+    int8 = quantize_linears(graph, calibrate(graph, linears(graph), feeds_of(graph, recovered, texts[:32])))
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in int8.graph.initializer}
+    for linear in linears(graph):
+        assert not stored[f"{linear.name}_weight_i8"][linear.weight == 0].any()
+        if "encoder" in linear.name:
+            assert (linear.weight == 0).mean() > 0.88
