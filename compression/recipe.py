@@ -227,7 +227,10 @@ def load_recipe(name_or_path: str) -> Recipe:
     if name_or_path in preset_names():
         text = (_presets() / f"{name_or_path}.yaml").read_text("utf-8")
     elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text("utf-8")
+        try:
+            text = Path(name_or_path).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{name_or_path}: not a UTF-8 text file that can be read: {error}") from error
     else:
         raise RecipeError(f"{name_or_path}: neither a recipe file nor one of the presets {', '.join(preset_names())}")
     try:

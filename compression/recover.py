@@ -6,8 +6,10 @@ token too (as TinyBERT, Jiao et al. 2020). Embeddings stay as they are: training
 
 import copy
 import dataclasses
+import math
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -19,14 +21,16 @@ from compression.checkpoint import Parent
 from compression.finetune import has_bf16
 from compression.progress import console, track
 from compression.recipe import RecoverStep
+from compression.writing import CACHE_REMEDY, replacing
 
 _WARM_UP = 0.06  # share of the steps in which the learning rate rises
 _AS_IT_IS = 0.3  # share of the texts that are not varied
 _FEWEST_WORDS = 4  # of a text that is
+_PROGRESS = ("best", "best_loss", "epochs", "without_gain")
 
 
 def recover(
-    parent: Parent, pruned: Parent, texts: Sequence[str], selection: Sequence[str], step: RecoverStep
+    parent: Parent, pruned: Parent, texts: Sequence[str], selection: Sequence[str], step: RecoverStep, unfinished: Path
 ) -> Parent:
     """Trains a copy of the pruned model; the epoch with the smallest loss on the selection texts is kept.
 
@@ -34,9 +38,12 @@ def recover(
 
     Args:
         parent: whose predictions are learned; its tokenizer may have more pieces.
+        unfinished: file that is written after each epoch; where it is there, training goes on from it and ends as it
+            would have without a stop. Whoever keeps the result removes it.
+
+    Raises:
+        StorageError: the file cannot be written.
     """
-    torch.manual_seed(step.seed)
-    choose = random.Random(step.seed)  # noqa: S311  (no secret)
     half = has_bf16()
     student = copy.deepcopy(pruned)
     model = student.model.eval()  # dropout only slows so short a training down
@@ -45,11 +52,15 @@ def recover(
     optimizer = torch.optim.AdamW(trained, lr=step.learning_rate, weight_decay=0.01)
     steps = step.epochs * -(-len(texts) // BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _rate(done, steps))
-    best, best_loss, without_gain = copy.deepcopy(model.state_dict()), _evaluate(model, exam, step.hidden), 0
-    console.print(f"Recover: loss {best_loss:.4f} before")
-    for epoch in range(1, step.epochs + 1):
+    choose = random.Random(step.seed)  # noqa: S311  (no secret)
+    training = _Training(model, optimizer, schedule, choose, copy.deepcopy(model.state_dict()))
+    if not training.go_on_from(unfinished):
+        training.best_loss = _evaluate(model, exam, step.hidden)
+    console.print(f"Recover: loss {training.best_loss:.4f} at best after epoch {training.epochs} of {step.epochs}")
+    while training.epochs < step.epochs and training.without_gain < step.patience:
         varied = [_vary(text, texts, choose) for text in texts]
-        for lesson in track(_lessons(parent, pruned, varied, choose), f"Recover, epoch {epoch}", steps // step.epochs):
+        lessons = _lessons(parent, pruned, varied, choose)
+        for lesson in track(lessons, f"Recover, epoch {training.epochs + 1}", steps // step.epochs):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
                 loss = _loss(model, lesson, step.hidden)
             optimizer.zero_grad()
@@ -58,16 +69,68 @@ def recover(
             optimizer.step()
             schedule.step()
         loss_now = _evaluate(model, exam, step.hidden)
-        console.print(f"Recover: loss {loss_now:.4f} after epoch {epoch} of {step.epochs}")
-        if loss_now < best_loss:
-            best, best_loss, without_gain = copy.deepcopy(model.state_dict()), loss_now, 0
-        else:
-            without_gain += 1
-            if without_gain >= step.patience:
-                break
-    model.load_state_dict(best)
+        training.end_epoch(loss_now)
+        console.print(f"Recover: loss {loss_now:.4f} after epoch {training.epochs} of {step.epochs}")
+        training.keep(unfinished)
+    model.load_state_dict(training.best)
     model.requires_grad_(False)
     return student
+
+
+@dataclasses.dataclass
+class _Training:
+    """All that decides how training goes on.
+
+    Attributes:
+        choose: the only chance in it.
+        best: weights of the best epoch so far.
+        best_loss: theirs, on the selection texts.
+        epochs: how many are done.
+        without_gain: the last so many of them were no better.
+    """
+
+    model: PreTrainedModel
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    choose: random.Random
+    best: dict[str, torch.Tensor]
+    best_loss: float = math.inf
+    epochs: int = 0
+    without_gain: int = 0
+
+    def end_epoch(self, loss: float) -> None:
+        self.epochs += 1
+        if loss < self.best_loss:
+            self.best, self.best_loss, self.without_gain = copy.deepcopy(self.model.state_dict()), loss, 0
+        else:
+            self.without_gain += 1
+
+    def keep(self, path: Path) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "choose": self.choose.getstate(),
+            "progress": {name: getattr(self, name) for name in _PROGRESS},
+        }
+        with replacing(path, CACHE_REMEDY) as staging:
+            torch.save(state, staging)
+
+    def go_on_from(self, path: Path) -> bool:
+        """Whether there was something to go on from; what cannot be read is as good as nothing."""
+        if not path.is_file():
+            return False
+        try:
+            state = torch.load(path, weights_only=True)
+        except Exception:  # a damaged zip, pickle or tensor: each has its own
+            return False
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.choose.setstate(state["choose"])
+        for name in _PROGRESS:
+            setattr(self, name, state["progress"][name])
+        return True
 
 
 @dataclasses.dataclass(frozen=True)
