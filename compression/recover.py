@@ -6,6 +6,7 @@ token too (as TinyBERT, Jiao et al. 2020). Embeddings stay as they are: training
 
 import copy
 import dataclasses
+import io
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -113,8 +114,10 @@ class _Training:
             "choose": self.choose.getstate(),
             "progress": {name: getattr(self, name) for name in _PROGRESS},
         }
+        content = io.BytesIO()
+        torch.save(state, content)  # not to the file: on a full disk it says only "unexpected pos"
         with replacing(path, CACHE_REMEDY) as staging:
-            torch.save(state, staging)
+            staging.write_bytes(content.getbuffer())
 
     def go_on_from(self, path: Path) -> bool:
         """Whether there was something to go on from; what cannot be read is as good as nothing."""
