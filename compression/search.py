@@ -31,6 +31,7 @@ from compression.progress import console
 from compression.recipe import Budget, Recipe
 from compression.verify import require_budget, require_sane
 from compression.work import key_of
+from compression.writing import CACHE_REMEDY, explained
 
 _CHOICES: dict[str, BaseDistribution] = {
     "vocabulary": CategoricalDistribution(("all", "22000", "12000", "4000")),
@@ -100,8 +101,9 @@ def search(parent: str, data: Path, budget: Budget, out: Path, columns: Columns,
     """
     require_replaceable(out)
     task = open_task(parent, data, columns, cache)
-    study = _study(task, budget, limits)
-    trials = _marked(_try(task, study, budget, limits))
+    with explained(cache, CACHE_REMEDY):  # every trial is noted there
+        study = _study(task, budget, limits)
+        trials = _marked(_try(task, study, budget, limits))
     print_trials(trials)
     inside = sorted(
         (trial for trial in trials if not trial.broken), key=lambda trial: trial.speedup or 0.0, reverse=True

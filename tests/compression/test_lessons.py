@@ -1,0 +1,51 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from compression.checkpoint import Parent
+from compression.data import read_examples
+from compression.lessons import distillation_loss, lessons
+from compression.prune.layers import drop_layers
+from compression.prune.vocabulary import prune_parent_vocabulary
+
+
+@pytest.fixture(scope="module")
+def texts(sentiment_data: Path) -> tuple[str, ...]:
+    return read_examples(sentiment_data).texts[:40]
+
+
+def other(parent: Parent) -> Parent:
+    torch.manual_seed(1)
+    return dataclasses.replace(parent, model=type(parent.model)(parent.model.config).eval())
+
+
+def test_the_parent_itself_has_nothing_to_learn(parent: Parent, texts: tuple[str, ...]) -> None:
+    for lesson in lessons(parent, parent, texts, hidden=True):
+        assert float(distillation_loss(parent.model, lesson, 1.0)) == pytest.approx(0, abs=1e-5)
+
+
+def test_hidden_states_teach_every_layer(parent: Parent, texts: tuple[str, ...]) -> None:
+    student = other(parent).model
+    (lesson, *_) = lessons(parent, parent, texts, hidden=True)
+    distillation_loss(student, lesson, 1.0).backward()  # type: ignore[no-untyped-call]
+    layers = len(lesson.hidden)
+    assert layers == parent.model.config.num_hidden_layers
+    predictions, both = (float(distillation_loss(student, lesson, weight)) for weight in (0.0, 1.0))
+    assert 0.5 * layers < both - predictions < 5 * layers  # a random model is about as far from each as it is long
+
+
+def test_texts_that_are_cut_otherwise_are_compared_at_the_first_token(parent: Parent, texts: tuple[str, ...]) -> None:
+    pruned = prune_parent_vocabulary(parent, [], 0)
+    (lesson, *_) = lessons(parent, pruned, texts, hidden=True)
+    assert lesson.compared[:, 0].all()
+    assert not lesson.compared[:, 1:].any()
+    assert all(layer.shape[:2] == lesson.compared.shape for layer in lesson.hidden)
+    assert torch.isfinite(distillation_loss(pruned.model, lesson, 1.0))
+
+
+def test_a_model_with_fewer_layers_learns_from_the_last(parent: Parent, texts: tuple[str, ...]) -> None:
+    fewer = drop_layers(parent, texts, 1)
+    (lesson, *_) = lessons(parent, fewer, texts, hidden=True)
+    assert torch.isfinite(distillation_loss(fewer.model, lesson, 1.0))
