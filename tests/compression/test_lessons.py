@@ -23,7 +23,7 @@ def other(parent: Parent) -> Parent:
 
 def test_the_parent_itself_has_nothing_to_learn(parent: Parent, texts: tuple[str, ...]) -> None:
     for lesson in lessons(parent, parent, texts, hidden=True):
-        assert float(distillation_loss(parent.model, lesson, 1.0)) == pytest.approx(0, abs=1e-5)
+        assert distillation_loss(parent.model, lesson, 1.0).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_hidden_states_teach_every_layer(parent: Parent, texts: tuple[str, ...]) -> None:
@@ -32,7 +32,7 @@ def test_hidden_states_teach_every_layer(parent: Parent, texts: tuple[str, ...])
     distillation_loss(student, lesson, 1.0).backward()  # type: ignore[no-untyped-call]
     layers = len(lesson.hidden)
     assert layers == parent.model.config.num_hidden_layers
-    predictions, both = (float(distillation_loss(student, lesson, weight)) for weight in (0.0, 1.0))
+    predictions, both = (distillation_loss(student, lesson, weight).item() for weight in (0.0, 1.0))
     assert 0.5 * layers < both - predictions < 5 * layers  # a random model is about as far from each as it is long
 
 
