@@ -32,7 +32,9 @@ class FakeModel:
         return np.array([[np.nan if NAN in text else sum(text), 0] for text in batch], np.float32)
 
 
-LIMITS = BatchLimits(streams=1, batch_texts=64, batch_tokens=64, window=256, queue_texts=100, queue_tokens=1000)
+LIMITS = BatchLimits(
+    streams=1, batch_texts=64, batch_tokens=64, batch_ms=1e6, window=256, queue_texts=100, queue_tokens=1000
+)
 
 
 def run(
@@ -224,7 +226,9 @@ def test_streams_compute_at_the_same_time() -> None:
         model.gate.set()
         await asyncio.gather(*tasks)
 
-    limits = BatchLimits(streams=2, batch_texts=1, batch_tokens=64, window=8, queue_texts=8, queue_tokens=64)
+    limits = BatchLimits(
+        streams=2, batch_texts=1, batch_tokens=64, batch_ms=1e6, window=8, queue_texts=8, queue_tokens=64
+    )
     run(scenario, limits)
 
 
@@ -233,7 +237,9 @@ def test_a_model_whose_answers_depend_on_the_batch_gets_one_text_at_a_time() -> 
         model.gate.set()
         await batcher.submit([[1], [2], [3]])
 
-    limits = BatchLimits(streams=1, batch_texts=1, batch_tokens=64, window=8, queue_texts=8, queue_tokens=64)
+    limits = BatchLimits(
+        streams=1, batch_texts=1, batch_tokens=64, batch_ms=1e6, window=8, queue_texts=8, queue_tokens=64
+    )
     assert [len(batch) for batch in run(scenario, limits).batches] == [1, 1, 1]
 
 
