@@ -29,9 +29,9 @@ from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
-# Part of its time that a text may be expected to wait: an estimate that is a little short must not fill the queue with
-# texts that are computed and then come too late.
-_HEADROOM = 0.8
+# Part of its time that a request may be expected to wait. The rest is for what an estimate cannot know: which texts
+# will be overtaken by others of the window. In overload a shorter queue costs nothing, and late answers do.
+_HEADROOM = 0.5
 
 
 @dataclass(frozen=True)
@@ -246,17 +246,17 @@ class Batcher(Generic[T]):
 
     def _take(self) -> list[Text[T]]:
         """The next batch, without those that nobody waits for any more."""
-        now = self._clock()
-        batch = []
-        for text in self._queue.take(self._limits.batch_texts, self._batch_tokens(), self._limits.window):
-            request = text.request
-            if request.deadline <= now:  # its timer is late
-                self._expire(request)
-            if request.future.done():
-                self._telemetry.shed(self._name, "client_gone" if request.future.cancelled() else "deadline")
-            else:
-                batch.append(text)
-        return batch
+        batch = self._queue.take(self._limits.batch_texts, self._batch_tokens(), self._limits.window)
+        return [text for text in batch if self._is_wanted(text)]
+
+    def _is_wanted(self, text: Text[T]) -> bool:
+        request = text.request
+        if request.deadline <= self._clock():  # its timer is late
+            self._expire(request)
+        if request.future.done():
+            self._telemetry.shed(self._name, "client_gone" if request.future.cancelled() else "deadline")
+            return False
+        return True
 
     async def _compute(self, batch: list[Text[T]]) -> None:
         try:
@@ -266,7 +266,7 @@ class Batcher(Generic[T]):
         except Exception as error:
             await self._after_failure(batch, error)
             return
-        for text, row, finite in zip(batch, rows, np.isfinite(rows).all(axis=1, keepdims=True), strict=True):
+        for text, row, finite in zip(batch, rows, np.logical_and.reduce(np.isfinite(rows), axis=1), strict=True):
             if finite:
                 text.request.answer(text.position, row)
             else:
@@ -276,7 +276,7 @@ class Batcher(Generic[T]):
         """Finds the text at fault; the others get their answers."""
         if len(batch) > 1:
             for text in batch:
-                if not text.request.future.done():
+                if self._is_wanted(text):
                     await self._compute([text])
             return
         logger.error("model %s failed on a text of %d tokens: %s", self._name, batch[0].tokens,
