@@ -110,11 +110,11 @@ def test_retry_after_is_how_long_the_queue_takes() -> None:
 @pytest.mark.parametrize("timeout", [0.5, 10])
 def test_a_key_within_its_share_is_served_whatever_another_sends(timeout: float) -> None:
     outcome = overload({"greedy": 4 * CAPACITY, "modest": 0.25 * CAPACITY}, timeout)
-    assert outcome.answered["modest"] > 0.97 * 0.25 * CAPACITY * SECONDS
-    assert outcome.refused["modest"] + outcome.late["modest"] < 30
+    assert outcome.refused["modest"] + outcome.late["modest"] == 0
+    assert outcome.answered["modest"] > 0.85 * 0.25 * CAPACITY * SECONDS  # the others come after the end
     assert sum(outcome.answered.values()) > 0.9 * CAPACITY * SECONDS
 
 
 def test_two_greedy_keys_share_equally() -> None:
-    outcome = overload({"a": 6 * CAPACITY, "b": 2 * CAPACITY}, timeout=10)
+    outcome = overload({"a": 4 * CAPACITY, "b": CAPACITY}, timeout=10)
     assert outcome.answered["a"] == pytest.approx(outcome.answered["b"], rel=0.05)
