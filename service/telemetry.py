@@ -59,7 +59,7 @@ class Telemetry:
             "lathe_truncated_texts", "Texts cut to the model's window.", ["model"], registry=registry
         )
         self._shed = Counter(
-            "lathe_shed_texts", "Texts not computed: overloaded, deadline or client gone.", ["model", "reason"],
+            "lathe_shed_texts", "Texts not computed: overloaded (429), deadline or client gone.", ["model", "reason"],
             registry=registry,
         )  # fmt: skip
         self._failed = Counter(

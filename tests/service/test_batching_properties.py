@@ -26,7 +26,7 @@ from tests.service.virtual_time import VirtualEngine, VirtualLoop
 
 TENANTS = ("a", "b", "c")
 LIMITS = BatchLimits(
-    streams=2, batch_texts=6, batch_tokens=64, batch_ms=20, window=8, queue_texts=24, queue_tokens=400
+    streams=2, batch_texts=4, batch_tokens=64, batch_ms=20, window=4, queue_texts=24, queue_tokens=400
 )  # fmt: skip
 POISON, NAN = "poison", "nan"
 
