@@ -17,7 +17,8 @@
 Texts come tokenised: the event loop (or a thread of its own, for long ones) does it while the engine's threads compute.
 """
 
-from service.batching.batcher import Batcher, BatchLimits
+from service.batching.batcher import Batcher
+from service.batching.limits import BatchLimits
 from service.batching.requests import Item, Logits
 
 __all__ = ["BatchLimits", "Batcher", "Item", "Logits"]

@@ -7,12 +7,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Generic
 
 import numpy as np
 
 from service.batching.cost import CostModel
+from service.batching.limits import BatchLimits
 from service.batching.queue import FairQueue
 from service.batching.requests import Logits, Request, T, Text
 from service.errors import (
@@ -32,29 +32,6 @@ logger = logging.getLogger(__name__)
 # Part of its time that a request may be expected to wait. The rest is for what an estimate cannot know: which texts
 # will be overtaken by others of the window. In overload a shorter queue costs nothing, and late answers do.
 _HEADROOM = 0.5
-
-
-@dataclass(frozen=True)
-class BatchLimits:
-    """Bounds of one batcher.
-
-    Attributes:
-        streams: batches computed at the same time.
-        batch_texts: texts in a batch; 1 serves a model whose answers depend on their batch.
-        batch_tokens: tokens in a batch, padding counted; a single longer text still goes, alone.
-        batch_ms: time that a batch may take, as far as that can be known before.
-        window: waiting texts among which similar lengths are looked for.
-        queue_texts: texts that may wait.
-        queue_tokens: tokens that may wait.
-    """
-
-    streams: int
-    batch_texts: int
-    batch_tokens: int
-    batch_ms: float
-    window: int
-    queue_texts: int
-    queue_tokens: int
 
 
 class _EngineDied(Exception):
