@@ -5,7 +5,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from tests.service.virtual_time import VirtualEngine, VirtualLoop
 
 TENANTS = ("a", "b", "c")
 LIMITS = BatchLimits(
-    streams=2, batch_texts=3, batch_tokens=64, batch_ms=20, window=3, queue_texts=24, queue_tokens=400
+    streams=2, batch_texts=3, batch_tokens=64, batch_ms=20, window=3, queue_texts=16, queue_tokens=200
 )  # fmt: skip
 POISON, NAN = "poison", "nan"
 
@@ -61,10 +61,10 @@ class Sent:
 class BatcherMachine(RuleBasedStateMachine):
     """Sends, cancels, waits, breaks; after each step every promise is checked."""
 
-    @initialize(streams=st.integers(1, 3))
-    def start(self, streams: int) -> None:
+    @initialize(streams=st.integers(1, 3), queue_texts=st.sampled_from((16, 60)))
+    def start(self, streams: int, queue_texts: int) -> None:
         logging.getLogger("service").setLevel(logging.CRITICAL + 1)  # failures by the hundred
-        self.limits = BatchLimits(**{**LIMITS.__dict__, "streams": streams})
+        self.limits = replace(LIMITS, streams=streams, queue_texts=queue_texts, queue_tokens=13 * queue_texts)
         self.loop = VirtualLoop()
         self.slowness = 1.0
         self.failing = 0  # of so many batches the model raises whatever is in them
@@ -277,6 +277,6 @@ class BatcherMachine(RuleBasedStateMachine):
 
 
 BatcherMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, database=None
+    max_examples=80, stateful_step_count=40, deadline=None, derandomize=True, database=None
 )
 TestBatcher = pytest.mark.filterwarnings("ignore:.*was never awaited")(BatcherMachine.TestCase)
