@@ -106,11 +106,11 @@ def test_later_sublayers_are_measured_alone_as_they_are_together() -> None:
 
 def test_a_unit_is_as_large_as_what_it_adds() -> None:
     model = classifier("bert").eval()
-    whole = know(model, [BATCH])[0].representation
-    part = sublayers(model)[0]
-    part.output.weight.data[:, part.columns([1])] *= 3
-    larger = know(model, [BATCH])[0].representation
-    torch.testing.assert_close(larger / whole, torch.tensor([1.0, 9.0, 1.0, 1.0]))
+    for at, part in enumerate(sublayers(model)[:2]):
+        before = know(model, [BATCH])[at].representation
+        part.output.weight.data[:, part.columns([1])] *= 3
+        expected = torch.ones(part.units).index_fill(0, torch.tensor(1), 9.0)
+        torch.testing.assert_close(know(model, [BATCH])[at].representation / before, expected)
 
 
 def test_one_threshold_holds_for_all_sublayers() -> None:
