@@ -46,7 +46,11 @@ def kwon_2022(parent: PreTrainedModel, seen: Seen, costs: Costs) -> Prune:
 
 
 def kprune_2024(balance: float, parent: PreTrainedModel, seen: Seen, costs: Costs) -> Prune:
-    """Scores measured anew at each sublayer, one threshold for all that are left."""
+    """Scores measured anew at each sublayer, one threshold for all that are left.
+
+    Args:
+        balance: of representational to predictive knowledge, summed over the parent's units; the paper tunes it.
+    """
     scored = [one.batch for one in seen.fit[_SCORED_EVERY // 2 :: _SCORED_EVERY]] or [one.batch for one in seen.fit]
     first, lines = know(parent, scored), [Line.through(table) for table in costs]
 
@@ -61,5 +65,6 @@ def kprune_2024(balance: float, parent: PreTrainedModel, seen: Seen, costs: Cost
 METHODS: dict[str, Callable[[PreTrainedModel, Seen, Costs], Prune]] = {
     "Lathe": lathe,
     "Kwon et al. 2022": kwon_2022,
-    "K-prune": partial(kprune_2024, 0.0),
+    "K-prune": partial(kprune_2024, 0.1),
+    "K-prune, Fisher alone": partial(kprune_2024, 0.0),
 }

@@ -22,7 +22,9 @@ tokens, a fifth held out), the same table of measured costs, and the same refits
 | --- | --- | --- |
 | Lathe | `compression/prune/structure.py` | elimination with exact refitting; widths by measured divergence, searched |
 | Kwon et al. 2022 | `kwon.py` | Fisher mask search, rearrangement |
-| K-prune | `kprune.py` | Fisher information over cost, measured anew at each sublayer, one global threshold |
+| K-prune | `kprune.py` | Fisher information and a tenth of representation over cost, measured anew at each sublayer; \
+one global threshold |
+| K-prune, Fisher alone | `kprune.py` | the same without representation |
 
 Models are judged before recovery and int8, by texts that no method saw. The divergence is KL(parent || model), mean
 over texts. Each figure is the mean over random draws of the calibration texts, with the standard deviation. Lathe takes
@@ -37,9 +39,10 @@ def write_readme(results: Path) -> None:
 
 def markdown(results: Path) -> str:
     """The comparison, one table for each data set."""
-    parts = [_NOTE, _TITLE, _TEXT]
-    for path in sorted(results.glob("*.json")):
-        parts += _section(json.loads(path.read_text("utf-8")))
+    sections = [_section(json.loads(path.read_text("utf-8"))) for path in sorted(results.glob("*.json"))]
+    parts = [_NOTE, _TITLE, _TEXT, *(part for section in sections for part in section)]
+    if not sections:
+        parts.append("No results yet: this comparison has not been run to its end.")
     return "\n\n".join(parts) + "\n"
 
 
