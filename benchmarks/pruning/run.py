@@ -16,7 +16,9 @@ import random
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,7 @@ from compression.classifier import ParentClassifier, predict
 from compression.data import Examples, concatenate, read_examples
 from compression.evaluate import agreement, quality
 from compression.machine import this_machine
-from compression.prune.cost import sublayer_cost
+from compression.prune.cost import machine_cost
 from compression.prune.encoder import sublayers
 from compression.prune.structure import cost_tables
 from compression.prune.upwards import see
@@ -76,7 +78,7 @@ def run_set(name: str, data: Path, out: Path, resume: bool) -> None:
     result: dict[str, Any] = (
         json.loads(out.read_text("utf-8")) if resume and out.is_file() else _begin(name, data, parent, judged)
     )
-    costs = [{int(width): ms for width, ms in table.items()} for table in result["costs"]]
+    costs = [{int(width): cost for width, cost in table.items()} for table in result["costs"]]
     done = {(row["seed"], row["method"], row["keep"]) for row in result["rows"]}
     expected = predict(ParentClassifier(parent), judged.texts, "Judge the parent")
     for seed in SEEDS:
@@ -134,6 +136,8 @@ def divergence(expected: Logits, logits: Logits) -> float:
 
 
 def _begin(name: str, data: Path, parent: Parent, judged: Examples) -> dict[str, Any]:
+    with TemporaryDirectory() as folder:
+        costs = cost_tables(parent.model, partial(machine_cost, Path(folder)))
     logits = predict(ParentClassifier(parent), judged.texts, "Judge the parent")
     splits = ("train", *JUDGED[name])
     return {
@@ -145,7 +149,7 @@ def _begin(name: str, data: Path, parent: Parent, judged: Examples) -> dict[str,
         "accuracy": round(quality(logits, parent.labels, judged).accuracy or 0.0, 5),
         "machine": dataclasses.asdict(this_machine()),
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
-        "costs": cost_tables(parent.model, sublayer_cost),
+        "costs": costs,
         "rows": [],
     }
 
