@@ -60,6 +60,7 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="keep what results/ has, and measure the rest")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    RESULTS.mkdir(exist_ok=True)
     missing = [name for name in arguments.sets if not (arguments.data_root / name / "test.parquet").is_file()]
     for name in missing:
         print(f"{name}: skipped, there is no {arguments.data_root / name / 'test.parquet'}; give --data-root")
