@@ -53,7 +53,11 @@ def config(**values: Any) -> Change:
 
 
 def without(*names: str) -> Change:
-    return lambda folder: [(folder / name).unlink() for name in names]
+    def apply(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return apply
 
 
 def without_fast_tokenizer(folder: Path) -> None:

@@ -55,10 +55,13 @@ def test_a_run_killed_after_any_epoch_ends_as_it_would_have(
         with pytest.raises(Killed):
             run(parent, texts, tmp_path / "part")
     learned: list[int] = []
+
+    def note(training: module._Training, path: Path) -> None:
+        learned.append(training.epochs)
+        keep(training, path)
+
     with monkeypatch.context() as patched:
-        patched.setattr(
-            module._Training, "keep", lambda training, path: (learned.append(training.epochs), keep(training, path))
-        )
+        patched.setattr(module._Training, "keep", note)
         require_equal(run(parent, texts, tmp_path / "part"), whole)
     assert learned == list(range(epochs + 1, 4))  # what was done is not done again
 
