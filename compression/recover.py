@@ -23,6 +23,7 @@ from compression.progress import console, track
 from compression.quantize import Activation
 from compression.quantize.fake import fake_quantized
 from compression.recipe import RecoverStep
+from compression.words import words
 
 _WARM_UP = 0.06  # share of the steps in which the learning rate rises
 _AS_IT_IS = 0.3  # share of the texts that are not varied
@@ -103,18 +104,20 @@ def _vary(text: str, texts: Sequence[str], choose: random.Random) -> str:
 
     A parent is sure of the very texts that it was trained on, and its certainty teaches little; on variations of them
     it hesitates where it would on new ones (after data augmentation in TinyBERT, Jiao et al. 2020, but without a
-    language model). Words are what stands between spaces; a text without any is taken as it is.
+    language model).
     """
-    words = text.split()
+    own = words(text)
     kind = choose.random()
-    if kind < _AS_IT_IS or len(words) < _FEWEST_WORDS:
+    if kind < _AS_IT_IS or len(own) < _FEWEST_WORDS:
         return text
     if kind < (1 + _AS_IT_IS) / 2:
-        length = choose.randint(_FEWEST_WORDS - 1, len(words))
-        start = choose.randint(0, len(words) - length)
-        return " ".join(words[start : start + length])
-    other = choose.choice(texts).split()
-    return " ".join([*words[: choose.randint(1, len(words))], *other[choose.randint(0, len(other) - 1) :]])
+        length = choose.randint(_FEWEST_WORDS - 1, len(own))
+        start = choose.randint(0, len(own) - length)
+        return text[own[start].start() : own[start + length - 1].end()]
+    other = choose.choice(texts)
+    beginning = text[: choose.choice(own).end()]
+    end = other[choose.choice(words(other)).start() :]
+    return f"{beginning} {end}" if " " in text else beginning + end
 
 
 def lessons(
