@@ -12,7 +12,7 @@ import argparse
 import importlib.metadata
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,19 +92,21 @@ VARIANTS = {"quantization_aware": quantization_aware, "sparsity": sparsity}
 def measure(task: Task, pruning: list[Any], recovery: list[Any], expected: Logits) -> dict[str, Any]:
     """The result of the steps as float32 and as int8."""
     kept = WorkCache(task.cache / "steps")
-    fewer = task.splits.calibration.head(RECOVERY_TEXTS)
+    fewer = replace(task.splits, calibration=task.splits.calibration.head(RECOVERY_TEXTS))
+    unfinished = task.cache / "unfinished"
     key, work = task.key, Work(task.parent)
     for step in _steps(*pruning):  # as a recipe's steps are kept, so that each is done once
         key = key_of(key, step.model_dump(mode="json"))
         found = kept.get(key, task.parent)
-        work = found or run_step(step, work, task.parent, task.splits.calibration, task.splits.selection, task.cache)
+        work = found or run_step(step, work, task.parent, task.splits, task.cache, unfinished)
         if found is None:
             kept.put(key, work)
     for step in _steps(*recovery, {"step": "export"}):
-        work = run_step(step, work, task.parent, fewer, task.splits.selection, task.cache)
+        work = run_step(step, work, task.parent, fewer, task.cache, unfinished)
+        unfinished.unlink(missing_ok=True)
     row: dict[str, Any] = {"float32": _figures(task, work, expected)}
     (quantize,) = _steps({"step": "quantize"})
-    work = run_step(quantize, work, task.parent, task.splits.calibration, task.splits.selection, task.cache)
+    work = run_step(quantize, work, task.parent, task.splits, task.cache, unfinished)
     assert work.graph is not None
     packed = zstandard.ZstdCompressor(level=19).compress(work.graph.SerializeToString())
     return {**row, "int8": {**_figures(task, work, expected), "zstd_mb": round(len(packed) / 1e6, 2)}}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -95,12 +95,13 @@ def load_parent(parent: str) -> Parent:
             f"{parent}: {', '.join(config.architectures or ['this model'])} is not fine-tuned for classification; "
             "train a head first: lathe finetune"
         )
+    labels = label_names(config, parent)
     tokenizer = load_tokenizer(folder)
     return Parent(
         name=parent,
-        model=load_classifier(folder, config),
+        model=_finite(load_classifier(folder, config, complete=True), parent),
         tokenizer=tokenizer,
-        labels=label_names(config),
+        labels=labels,
         max_length=window(config, tokenizer),
         digest=digest(weights),
     )
@@ -136,6 +137,8 @@ def load_config(folder: Path, **overrides: Any) -> PretrainedConfig:
     Raises:
         CheckpointError: no readable config, or one that asks for remote code.
     """
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: has no config.json; name the directory that the model was saved to")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **overrides)
     except (OSError, ValueError, KeyError) as error:
@@ -148,13 +151,47 @@ def load_config(folder: Path, **overrides: Any) -> PretrainedConfig:
     return config
 
 
-def load_classifier(folder: Path, config: PretrainedConfig) -> PreTrainedModel:
-    """Loads a classifier's weights in float32; a head that is not in the files is initialised at random."""
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, config=config, use_safetensors=True, local_files_only=True, trust_remote_code=False, dtype="float32"
-    )
+def load_classifier(folder: Path, config: PretrainedConfig, complete: bool = False) -> PreTrainedModel:
+    """Loads a classifier's weights in float32.
+
+    Args:
+        complete: every weight must be in the files; otherwise one that is not, like a new head, is random.
+
+    Raises:
+        CheckpointError: the files cannot be read, or do not fit the config.
+    """
+    try:
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            folder, config=config, use_safetensors=True, local_files_only=True, trust_remote_code=False,
+            dtype="float32", output_loading_info=True,
+        )  # fmt: skip
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder}: its weights cannot be read: {error}; save or copy the model again") from error
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise CheckpointError(
+            f"{folder}: its weights do not fit its config.json, which lists {config.num_labels} labels: "
+            f"{str(error).splitlines()[-1].strip()} Put right id2label, or the sizes"
+        ) from error
+    if complete and found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise CheckpointError(
+            f"{folder}: {len(missing)} weights are not in its files, {missing[0]} among them; save the model again, or "
+            "train what is missing: lathe finetune"
+        )
     assert isinstance(model, PreTrainedModel)
     return model.eval()
+
+
+def _finite(model: PreTrainedModel, parent: str) -> PreTrainedModel:
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise CheckpointError(
+                f"{parent}: the weight {name} holds values that are not finite (NaN or infinity): the training broke "
+                "down, or the file is damaged; take an earlier checkpoint"
+            )
+    return model
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -165,7 +202,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # tokenizers raises just that; transformers a TypeError where files are missing
         raise CheckpointError(f"{folder}: no usable tokenizer: {error}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise CheckpointError(f"{folder}: {type(tokenizer).__name__} has no fast version, which serving needs")
@@ -177,9 +214,19 @@ def weight_bytes(parent: Parent) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in parent.model.parameters())
 
 
-def label_names(config: PretrainedConfig) -> tuple[str, ...]:
-    """Label names in the order of the logits."""
-    return tuple(str(config.id2label[index]) for index in range(config.num_labels))
+def label_names(config: PretrainedConfig, parent: str) -> tuple[str, ...]:
+    """Label names in the order of the logits.
+
+    Raises:
+        CheckpointError: there are fewer than two, or the config's `id2label` does not name each logit once.
+    """
+    names = tuple(str(config.id2label.get(index)) for index in range(config.num_labels))
+    if len(names) < 2 or len(set(names)) < len(names) or set(config.id2label) != set(range(len(names))):
+        raise CheckpointError(
+            f"{parent}: id2label in its config.json is {config.id2label}; a classifier has two labels or more, "
+            "numbered from 0 on, each with a name of its own"
+        )
+    return names
 
 
 def window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
@@ -233,9 +280,9 @@ def _load_adapter(parent: str, folder: Path) -> Parent:
     tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").is_file() else base)
     return Parent(
         name=parent,
-        model=merged.eval(),
+        model=_finite(merged.eval(), parent),
         tokenizer=tokenizer,
-        labels=label_names(config),
+        labels=label_names(config, parent),
         max_length=window(config, tokenizer),
         digest=digest([*base_weights, *weights]),
     )

@@ -8,13 +8,15 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from compression.errors import DataError
 
 Row = dict[str, Any]
+
+_PARTS = ("calibration", "selection", "test")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
     """Reads a data file.
 
     Raises:
-        DataError: the file or the text column is not there, a row cannot be read, or there is none.
+        DataError: the file, the text column or a label column of another name than usual is not there, a row cannot be
+            read, or there is none.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -79,21 +82,27 @@ def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
     texts: list[str] = []
     labels: list[str | None] = []
     splits: list[str | None] = []
-    for number, row in enumerate(reader(path), start=1):
-        if columns.text not in row:
-            raise DataError(
-                f"{path}: row {number} has no column {columns.text!r}, only {', '.join(map(str, row))}; "
-                "name it with --text-column"
-            )
-        text = _cell(row, columns.text)
-        if text is None or not text.strip():
-            raise DataError(f"{path}: row {number} has an empty {columns.text!r}; remove it or fill it in")
-        label = _cell(row, columns.label)
-        texts.append(text)
-        labels.append(None if label in columns.ignored_labels else label)
-        splits.append(_cell(row, columns.split))
+    labelled = columns.label == Columns.label  # labels are not needed; but who names a column means it
+    try:
+        for number, row in enumerate(reader(path), start=1):
+            if columns.text not in row:
+                raise DataError(
+                    f"{path}: row {number} has no column {columns.text!r}, only {', '.join(map(str, row))}; "
+                    "name it with --text-column"
+                )
+            text, label, split = (_cell(row, column, f"{path}: row {number}") for column in astuple(columns)[:3])
+            if text is None or not text.strip():
+                raise DataError(f"{path}: row {number} has an empty {columns.text!r}; remove it or fill it in")
+            texts.append(text)
+            labels.append(None if label in columns.ignored_labels else label)
+            splits.append(split)
+            labelled = labelled or columns.label in row
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not texts:
         raise DataError(f"{path}: no rows")
+    if not labelled:
+        raise DataError(f"{path}: no row has a column {columns.label!r}; name the right one with --label-column")
     return Examples(tuple(texts), tuple(labels), tuple(splits))
 
 
@@ -114,26 +123,29 @@ class Splits:
         calibration: what the steps learn from.
         selection: what chooses between candidates, and says when to stop.
         test: what judges the result, and nothing else.
+        repeated: texts left out because they stand in a part that judges them too.
     """
 
     calibration: Examples
     selection: Examples
     test: Examples
+    repeated: int = 0
 
 
 def split_examples(examples: Examples, path: Path) -> Splits:
     """Keeps the texts that calibrate, those that select and those that judge apart.
 
     A file with a split column says itself which is which (`calibration`, `selection`, `test`); without `selection`, a
-    sixth of the calibration texts select. A file without splits is divided 5 : 1 : 4. It is a hash of a text's letters
-    and digits that decides, so that copies stay together and the split stays the same.
+    sixth of the calibration texts select. What it has in two parts stays only where it judges: a text that was learned
+    from proves nothing, and public sets do repeat some. A file without splits is divided 5 : 1 : 4. It is a hash of a
+    text's letters and digits that decides, so that copies stay together and the split stays the same.
 
     Raises:
         DataError: a split of another name, or a part that is empty.
     """
     shares = [_share(text) for text in examples.texts]
     if any(examples.splits):
-        unknown = sorted({str(split) for split in examples.splits} - {"calibration", "selection", "test"})
+        unknown = sorted({str(split) for split in examples.splits} - set(_PARTS))
         if unknown:
             raise DataError(
                 f"{path}: column split holds {', '.join(map(repr, unknown[:5]))}; use calibration, selection and test"
@@ -150,16 +162,20 @@ def split_examples(examples: Examples, path: Path) -> Splits:
         sides = ["calibration" if share < 0.5 else "selection" if share < 0.6 else "test" for share in shares]
     # Steps look at the first so many texts, and a file is often sorted by label: these come in the order of the hash.
     order = sorted(range(len(examples)), key=lambda row: shares[row])
+    shares_of = {name: {share for share, side in zip(shares, sides, strict=True) if side == name} for name in _PARTS}
+    taken = {"calibration": shares_of["selection"] | shares_of["test"], "selection": shares_of["test"]}
     calibration, selection = (
-        examples.take([row for row in order if sides[row] == name]) for name in ("calibration", "selection")
+        examples.take([row for row in order if sides[row] == name and shares[row] not in taken[name]])
+        for name in ("calibration", "selection")
     )
     test = examples.where([side == "test" for side in sides])
     if not len(calibration) or not len(selection) or not len(test):
         raise DataError(
             f"{path}: {len(calibration)} texts to calibrate with, {len(selection)} to select with and {len(test)} to "
-            "test with; each part needs some. Add texts, or a column `split` that says calibration or test"
+            "test with, copies counted in one part only; each part needs some. Add texts, or a column `split` that "
+            "says calibration or test"
         )
-    return Splits(calibration, selection, test)
+    return Splits(calibration, selection, test, len(examples) - len(calibration) - len(selection) - len(test))
 
 
 def require_known_labels(examples: Examples, known: Iterable[str], path: Path) -> None:
@@ -178,15 +194,26 @@ def require_known_labels(examples: Examples, known: Iterable[str], path: Path) -
         )
 
 
-def _cell(row: Row, column: str) -> str | None:
+def _cell(row: Row, column: str, where: str) -> str | None:
     value = row.get(column)
-    return None if value is None or value == "" else str(value)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str | int | float):  # a number is taken as csv would give it
+        raise DataError(f"{where} has a {type(value).__name__} in {column!r}; write it as a string")
+    cell = str(value)
+    if not cell.isascii() and any("\ud800" <= character <= "\udfff" for character in cell):
+        raise DataError(f"{where} has half a surrogate pair in {column!r}, which is no text; repair or remove it")
+    return cell
+
+
+def _letters(text: str) -> str:
+    """What copies of a text have in common; all of it where it has no letters, as an emoji has none."""
+    return "".join(character for character in text.casefold() if character.isalnum()) or text
 
 
 def _share(text: str) -> float:
     """Where a text falls between 0 and 1."""
-    letters = "".join(character for character in text.casefold() if character.isalnum())
-    return int.from_bytes(hashlib.sha256(letters.encode()).digest()[:4]) / 2**32
+    return int.from_bytes(hashlib.sha256(_letters(text).encode()).digest()[:4]) / 2**32
 
 
 def _read_csv(path: Path) -> Iterator[Row]:

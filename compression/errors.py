@@ -5,6 +5,7 @@ LatheError
 ├── CheckpointError   a parent: not found, not safetensors, not a classifier, wrong digest
 ├── RecipeError       a recipe: unknown name, unknown key, value out of range
 ├── VerificationError the result is not inside the recipe's budget
+├── StorageError      a disk that is full, or a directory that cannot be written
 └── BundleError       a bundle: missing file, wrong digest, unknown schema
 """
 
@@ -27,6 +28,10 @@ class RecipeError(LatheError):
 
 class VerificationError(LatheError):
     """The compressed model costs more than the recipe's budget allows."""
+
+
+class StorageError(LatheError):
+    """Something cannot be written where it should be."""
 
 
 class BundleError(LatheError):

@@ -132,9 +132,12 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 
 
 def fit_temperature(logits: Logits, names: Sequence[str], examples: Examples) -> float:
-    """The temperature that minimises the labels' negative log likelihood (Guo et al. 2017); 1 with too few labels."""
+    """The temperature that minimises the labels' negative log likelihood (Guo et al. 2017).
+
+    It is 1 with too few texts, or where all have one label: they would only say how often that one is given.
+    """
     rows, targets = labelled_rows(names, examples)
-    if len(rows) < _MIN_ROWS_FOR_TEMPERATURE:
+    if len(rows) < _MIN_ROWS_FOR_TEMPERATURE or len(np.unique(targets)) < 2:
         return 1.0
 
     def loss(log_temperature: float) -> float:

@@ -1,8 +1,6 @@
 """Exports a parent to ONNX through optimum's classic exporter, whose graphs ONNX Runtime can fuse."""
 
 import warnings
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import onnx
 import onnxruntime
@@ -10,6 +8,7 @@ from optimum.exporters.onnx import onnx_export_from_model
 
 from compression.checkpoint import Parent
 from compression.errors import CheckpointError
+from compression.writing import scratch
 
 
 def export(parent: Parent, opset: int) -> onnx.ModelProto:
@@ -18,7 +17,7 @@ def export(parent: Parent, opset: int) -> onnx.ModelProto:
     Raises:
         CheckpointError: optimum has no exporter for this architecture.
     """
-    with TemporaryDirectory() as folder, warnings.catch_warnings():
+    with scratch() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracer warnings about the shapes of masks, which the dynamic axes cover
         try:
             onnx_export_from_model(
@@ -33,13 +32,13 @@ def export(parent: Parent, opset: int) -> onnx.ModelProto:
             raise CheckpointError(
                 f"{parent.name}: {parent.model.config.model_type} cannot be exported: {error}"
             ) from error
-        return simplify(onnx.load(Path(folder, "model.onnx")))
+        return simplify(onnx.load(folder / "model.onnx"))
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """Folds constants and removes what computes nothing; the operators stay those of the ONNX standard."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "simplified.onnx")
+    with scratch() as folder:
+        path = folder / "simplified.onnx"
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(path)

@@ -17,6 +17,7 @@ from compression.progress import track
 
 SHAPES = ((1, 24), (8, 24), (32, 32))  # texts, tokens of each
 ROUNDS = 11
+_REPEATED_TEXTS = 8  # a turn's runs answer about so many
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,10 @@ def compare_latency(parent: Classifier, bundle: Classifier, texts: Sequence[str]
 def time_runs(
     models: Sequence[Classifier], batch: int, tokens: int, texts: Sequence[str], rounds: int = ROUNDS, threads: int = 1
 ) -> list[list[float]]:
-    """Runs the models in turn, `rounds` times after one run that warms up.
+    """Runs the models in turn, `rounds` times.
+
+    In its turn a model first runs once uncounted, so that the caches hold its weights and not those of the one before,
+    as they do in a server that runs one model; then the mean of a few runs counts.
 
     Args:
         batch: texts of a run.
@@ -60,13 +64,16 @@ def time_runs(
     """
     inputs = [_cut(model, batch, tokens, texts) for model in models]
     seconds: list[list[float]] = [[] for _ in models]
+    repeats = max(1, _REPEATED_TEXTS // batch)
     with _torch_threads(threads):
-        for _ in range(rounds + 1):
+        for _ in range(rounds):
             for model, encoded, times in zip(models, inputs, seconds, strict=True):
-                start = time.perf_counter()
                 model.forward(encoded)
-                times.append(time.perf_counter() - start)
-    return [times[1:] for times in seconds]
+                start = time.perf_counter()
+                for _ in range(repeats):
+                    model.forward(encoded)
+                times.append((time.perf_counter() - start) / repeats)
+    return seconds
 
 
 def ratios(slow: Sequence[float], fast: Sequence[float]) -> Quartiles:

@@ -3,12 +3,11 @@
 import hashlib
 import importlib.metadata
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import zstandard
 from tokenizers import Tokenizer
@@ -35,9 +34,11 @@ from compression.report import model_card, report_html
 from compression.steps import run_step
 from compression.verify import BATCH_EXACT_WITHIN, Measured, measure, require_budget
 from compression.work import Work, WorkCache, key_of
+from compression.writing import scratch
 
 _TOOLS = ("lathe", "numpy", "onnx", "onnxruntime", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
 _ZSTD_LEVEL = 19  # slow to write, as fast to read as any
+_FEW_TEXTS = 30  # the interval of an agreement of all of them begins below 0.9
 _SELECTION_TEXTS = 400  # that each step is judged on; the numbers guide, they do not prove
 
 
@@ -101,8 +102,8 @@ def compress(
         VerificationError: the result is outside the recipe's budget; nothing is written.
     """
     require_replaceable(out)
-    with TemporaryDirectory() as temporary:
-        task = open_task(parent_name, data, columns, cache or Path(temporary))
+    with scratch() if cache is None else nullcontext(cache) as folder:
+        task = open_task(parent_name, data, columns, folder)
         candidate = build(task, recipe)
         measured = judge(task, candidate)
     require_budget(measured.figures, recipe.budget)
@@ -119,7 +120,32 @@ def open_task(parent_name: str, data: Path, columns: Columns, cache: Path) -> Ta
     console.print(f"Loading {parent_name}")
     parent = load_parent(parent_name)
     require_known_labels(examples, parent.labels, data)
-    return Task(parent, split_examples(examples, data), data, hashlib.sha256(data.read_bytes()).hexdigest(), cache)
+    splits = split_examples(examples, data)
+    for doubt in doubts(splits, parent.labels):
+        console.print(f"warning: {data}: {doubt}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+    return Task(parent, splits, data, hashlib.sha256(data.read_bytes()).hexdigest(), cache)
+
+
+def doubts(splits: Splits, labels: Sequence[str]) -> list[str]:
+    """What makes the proof weaker than it looks.
+
+    None of it is an error. The steps use no labels, agreement with the parent holds whatever the texts are, and the
+    figures name the labels that they are of; a small or one-sided file is what many users have, above all for a model
+    of many intents.
+    """
+    found = []
+    if splits.repeated:
+        found.append(f"{splits.repeated} texts stand in two splits; they are left out where they would not judge")
+    if len(splits.test) < _FEW_TEXTS:
+        found.append(f"only {len(splits.test)} texts judge the bundle, so its figures prove little; add texts")
+    seen = {label for label in splits.test.labels if label is not None}
+    absent = [label for label in labels if label not in seen]
+    if len(seen) == 1:
+        found.append(f"all test texts have the label {min(seen)!r}, so accuracy says nothing of the others; add some")
+    elif seen and absent:
+        names = ", ".join(map(repr, absent[:5])) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+        found.append(f"no test text has the label {names}, so no figure speaks of it; add some")
+    return found
 
 
 def build(task: Task, recipe: Recipe) -> Candidate:
@@ -134,7 +160,7 @@ def build(task: Task, recipe: Recipe) -> Candidate:
         start = time.perf_counter()
         found = kept.get(key, task.parent)
         console.print(f"Step {step.step}{'' if found is None else ', done before'}")
-        work = found or run_step(step, work, task.parent, task.splits.calibration, task.splits.selection, task.cache)
+        work = found or run_step(step, work, task.parent, task.splits, task.cache, kept.unfinished(key))
         seconds = time.perf_counter() - start
         if found is None:
             kept.put(key, work)
@@ -223,10 +249,10 @@ def _running(
     file: str, model: bytes, tokenizer: bytes, options: RuntimeOptions, parent: Parent
 ) -> Iterator[BundleClassifier]:
     """A model in memory as a classifier of the parent's labels; `file` is its name in a bundle."""
-    with TemporaryDirectory() as folder:
-        Path(folder, file).write_bytes(model)
-        Path(folder, TOKENIZER).write_bytes(tokenizer)
-        runtime = Runtime(Path(folder, file), Path(folder, TOKENIZER), parent.max_length, options)
+    with scratch() as folder:
+        (folder / file).write_bytes(model)
+        (folder / TOKENIZER).write_bytes(tokenizer)
+        runtime = Runtime(folder / file, folder / TOKENIZER, parent.max_length, options)
         yield BundleClassifier(parent.name, runtime, parent.labels)
 
 

@@ -53,18 +53,20 @@ class RecoverStep(_Strict):
     """Short distillation from the parent on the calibration texts; labels are not used.
 
     Attributes:
-        epochs: at most so many passes over the texts.
+        epochs: at most so many.
+        texts: in an epoch; the next one goes on with others, where there are more.
         learning_rate: of AdamW at its highest.
         patience: epochs without a smaller loss on the selection texts before it stops.
-        hidden: weight of the squared difference of the last hidden state, beside that of the predictions.
+        hidden: weight of the relative squared error of each layer's hidden states, beside that of the predictions.
         quantization_aware: whether it trains with the int8 of a `quantize` step to come in its forward pass.
     """
 
     step: Literal["recover"]
     epochs: int = Field(default=2, ge=1)
-    learning_rate: float = Field(default=1e-4, gt=0)
+    texts: int = Field(default=4000, ge=16)
+    learning_rate: float = Field(default=5e-5, gt=0)
     patience: int = Field(default=2, ge=1)
-    hidden: float = Field(default=0.0, ge=0)
+    hidden: float = Field(default=1.0, ge=0)
     quantization_aware: bool = False
     seed: int = 0
 
@@ -248,7 +250,10 @@ def load_recipe(name_or_path: str) -> Recipe:
     if name_or_path in preset_names():
         text = (_presets() / f"{name_or_path}.yaml").read_text("utf-8")
     elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text("utf-8")
+        try:
+            text = Path(name_or_path).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{name_or_path}: not a UTF-8 text file that can be read: {error}") from error
     else:
         raise RecipeError(f"{name_or_path}: neither a recipe file nor one of the presets {', '.join(preset_names())}")
     try:

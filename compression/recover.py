@@ -1,33 +1,34 @@
 """Recovers what pruning cost: a short distillation from the parent, on text without labels.
 
-The pruned model learns the parent's predictions (Hinton et al. 2015), and if asked the last hidden state of the first
-token too (as TinyBERT, Jiao et al. 2020). Embeddings stay as they are: training them would cost most of the time.
+Embeddings stay as they are: training them would cost most of the time.
 """
 
 import copy
 import dataclasses
+import io
+import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
-from compression.batches import BATCH_SIZE, Batch, by_length, collate, encode
+from compression.batches import BATCH_SIZE
 from compression.checkpoint import Parent
 from compression.finetune import has_bf16
+from compression.lessons import Lesson, distillation_loss, lessons, vary
 from compression.progress import console, track
 from compression.quantize import Activation
 from compression.quantize.fake import fake_quantized
 from compression.recipe import RecoverStep
-from compression.words import words
+from compression.writing import CACHE_REMEDY, replacing
 
 _WARM_UP = 0.06  # share of the steps in which the learning rate rises
-_AS_IT_IS = 0.3  # share of the texts that are not varied
-_FEWEST_WORDS = 4  # of a text that is
+_PROGRESS = ("best", "best_loss", "epochs", "without_gain")
 
 
 def recover(
@@ -36,125 +37,121 @@ def recover(
     texts: Sequence[str],
     selection: Sequence[str],
     step: RecoverStep,
+    unfinished: Path,
     activations: Mapping[str, Activation] | None = None,
 ) -> Parent:
-    """Trains a copy of the pruned model; the epoch with the smallest loss on the selection texts is kept.
+    """Trains a copy of the pruned model; the epoch that is nearest to the parent on the selection texts is kept.
 
     The pruned model as it came is the first candidate, so the result is never worse there. Weights of linears that are
     exactly zero stay so: what `sparsify` made is kept.
 
     Args:
         parent: whose predictions are learned; its tokenizer may have more pieces.
+        unfinished: file that is written after each epoch; where it is there, training goes on from it and ends as it
+            would have without a stop. Whoever keeps the result removes it.
         activations: the linears that they name are trained, and the epochs compared, as they will be in int8.
+
+    Raises:
+        StorageError: the file cannot be written.
     """
-    torch.manual_seed(step.seed)
-    choose = random.Random(step.seed)  # noqa: S311  (no secret)
     half = has_bf16()
     student = copy.deepcopy(pruned)
     model = student.model.eval()  # dropout only slows so short a training down
     exam = list(lessons(parent, pruned, selection))
     trained = _trainable(model)
-    rounding = ExitStack()
-    rounding.enter_context(fake_quantized(model, activations or {}))
     optimizer = torch.optim.AdamW(trained, lr=step.learning_rate, weight_decay=0.01)
-    steps = step.epochs * -(-len(texts) // BATCH_SIZE)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _rate(done, steps))
-    best, best_loss, without_gain = copy.deepcopy(model.state_dict()), _evaluate(model, exam, step.hidden), 0
-    console.print(f"Recover: loss {best_loss:.4f} before")
-    for epoch in range(1, step.epochs + 1):
-        varied = [_vary(text, texts, choose) for text in texts]
-        for lesson in track(lessons(parent, pruned, varied, choose), f"Recover, epoch {epoch}", steps // step.epochs):
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-                loss = distillation_loss(model, lesson, step.hidden)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            schedule.step()
-        loss_now = _evaluate(model, exam, step.hidden)
-        console.print(f"Recover: loss {loss_now:.4f} after epoch {epoch} of {step.epochs}")
-        if loss_now < best_loss:
-            best, best_loss, without_gain = copy.deepcopy(model.state_dict()), loss_now, 0
-        else:
-            without_gain += 1
-            if without_gain >= step.patience:
-                break
-    rounding.close()
-    model.load_state_dict(best)
+    each = min(step.texts, len(texts))  # in an epoch
+    steps = -(-each // BATCH_SIZE)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _rate(done, step.epochs * steps))
+    choose = random.Random(step.seed)  # noqa: S311  (no secret)
+    training = _Training(model, optimizer, schedule, choose, copy.deepcopy(model.state_dict()))
+    with fake_quantized(model, activations or {}):
+        if not training.go_on_from(unfinished):
+            training.best_loss = _evaluate(model, exam)
+        console.print(f"Recover: loss {training.best_loss:.4f} at best after epoch {training.epochs} of {step.epochs}")
+        while training.epochs < step.epochs and training.without_gain < step.patience:
+            start = training.epochs * each
+            varied = [vary(text, texts, choose) for text in islice(cycle(texts), start, start + each)]
+            taught = lessons(parent, pruned, varied, choose, hidden=step.hidden > 0)
+            for lesson in track(taught, f"Recover, epoch {training.epochs + 1}", steps):
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+                    loss = distillation_loss(model, lesson, step.hidden)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(trained, 1.0)
+                optimizer.step()
+                schedule.step()
+            loss_now = _evaluate(model, exam)
+            training.end_epoch(loss_now)
+            console.print(f"Recover: loss {loss_now:.4f} after epoch {training.epochs} of {step.epochs}")
+            training.keep(unfinished)
+    model.load_state_dict(training.best)
     model.requires_grad_(False)
     return student
 
 
-@dataclasses.dataclass(frozen=True)
-class Lesson:
-    """A batch for the pruned model, and what the parent says of it.
+@dataclasses.dataclass
+class _Training:
+    """All that decides how training goes on.
 
     Attributes:
-        log_probabilities: (texts, labels).
-        hidden: the parent's last hidden state of the first token, (texts, width).
+        choose: the only chance in it.
+        best: weights of the best epoch so far.
+        best_loss: theirs, on the selection texts.
+        epochs: how many are done.
+        without_gain: the last so many of them were no better.
     """
 
-    batch: Batch
-    log_probabilities: torch.Tensor
-    hidden: torch.Tensor
+    model: PreTrainedModel
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    choose: random.Random
+    best: dict[str, torch.Tensor]
+    best_loss: float = math.inf
+    epochs: int = 0
+    without_gain: int = 0
 
+    def end_epoch(self, loss: float) -> None:
+        self.epochs += 1
+        if loss < self.best_loss:
+            self.best, self.best_loss, self.without_gain = copy.deepcopy(self.model.state_dict()), loss, 0
+        else:
+            self.without_gain += 1
 
-def _vary(text: str, texts: Sequence[str], choose: random.Random) -> str:
-    """A text as it is, a stretch of it, or its beginning with another text's end.
+    def keep(self, path: Path) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "choose": self.choose.getstate(),
+            "progress": {name: getattr(self, name) for name in _PROGRESS},
+        }
+        content = io.BytesIO()
+        torch.save(state, content)  # not to the file: on a full disk it says only "unexpected pos"
+        with replacing(path, CACHE_REMEDY) as staging:
+            staging.write_bytes(content.getbuffer())
 
-    A parent is sure of the very texts that it was trained on, and its certainty teaches little; on variations of them
-    it hesitates where it would on new ones (after data augmentation in TinyBERT, Jiao et al. 2020, but without a
-    language model).
-    """
-    own = words(text)
-    kind = choose.random()
-    if kind < _AS_IT_IS or len(own) < _FEWEST_WORDS:
-        return text
-    if kind < (1 + _AS_IT_IS) / 2:
-        length = choose.randint(_FEWEST_WORDS - 1, len(own))
-        start = choose.randint(0, len(own) - length)
-        return text[own[start].start() : own[start + length - 1].end()]
-    other = choose.choice(texts)
-    beginning = text[: choose.choice(own).end()]
-    end = other[choose.choice(words(other)).start() :]
-    return f"{beginning} {end}" if " " in text else beginning + end
-
-
-def lessons(
-    parent: Parent, pruned: Parent, texts: Sequence[str], choose: random.Random | None = None
-) -> Iterator[Lesson]:
-    """Batches of similar length, in random order if there is something to choose it."""
-    rows, parent_rows = encode(pruned, texts), encode(parent, texts)
-    groups = by_length(rows)
-    if choose is not None:
-        choose.shuffle(groups)
-    for group in groups:
-        with torch.inference_mode():
-            logits, hidden = _run(parent.model, collate(parent, [parent_rows[position] for position in group]))
-        batch = collate(pruned, [rows[position] for position in group])
-        yield Lesson(batch, logits.log_softmax(-1).clone(), hidden.clone())
-
-
-def _run(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits, and the last hidden state of the first token."""
-    output = model(**batch, output_hidden_states=True)
-    return output.logits, output.hidden_states[-1][:, 0]
-
-
-def distillation_loss(model: PreTrainedModel, lesson: Lesson, hidden_weight: float = 0.0) -> torch.Tensor:
-    logits, hidden = _run(model, lesson.batch)
-    loss = functional.kl_div(
-        logits.float().log_softmax(-1), lesson.log_probabilities, log_target=True, reduction="batchmean"
-    )
-    if hidden_weight:
-        loss = loss + hidden_weight * functional.mse_loss(hidden.float(), lesson.hidden)
-    return loss
+    def go_on_from(self, path: Path) -> bool:
+        """Whether there was something to go on from; what cannot be read is as good as nothing."""
+        if not path.is_file():
+            return False
+        try:
+            state = torch.load(path, weights_only=True)
+        except Exception:  # a damaged zip, pickle or tensor: each has its own
+            return False
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.choose.setstate(state["choose"])
+        for name in _PROGRESS:
+            setattr(self, name, state["progress"][name])
+        return True
 
 
 @torch.inference_mode()
-def _evaluate(model: PreTrainedModel, lessons: Sequence[Lesson], hidden_weight: float) -> float:
-    losses = [float(distillation_loss(model, lesson, hidden_weight)) * len(lesson.hidden) for lesson in lessons]
-    return sum(losses) / sum(len(lesson.hidden) for lesson in lessons)
+def _evaluate(model: PreTrainedModel, exam: Sequence[Lesson]) -> float:
+    losses = [float(distillation_loss(model, lesson)) * len(lesson.log_probabilities) for lesson in exam]
+    return sum(losses) / sum(len(lesson.log_probabilities) for lesson in exam)
 
 
 def _trainable(model: PreTrainedModel) -> list[nn.Parameter]:

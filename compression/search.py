@@ -31,21 +31,27 @@ from compression.progress import console
 from compression.recipe import Budget, Recipe
 from compression.verify import require_budget, require_sane
 from compression.work import key_of
+from compression.writing import CACHE_REMEDY, explained
 
 _CHOICES: dict[str, BaseDistribution] = {
-    "vocabulary": CategoricalDistribution(("all", "16000", "8000", "4000", "0")),
-    "keep": CategoricalDistribution((1.0, 0.7, 0.5, 0.4, 0.3, 0.2)),
+    "vocabulary": CategoricalDistribution(("all", "22000", "12000", "4000")),
+    "keep": CategoricalDistribution((1.0, 0.8, 0.65, 0.5, 0.4, 0.3)),
     "recover": CategoricalDistribution(("float32", "int8", "no")),  # what it computes with while it trains
-    "numbers": CategoricalDistribution(("int8", "float32")),
+    "numbers": CategoricalDistribution(("int8", "int8, words in 4 bits", "int8, coarse", "float32")),
 }
 _PROPOSALS_PER_TRIAL = 20  # some mean a recipe that was tried already
 # What works most often comes first: a search with little time has at least tried these.
 _FIRST: tuple[dict[str, Any], ...] = (
     {"vocabulary": "all", "keep": 1.0, "recover": "no", "numbers": "int8"},
-    {"vocabulary": "4000", "keep": 0.4, "recover": "float32", "numbers": "int8"},
-    {"vocabulary": "0", "keep": 0.2, "recover": "float32", "numbers": "int8"},
-    {"vocabulary": "8000", "keep": 0.7, "recover": "float32", "numbers": "int8"},
+    {"vocabulary": "22000", "keep": 0.65, "recover": "float32", "numbers": "int8, words in 4 bits"},
+    {"vocabulary": "22000", "keep": 0.5, "recover": "float32", "numbers": "int8, coarse"},
+    {"vocabulary": "22000", "keep": 0.8, "recover": "float32", "numbers": "int8, words in 4 bits"},
 )
+_QUANTIZE: dict[str, dict[str, Any]] = {  # options of the step `quantize`, by numbers
+    "int8": {},
+    "int8, words in 4 bits": {"embedding_bits": 4},
+    "int8, coarse": {"linear_entropy": 4.5, "embedding_entropy": 2},
+}
 
 
 class Trial(BaseModel):
@@ -95,8 +101,9 @@ def search(parent: str, data: Path, budget: Budget, out: Path, columns: Columns,
     """
     require_replaceable(out)
     task = open_task(parent, data, columns, cache)
-    study = _study(task, budget, limits)
-    trials = _marked(_try(task, study, budget, limits))
+    with explained(cache, CACHE_REMEDY):  # every trial is noted there
+        study = _study(task, budget, limits)
+        trials = _marked(_try(task, study, budget, limits))
     print_trials(trials)
     inside = sorted(
         (trial for trial in trials if not trial.broken), key=lambda trial: trial.speedup or 0.0, reverse=True
@@ -162,6 +169,12 @@ def describe(recipe: dict[str, Any]) -> str:
                 words.append(f"keep {step['keep']:.0%}")
             case "recover" if step["quantization_aware"]:
                 words.append("recover in int8")
+            case "quantize" if step["linear_entropy"] or step["embedding_entropy"]:
+                words.append("coarse int8")
+            case "quantize" if step["embedding_bits"] == 4:
+                words.append("int8, words in 4 bits")
+            case "quantize":
+                words.append("int8")
             case "export":
                 pass
             case name:
@@ -176,15 +189,15 @@ def candidate_recipe(choices: dict[str, Any], budget: Budget) -> Recipe:
         steps.append({"step": "prune_vocabulary", "keep_most_frequent": int(choices["vocabulary"])})
     if choices["keep"] < 1:
         steps.append({"step": "prune_structure", "keep": choices["keep"]})
-    if choices["recover"] == "int8" and choices["numbers"] == "int8":
+    if choices["recover"] == "int8" and choices["numbers"] in _QUANTIZE:
         steps.append({"step": "recover", "quantization_aware": True})
     elif choices["recover"] != "no" and choices["keep"] < 1:
         steps.append({"step": "recover"})
     steps.append({"step": "export"})
-    if choices["numbers"] == "int8":
-        steps.append({"step": "quantize"})
-    # Storing compressed costs a second at start and nothing after: only worth it where size is bounded.
-    storage = "plain" if budget.max_size_mb is None else "zstd"
+    if choices["numbers"] in _QUANTIZE:
+        steps.append({"step": "quantize", **_QUANTIZE[choices["numbers"]]})
+    # Storing compressed costs a moment at start and nothing after: only worth it where size is bounded.
+    storage = "plain" if budget.max_size_mb is None and choices["numbers"] != "int8, coarse" else "zstd"
     return Recipe.model_validate(
         {"schema_version": 1, "name": "search", "steps": steps, "storage": storage, "budget": budget}
     )
@@ -252,7 +265,7 @@ def _in_int8(study: optuna.Study, budget: Budget) -> dict[str, Any] | None:
     candidates = [
         (trial.agreement, params)
         for params, trial in tried
-        if trial.agreement is not None and params["numbers"] == "int8" and not broken_bounds(trial, elsewhere)
+        if trial.agreement is not None and params["numbers"] in _QUANTIZE and not broken_bounds(trial, elsewhere)
     ]
     if not candidates or any(not trial.broken for _, trial in tried):
         return None

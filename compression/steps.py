@@ -11,7 +11,7 @@ from compression import quantize
 from compression.batches import encode
 from compression.checkpoint import Parent
 from compression.classifier import ParentClassifier
-from compression.data import Examples
+from compression.data import Splits
 from compression.errors import RecipeError
 from compression.export import export
 from compression.fuse import fuse
@@ -37,24 +37,24 @@ from compression.recover import recover
 from compression.work import Work
 
 
-def run_step(step: Step, work: Work, parent: Parent, calibration: Examples, selection: Examples, cache: Path) -> Work:
+def run_step(step: Step, work: Work, parent: Parent, splits: Splits, cache: Path, unfinished: Path) -> Work:
     """Does one step.
 
     Args:
         parent: the model that everything is compared with.
-        calibration: texts to learn from; labels are not used.
-        selection: texts that say when to stop; labels are not used.
+        splits: texts to learn from, and those that say when to stop; labels are not used.
         cache: directory where costs that were measured on this machine are kept.
+        unfinished: file where a long step keeps how far it is; a run that was killed goes on from there.
 
     Raises:
         LatheError: the step cannot be done on this model.
     """
-    model, texts = work.model, calibration.texts
+    model, texts, selection = work.model, splits.calibration.texts, splits.selection.texts
     if isinstance(step, ExportStep):
         return Work(model, fuse(export(model, step.opset)))
     if isinstance(step, QuantizeStep | QuantizeDynamicStep | QuantizeWeightsStep | Float16Step):
         assert work.graph is not None  # the recipe puts them behind export
-        return Work(model, _on_graph(step, work.graph, model, texts, selection.texts))
+        return Work(model, _on_graph(step, work.graph, model, texts, selection))
     match step:
         case PruneVocabularyStep():
             model = prune_parent_vocabulary(model, texts, step.keep_most_frequent)
@@ -64,7 +64,7 @@ def run_step(step: Step, work: Work, parent: Parent, calibration: Examples, sele
             model = prune_structure(model, texts[: step.texts], step.keep, partial(machine_cost, cache))
         case RecoverStep():
             activations = _int8_activations(model, texts) if step.quantization_aware else None
-            model = recover(parent, model, texts, selection.texts, step, activations)
+            model = recover(parent, model, texts, selection, step, unfinished, activations)
         case SparsifyStep():
             model = sparsify(parent, model, texts, step)
     return Work(model)

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compression.checkpoint import Parent, weight_bytes
 from compression.prune.encoder import encoder_layers, remove_layer, sublayers
+from compression.writing import CACHE_REMEDY, replacing
 
 _GRAPH = "model.onnx"
 _WEIGHTS = "model.safetensors"
@@ -74,29 +74,29 @@ class WorkCache:
         return work
 
     def put(self, key: str, work: Work) -> None:
-        """Keeps it; written beside and renamed, so that what a killed run leaves is never read."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".", dir=self._folder))
-        try:
+        """Keeps it, and forgets what was unfinished.
+
+        Raises:
+            StorageError: there is no room for it.
+        """
+        with replacing(self._folder / key, CACHE_REMEDY) as staging:
+            staging.mkdir()
             _write(staging, work)
-            os.replace(staging, self._folder / key)
-        except OSError:
-            if not (self._folder / key).is_dir():  # a run beside this one may have been first
-                raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        self.unfinished(key).unlink(missing_ok=True)
         self._shrink(key)
 
+    def unfinished(self, key: str) -> Path:
+        """Where a step may keep a file to go on from when it is killed."""
+        return self._folder / f"{key}.unfinished"
+
     def _shrink(self, newest: str) -> None:
-        entries = sorted(
-            (path for path in self._folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime
-        )
-        sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in entries}
+        entries = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
+        sizes = {path: sum(file.stat().st_size for file in (path, *path.rglob("*"))) for path in entries}
         for path in entries:
             if sum(sizes.values()) <= self._max_bytes:
                 break
             if path.name != newest:
-                shutil.rmtree(path, ignore_errors=True)
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
                 del sizes[path]
 
 

@@ -8,7 +8,7 @@ ServiceError
 ├── MethodNotAllowed      405
 ├── PayloadTooLarge       413  body or inputs beyond the limits
 ├── UnsupportedMediaType  415  not application/json
-├── Overloaded            429  the queue is full; Retry-After says when
+├── Overloaded            429  the queue is full, or too long for the request's time; Retry-After says when
 ├── InternalError         500  a fault of the service
 ├── InferenceFailed       500  the model could not compute this text
 ├── NotANumber            500  the model's answer is not finite

@@ -58,7 +58,7 @@ class Gate:
         scope["lathe.code"] = "ok"
         answer = _Answer(scope, send)
         try:
-            self._authenticate(scope)
+            scope["lathe.tenant"] = self._authenticate(scope)
             await self._app(scope, receive, answer.send)
         except ClientGone:
             scope["lathe.code"], answer.status = "client_gone", _CLIENT_CLOSED
@@ -73,10 +73,12 @@ class Gate:
             seconds = time.perf_counter() - start
             self._serving().telemetry.request(route, answer.status, scope["lathe.code"], seconds)
 
-    def _authenticate(self, scope: MutableMapping[str, Any]) -> None:
+    def _authenticate(self, scope: MutableMapping[str, Any]) -> str:
+        """The name of the key that asks; empty where none is needed."""
         authenticator = self._serving().authenticator
-        if authenticator is not None and scope["path"] not in PROBES:
-            authenticator.authenticate(Headers(scope=scope).get("authorization"))
+        if authenticator is None or scope["path"] in PROBES:
+            return ""
+        return authenticator.authenticate(Headers(scope=scope).get("authorization"))
 
 
 class _Answer:

@@ -1,6 +1,7 @@
 """The HTTP API: what each path takes and answers. Errors are raised as ServiceError and rendered in one place."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from compression.bundle import Encoded, softmax
-from service.errors import DeadlineExceeded, PayloadTooLarge, ServiceError
+from service.errors import PayloadTooLarge, ServiceError
 from service.gate import error_response
 from service.lifecycle import Model, Serving
 from service.limits import ClientGone, Receive, parse, read_body, timeout_ms
@@ -155,24 +156,21 @@ class Api:
             DeadlineExceeded, ClientGone: what still waited in a queue was given up.
         """
         serving = self._serving()
-        limit_ms = timeout_ms(request.headers, serving.settings.request_timeout_ms)
-        asking = asyncio.gather(*(self._answer(model, texts) for model in models))
+        deadline = time.monotonic() + timeout_ms(request.headers, serving.settings.request_timeout_ms) / 1e3
+        tenant = request.scope["lathe.tenant"]
+        asking = asyncio.gather(*(self._answer(model, texts, tenant, deadline) for model in models))
         leaving = asyncio.ensure_future(_disconnected(request.receive))
         both: list[asyncio.Future[Any]] = [asking, leaving]
         try:
-            await asyncio.wait(both, timeout=limit_ms / 1e3, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if asking.done():
                 return asking.result()
-            for model in models:
-                serving.telemetry.shed(model.name, "client_gone" if leaving.done() else "deadline", len(texts))
-            if leaving.done():
-                raise ClientGone
-            raise DeadlineExceeded(f"no answer within {limit_ms} ms")
+            raise ClientGone
         finally:
             asking.cancel()
             leaving.cancel()
 
-    async def _answer(self, model: Model, texts: Sequence[str]) -> _Answer:
+    async def _answer(self, model: Model, texts: Sequence[str], tenant: str, deadline: float) -> _Answer:
         telemetry = self._serving().telemetry
 
         def encode() -> list[Encoded]:
@@ -184,7 +182,7 @@ class Api:
         truncated = sum(one.truncated for one in encoded)
         if truncated:
             telemetry.truncated(model.name, truncated)
-        return _Answer(model, await model.batcher.submit(encoded), encoded)
+        return _Answer(model, await model.batcher.submit(encoded, tenant, deadline), encoded)
 
 
 def create_app(serving: Callable[[], Serving]) -> Starlette:

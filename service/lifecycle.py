@@ -150,6 +150,7 @@ class Serving:
             streams=self.settings.streams,
             batch_texts=self.settings.batch_tokens if exact else 1,  # an answer must not depend on its neighbours
             batch_tokens=self.settings.batch_tokens,
+            batch_ms=self.settings.batch_ms,
             window=self.settings.batch_window,
             queue_texts=self.settings.queue_texts,
             queue_tokens=self.settings.queue_tokens,

@@ -54,10 +54,19 @@ class Settings(BaseModel):
     batch_tokens: int = Field(
         default=2048, ge=1, description="Tokens in one batch, padding counted; a longer text still goes alone."
     )
+    batch_ms: int = Field(
+        default=25,
+        ge=1,
+        description="Milliseconds that a batch should take: it gets no more tokens than are expected to keep to that.",
+    )
     batch_window: int = Field(
         default=256, ge=1, description="Waiting texts among which a batch looks for similar lengths."
     )
-    queue_texts: int = Field(default=2048, ge=1, description="Texts of one model that may wait; beyond that, 429.")
+    queue_texts: int = Field(
+        default=2048,
+        ge=1,
+        description="Texts of one model that may wait; beyond that, 429. API keys share them equally.",
+    )
     queue_tokens: int = Field(default=262144, ge=1, description="Tokens of one model that may wait; beyond that, 429.")
     request_timeout_ms: int = Field(
         default=10000, ge=1, description="Time a request may take; X-Request-Timeout-Ms can shorten it."

@@ -5,7 +5,7 @@ models, codes); nothing that a client sends becomes a label.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
@@ -38,6 +38,14 @@ class Telemetry:
         )  # fmt: skip
         self._queue_texts = Gauge("lathe_queue_texts", "Texts waiting for a batch.", ["model"], registry=registry)
         self._queue_tokens = Gauge("lathe_queue_tokens", "Tokens waiting for a batch.", ["model"], registry=registry)
+        self._queue_seconds = Gauge(
+            "lathe_queue_seconds", "Expected seconds until what waits and is being computed is done.", ["model"],
+            registry=registry,
+        )  # fmt: skip
+        self._batch_limit = Gauge(
+            "lathe_batch_limit_tokens", "Tokens a batch may have now, so that it keeps its time.", ["model"],
+            registry=registry,
+        )  # fmt: skip
         self._batch_texts = Histogram(
             "lathe_batch_texts", "Texts in a batch.", ["model"], buckets=_TEXTS, registry=registry
         )
@@ -51,7 +59,7 @@ class Telemetry:
             "lathe_truncated_texts", "Texts cut to the model's window.", ["model"], registry=registry
         )
         self._shed = Counter(
-            "lathe_shed_texts", "Texts not computed: overloaded, deadline or client gone.", ["model", "reason"],
+            "lathe_shed_texts", "Texts not computed: overloaded (429), deadline or client gone.", ["model", "reason"],
             registry=registry,
         )  # fmt: skip
         self._failed = Counter(
@@ -77,22 +85,30 @@ class Telemetry:
         finally:
             self._stage_seconds.labels(model, stage).observe(time.perf_counter() - start)
 
-    def queued(self, model: str, texts: int, tokens: int) -> None:
-        """The queue as it is now."""
-        self._queue_texts.labels(model).set(texts)
-        self._queue_tokens.labels(model).set(tokens)
+    def queue(
+        self,
+        model: str,
+        texts: Callable[[], float],
+        tokens: Callable[[], float],
+        seconds: Callable[[], float],
+        batch_tokens: Callable[[], float],
+    ) -> None:
+        """Where to look, when Prometheus asks, for what waits, how long that will take, and how large a batch is."""
+        self._queue_texts.labels(model).set_function(texts)
+        self._queue_tokens.labels(model).set_function(tokens)
+        self._queue_seconds.labels(model).set_function(seconds)
+        self._batch_limit.labels(model).set_function(batch_tokens)
 
-    def waited(self, model: str, seconds: float) -> None:
-        """One text's time in the queue."""
-        self._stage_seconds.labels(model, "queue").observe(seconds)
-
-    def batch(self, model: str, lengths: list[int]) -> None:
-        """A batch about to be computed, from the lengths of its texts in tokens."""
-        padded = max(lengths) * len(lengths)
+    def batch(self, model: str, lengths: list[int], waited: list[float]) -> None:
+        """A batch about to be computed, from the lengths of its texts in tokens and their seconds in the queue."""
+        padded, text = max(lengths) * len(lengths), sum(lengths)
         self._batch_texts.labels(model).observe(len(lengths))
         self._batch_tokens.labels(model).observe(padded)
-        self._tokens.labels(model, "text").inc(sum(lengths))
-        self._tokens.labels(model, "padding").inc(padded - sum(lengths))
+        self._tokens.labels(model, "text").inc(text)
+        self._tokens.labels(model, "padding").inc(padded - text)
+        queue = self._stage_seconds.labels(model, "queue")
+        for seconds in waited:
+            queue.observe(seconds)
 
     def truncated(self, model: str, texts: int) -> None:
         """Texts that were cut."""
@@ -109,7 +125,6 @@ class Telemetry:
     def model(self, name: str, version: str, recipe: str, batch_exact: bool) -> None:
         """A model that is served; its series exist from now on, so that a rate over them is 0 and not absent."""
         self._model.labels(name, version, recipe, str(batch_exact).lower()).set(1)
-        self.queued(name, 0, 0)
         for reason in ("overloaded", "deadline", "client_gone"):
             self._shed.labels(name, reason)
         for kind in ("text", "padding"):

@@ -1,10 +1,7 @@
 """Bundles on disk: written whole or not at all, verified byte by byte when opened."""
 
 import hashlib
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +9,7 @@ from pathlib import Path
 
 from compression.bundle.manifest import FileName, Manifest
 from compression.errors import BundleError
+from compression.writing import replacing
 
 MANIFEST = "bundle.json"
 MODEL = "model.onnx"
@@ -69,7 +67,7 @@ def open_bundle(path: Path) -> Bundle:
 
 
 def write_bundle(path: Path, manifest: Manifest, files: Mapping[FileName, bytes]) -> Bundle:
-    """Writes a bundle beside its destination and moves it there; an older bundle is replaced, anything else is not.
+    """Writes a bundle beside its destination, reads it back and moves it there; an older bundle is replaced.
 
     Args:
         manifest: its `files` are filled in here.
@@ -77,25 +75,16 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[FileName, bytes]
 
     Raises:
         BundleError: `path` holds something that is not a bundle.
+        StorageError: the disk is full, or the directory cannot be written; nothing is left of it.
     """
     require_replaceable(path)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     manifest = manifest.model_copy(update={"files": digests})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        staging.chmod(0o755)  # mkdtemp lets only the owner in; a server often runs as someone else
+    with replacing(path, "make room there, or name another directory with --out") as staging:
+        staging.mkdir()
         for name, content in {**files, MANIFEST: manifest.to_json().encode()}.items():
             (staging / name).write_bytes(content)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            os.replace(path, old / path.name)
-            os.replace(staging, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(staging, path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        open_bundle(staging)
     return Bundle(path, manifest)
 
 

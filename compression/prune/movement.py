@@ -14,9 +14,9 @@ import torch
 from compression.batches import BATCH_SIZE
 from compression.checkpoint import Parent
 from compression.finetune import has_bf16
+from compression.lessons import distillation_loss, lessons
 from compression.progress import track
 from compression.prune.encoder import sublayers
-from compression.recover import distillation_loss, lessons
 
 _LEARNING_RATE = 1e-4
 _RAMP = 0.7  # share of the steps in which the sparsity rises

@@ -57,7 +57,8 @@ def prune_structure(parent: Parent, texts: Sequence[str], keep: float, cost: Cos
     Args:
         texts: unlabelled, like those to be served.
         keep: share of the time of all sublayers that may stay.
-        cost: milliseconds by number of units, given kind, hidden size, columns of a unit and numbers of units.
+        cost: time by number of units, given kind, hidden size, columns of a unit and numbers of units; the unit of
+            time does not matter.
 
     Raises:
         CheckpointError: an architecture that cannot be pruned.

@@ -6,8 +6,6 @@ ONNX Runtime's own tools do the work; this chooses what they touch and guards th
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import onnx
@@ -18,6 +16,7 @@ from compression.errors import RecipeError
 from compression.graph import MICROSOFT, add_weight, copy, replace, tidy
 from compression.quantize.blocks import quantize_blocks
 from compression.quantize.linear import linears
+from compression.writing import scratch
 
 # A mask of -3.4e38 would become -65504, the end of float16's range, where adding a score gives -inf, and a row of
 # nothing but -inf a NaN. e^-10000 is 0 just the same.
@@ -32,8 +31,8 @@ def quantize_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
     Needs no calibration text, but is *not batch-exact*: a range covers the whole padded batch, so that an answer
     depends on the other texts in it. The last linear stays in float.
     """
-    with TemporaryDirectory() as folder, _quiet():
-        path = Path(folder, "dynamic.onnx")
+    with scratch() as folder, _quiet():
+        path = folder / "dynamic.onnx"
         onnxruntime.quantization.quantize_dynamic(
             copy(model),
             path,

@@ -87,13 +87,13 @@ def test_weights_are_rounded_as_the_step_rounds_them_and_gradients_pass() -> Non
 
 
 def test_recovery_makes_up_for_int8_and_gives_a_float_model(
-    parent: Parent, texts: tuple[str, ...], harsh: dict[str, Activation]
+    parent: Parent, texts: tuple[str, ...], harsh: dict[str, Activation], tmp_path: Path
 ) -> None:
     step = RecoverStep(step="recover", epochs=4, learning_rate=1e-3, patience=4)
     expected = np.log(softmax(answers(parent, texts)))
     damage = {}
     for name, activations in (("plain", None), ("aware", harsh)):
-        recovered = recover(parent, parent, texts, texts, step, activations)
+        recovered = recover(parent, parent, texts, texts, step, tmp_path / name, activations)
         assert recovered.model.state_dict().keys() == parent.model.state_dict().keys()
         linears_inside = [module for module in recovered.model.modules() if isinstance(module, nn.Linear)]
         assert not any("forward" in vars(linear) for linear in linears_inside)

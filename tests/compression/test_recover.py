@@ -1,40 +1,78 @@
-import random
+import dataclasses
+from pathlib import Path
 
 import pytest
+import torch
 
-from compression.recover import _vary
-
-ENGLISH = ("the parcel was late, again", "my card has not arrived yet")
-CHINESE = ("送餐很快，味道也不错！", "等了两个小时wifi还是连不上")  # noqa: RUF001
-
-
-def variations(texts: tuple[str, ...]) -> set[str]:
-    choose = random.Random(0)
-    return {_vary(texts[0], texts, choose) for _ in range(2000)}
+from compression import recover as module
+from compression.checkpoint import Parent
+from compression.data import read_examples
+from compression.recipe import RecoverStep
+from compression.recover import recover
 
 
-@pytest.mark.parametrize("texts", [ENGLISH, CHINESE])
-def test_variations_are_the_text_its_stretches_and_mixtures_with_others(texts: tuple[str, ...]) -> None:
-    text, other = texts
-    varied = variations(texts)
-    assert text in varied
-    stretches = {one for one in varied if one in text and one != text}
-    assert len(stretches) > 3
-    assert any(one[0] == text[0] and one[-1] == other[-1] and len(one) > 8 for one in varied)
+@pytest.fixture(scope="module")
+def texts(sentiment_data: Path) -> tuple[str, ...]:
+    return read_examples(sentiment_data).texts[:96]
 
 
-def test_words_with_spaces_stay_whole() -> None:
-    known = set(" ".join(ENGLISH).split())
-    assert {word for one in variations(ENGLISH) for word in one.split()} <= known
+class Killed(BaseException):
+    """Nothing catches it, like a signal."""
 
 
-def test_text_without_spaces_gets_none_and_keeps_its_latin_words() -> None:
-    varied = variations(CHINESE)
-    assert not any(" " in one for one in varied)
-    assert {"wifi" in one for one in varied} == {True, False}
-    assert all("wifi" in one for one in varied if any(letter in one for letter in "wif"))
+STEP = RecoverStep(step="recover", epochs=3, patience=3, learning_rate=1e-3)
 
 
-def test_one_word_is_no_text_to_vary() -> None:
-    choose = random.Random(0)
-    assert {_vary("extraordinary", ("extraordinary", "other words"), choose) for _ in range(100)} == {"extraordinary"}
+def run(parent: Parent, texts: tuple[str, ...], unfinished: Path, step: RecoverStep = STEP) -> dict[str, torch.Tensor]:
+    damaged = dataclasses.replace(parent, model=type(parent.model)(parent.model.config).eval())
+    damaged.model.load_state_dict(
+        {name: tensor * (0.5 if "output" in name else 1.0) for name, tensor in parent.model.state_dict().items()}
+    )
+    state: dict[str, torch.Tensor] = recover(
+        parent, damaged, texts[:64], texts[64:], step, unfinished
+    ).model.state_dict()
+    return state
+
+
+def require_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_a_run_killed_after_any_epoch_ends_as_it_would_have(
+    epochs: int, parent: Parent, texts: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(parent, texts, tmp_path / "whole")
+    keep = module._Training.keep
+
+    def kill(training: module._Training, path: Path) -> None:
+        keep(training, path)
+        if training.epochs == epochs:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module._Training, "keep", kill)
+        with pytest.raises(Killed):
+            run(parent, texts, tmp_path / "part")
+    learned: list[int] = []
+
+    def note(training: module._Training, path: Path) -> None:
+        learned.append(training.epochs)
+        keep(training, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module._Training, "keep", note)
+        require_equal(run(parent, texts, tmp_path / "part"), whole)
+    assert learned == list(range(epochs + 1, 4))  # what was done is not done again
+
+
+def test_a_damaged_file_is_as_good_as_none(parent: Parent, texts: tuple[str, ...], tmp_path: Path) -> None:
+    whole = run(parent, texts, tmp_path / "whole")
+    (tmp_path / "damaged").write_bytes((tmp_path / "whole").read_bytes()[:1000])
+    require_equal(run(parent, texts, tmp_path / "damaged"), whole)
+
+
+def test_it_is_never_worse_than_what_came(parent: Parent, texts: tuple[str, ...], tmp_path: Path) -> None:
+    wild = STEP.model_copy(update={"learning_rate": 10.0, "epochs": 1})
+    came = run(parent, texts, tmp_path / "none", STEP.model_copy(update={"learning_rate": 1e-30, "epochs": 1}))
+    require_equal(run(parent, texts, tmp_path / "wild", wild), came)

@@ -114,7 +114,7 @@ def test_where_only_answers_fail_the_best_is_recovered_in_int8_once(
                 str(tmp_path / "unsure"), sentiment_data, Budget(min_agreement=1), tmp_path / "out", Columns(), cache,
                 Search(trials=1),
             )  # fmt: skip
-        assert capfd.readouterr().err.count("one more: recover in int8, quantize") == (1 if run == 0 else 0)
+        assert capfd.readouterr().err.count("one more: recover in int8, int8") == (1 if run == 0 else 0)
 
 
 def test_choices_that_mean_the_same_are_the_same_recipe() -> None:
@@ -127,3 +127,8 @@ def test_choices_that_mean_the_same_are_the_same_recipe() -> None:
     less = {**choices, "keep": 0.5, "numbers": "float32"}
     one, other = (candidate_recipe({**less, "recover": recover}, budget) for recover in ("float32", "int8"))
     assert one == other
+
+
+def test_coarse_numbers_are_stored_compressed_whatever_the_budget() -> None:
+    choices = {"vocabulary": "all", "keep": 1.0, "recover": "no", "numbers": "int8, coarse"}
+    assert candidate_recipe(choices, Budget(min_agreement=0.9)).storage == "zstd"

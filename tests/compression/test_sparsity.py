@@ -79,13 +79,15 @@ def test_movement_removes_large_weights_that_do_harm(parent: Parent, texts: tupl
     assert stay["movement"].float().mean() < 0.6
 
 
-def test_what_is_zero_stays_zero_in_recovery_and_in_int8(parent: Parent, texts: tuple[str, ...]) -> None:
+def test_what_is_zero_stays_zero_in_recovery_and_in_int8(
+    parent: Parent, texts: tuple[str, ...], tmp_path: Path
+) -> None:
     sparse = sparsify(parent, parent, texts, step(sparsity=0.9))
     graph = fuse(export(sparse, 18))
     activations = calibrate(graph, linears(graph), feeds_of(graph, sparse, texts[:32]))
     teach = RecoverStep(step="recover", epochs=2, learning_rate=1e-3)
     for aware in (None, activations):
-        recovered = recover(parent, sparse, texts, texts, teach, aware)
+        recovered = recover(parent, sparse, texts, texts, teach, tmp_path / str(aware is None), aware)
         for before, after in zip(weights(sparse), weights(recovered), strict=True):
             assert not after[before == 0].any()
             assert (after[before != 0] != before[before != 0]).float().mean() > 0.9

@@ -4,15 +4,25 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from service.batching import Batcher, BatchLimits
-from service.errors import InferenceFailed, NotANumber, NotReady, Overloaded, PayloadTooLarge, ServiceError
+from service.batching import Batcher, BatchLimits, Logits
+from service.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    NotANumber,
+    NotReady,
+    Overloaded,
+    PayloadTooLarge,
+    ServiceError,
+)
 from service.telemetry import Telemetry
+from tests.service.virtual_time import VirtualEngine, VirtualLoop
 
 POISON, NAN = 666, 777
 
@@ -32,7 +42,14 @@ class FakeModel:
         return np.array([[np.nan if NAN in text else sum(text), 0] for text in batch], np.float32)
 
 
-LIMITS = BatchLimits(streams=1, batch_texts=64, batch_tokens=64, window=256, queue_texts=100, queue_tokens=1000)
+def sums(batch: Sequence[list[int]]) -> Logits:
+    """A model that answers each text with its sum."""
+    return np.array([[sum(text), 0] for text in batch], np.float32)
+
+
+LIMITS = BatchLimits(
+    streams=1, batch_texts=64, batch_tokens=64, batch_ms=1e6, window=256, queue_texts=100, queue_tokens=1000
+)
 
 
 def run(
@@ -224,7 +241,9 @@ def test_streams_compute_at_the_same_time() -> None:
         model.gate.set()
         await asyncio.gather(*tasks)
 
-    limits = BatchLimits(streams=2, batch_texts=1, batch_tokens=64, window=8, queue_texts=8, queue_tokens=64)
+    limits = BatchLimits(
+        streams=2, batch_texts=1, batch_tokens=64, batch_ms=1e6, window=8, queue_texts=8, queue_tokens=64
+    )
     run(scenario, limits)
 
 
@@ -233,8 +252,217 @@ def test_a_model_whose_answers_depend_on_the_batch_gets_one_text_at_a_time() -> 
         model.gate.set()
         await batcher.submit([[1], [2], [3]])
 
-    limits = BatchLimits(streams=1, batch_texts=1, batch_tokens=64, window=8, queue_texts=8, queue_tokens=64)
+    limits = BatchLimits(
+        streams=1, batch_texts=1, batch_tokens=64, batch_ms=1e6, window=8, queue_texts=8, queue_tokens=64
+    )
     assert [len(batch) for batch in run(scenario, limits).batches] == [1, 1, 1]
+
+
+def test_a_text_whose_time_is_over_never_reaches_the_model_and_says_so_at_once() -> None:
+    async def scenario(batcher: Batcher[list[int]], model: FakeModel) -> None:
+        held = await hold_the_stream(batcher, model)
+        late = asyncio.create_task(batcher.submit([[50]] * 99, deadline=time.monotonic() + 0.05))
+        with pytest.raises(DeadlineExceeded):  # while the model still holds the only stream
+            await late
+        stays = asyncio.create_task(batcher.submit([[60]] * 100))  # there is room again
+        await asyncio.sleep(0.01)
+        model.gate.set()
+        await asyncio.gather(held, stays)
+        with pytest.raises(DeadlineExceeded):
+            await batcher.submit([[50]], deadline=time.monotonic())
+
+    texts = [text for batch in run(scenario).batches for text in batch]
+    assert [60] in texts
+    assert [50] not in texts
+
+
+def test_a_late_timer_does_not_let_a_text_through() -> None:
+    now = [0.0]
+    model = FakeModel()
+
+    async def main() -> None:
+        batcher = Batcher("m", model, LIMITS, Telemetry(), clock=lambda: now[0])
+        batcher.start()
+        held = await hold_the_stream(batcher, model)
+        late = asyncio.create_task(batcher.submit([[50], [51]], deadline=100))
+        await asyncio.sleep(0.01)
+        now[0] = 100  # the timer would come 100 s later
+        model.gate.set()
+        with pytest.raises(DeadlineExceeded):
+            await asyncio.wait_for(late, 10)
+        await held
+        await batcher.close()
+
+    asyncio.run(main())
+    assert model.batches == [[[1]]]
+
+
+def test_what_waits_too_long_for_its_deadline_is_refused_at_once_and_an_empty_queue_refuses_nothing() -> None:
+    loop = VirtualLoop()
+    engine = VirtualEngine(loop, 1, lambda batch: 0.1 * len(batch))
+    batcher: Batcher[list[int]] = Batcher("m", sums, LIMITS, Telemetry(), loop.time, engine)
+
+    async def main() -> None:
+        batcher.start()
+        await batcher.submit([[1]] * 5)
+        waiting = asyncio.create_task(batcher.submit([[2]] * 64 + [[3]] * 30))  # some ten seconds of work
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as refusal:
+            await batcher.submit([[4]], deadline=loop.time() + 3)
+        assert refusal.value.retry_after_s == 10
+        in_time = asyncio.create_task(batcher.submit([[4]], deadline=loop.time() + 30))
+        others_turn = await batcher.submit([[5]], "another", loop.time() + 14)  # keys take turns
+        assert others_turn[0, 0] == 5
+        await asyncio.gather(waiting, in_time)
+        with pytest.raises(DeadlineExceeded):  # it was tried
+            await batcher.submit([[6]], deadline=loop.time() + 0.01)
+        await batcher.close()
+
+    loop.run_until_complete(main())
+    loop.close()
+
+
+def test_in_a_full_queue_the_key_that_holds_most_gives_way() -> None:
+    async def scenario(batcher: Batcher[list[int]], model: FakeModel) -> None:
+        held = await hold_the_stream(batcher, model)
+        greedy = [asyncio.create_task(batcher.submit([[number]] * 10, "greedy")) for number in range(10)]
+        await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded):
+            await batcher.submit([[10]], "greedy")
+        modest = asyncio.create_task(batcher.submit([[20]] * 15, "modest"))
+        for newest in greedy[:-3:-1]:
+            with pytest.raises(Overloaded):
+                await newest
+        model.gate.set()
+        assert (await modest)[:, 0].tolist() == [20] * 15
+        await asyncio.gather(held, *greedy[:8])
+
+    run(scenario)
+
+
+def test_one_request_of_many_texts_and_many_of_one_are_treated_alike() -> None:
+    lengths = [1 + number * 7 % 13 for number in range(100)]
+
+    async def together(batcher: Batcher[list[int]], model: FakeModel) -> None:
+        held = await hold_the_stream(batcher, model)
+        many = asyncio.create_task(batcher.submit([[0] * length for length in lengths]))
+        await full(batcher, model, held, many)
+
+    async def apart(batcher: Batcher[list[int]], model: FakeModel) -> None:
+        held = await hold_the_stream(batcher, model)
+        many = [asyncio.create_task(batcher.submit([[0] * length])) for length in lengths]
+        await full(batcher, model, held, *many)
+
+    async def full(batcher: Batcher[list[int]], model: FakeModel, *tasks: "asyncio.Task[Logits]") -> None:
+        await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded):
+            await batcher.submit([[1]])
+        model.gate.set()
+        await asyncio.gather(*tasks)
+
+    assert run(together).batches == run(apart).batches
+
+
+def test_texts_are_taken_while_the_model_computes() -> None:
+    async def scenario(batcher: Batcher[list[int]], model: FakeModel) -> None:
+        held = await hold_the_stream(batcher, model)
+        next_batch = [asyncio.create_task(batcher.submit([[number]])) for number in range(8)]
+        await asyncio.sleep(0.01)
+        model.gate.set()
+        await asyncio.gather(held, *next_batch)
+
+    assert [len(batch) for batch in run(scenario).batches] == [1, 8]
+
+
+class Panic(BaseException):
+    """What native code raises when it cannot go on."""
+
+
+@pytest.mark.parametrize("death", ["engine", "stream", "threads"])
+def test_when_a_stream_dies_all_that_waits_is_answered_at_once(death: str, caplog: pytest.LogCaptureFixture) -> None:
+    gate, started = threading.Event(), threading.Event()
+
+    def die(batch: Sequence[list[int]]) -> Logits:
+        started.set()
+        assert gate.wait(10)
+        if death == "engine":
+            raise Panic
+        return sums(batch)
+
+    async def main() -> None:
+        threads = ThreadPoolExecutor(2)
+        batcher: Batcher[list[int]] = Batcher("m", die, replace(LIMITS, streams=2), Telemetry(), executor=threads)
+        batcher.start()
+        tasks = [asyncio.create_task(batcher.submit([[number] * 60])) for number in range(10)]
+        while not started.is_set():
+            await asyncio.sleep(0.001)
+        assert batcher.alive
+        if death == "stream":
+            batcher._streams[0].cancel()
+        elif death == "threads":
+            threads.shutdown(wait=False)
+        if death != "stream":
+            gate.set()
+        answers = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        assert sum(isinstance(answer, NotReady) for answer in answers) >= 8
+        assert not batcher.alive
+        with pytest.raises(NotReady, match="restarted"):
+            await batcher.submit([[1]])
+        gate.set()
+        await batcher.close()
+
+    asyncio.run(main())
+    assert "a stream has died" in caplog.text
+
+
+def test_a_close_that_is_cut_short_leaves_nobody_waiting() -> None:
+    async def scenario(batcher: Batcher[list[int]], model: FakeModel) -> None:
+        held = await hold_the_stream(batcher, model)
+        waiting = asyncio.create_task(batcher.submit([[8]]))
+        await asyncio.sleep(0.01)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(batcher.close(), 0.05)
+        for task in (held, waiting):
+            with pytest.raises(NotReady):
+                await task
+
+    run(scenario)
+
+
+def test_metrics_say_what_waits_and_what_was_given_up() -> None:
+    telemetry = Telemetry()
+    model = FakeModel()
+
+    async def main() -> None:
+        batcher = Batcher("m", model, LIMITS, telemetry)
+        batcher.start()
+        held = await hold_the_stream(batcher, model)
+        gone = asyncio.create_task(batcher.submit([[1, 2], [3]]))
+        late = asyncio.create_task(batcher.submit([[4]], deadline=time.monotonic() + 0.02))
+        await asyncio.sleep(0.01)
+        assert value("lathe_queue_texts") == 3
+        assert value("lathe_queue_tokens") == 4
+        assert value("lathe_batch_limit_tokens") == 64
+        gone.cancel()
+        with pytest.raises(DeadlineExceeded):
+            await late
+        assert value("lathe_queue_texts") == 0
+        model.gate.set()
+        await held
+        await batcher.close()
+
+    def value(name: str, **labels: str) -> float:
+        return next(
+            sample.value
+            for metric in telemetry.collect()
+            for sample in metric.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    asyncio.run(main())
+    assert value("lathe_shed_texts_total", reason="client_gone") == 2
+    assert value("lathe_shed_texts_total", reason="deadline") == 1
 
 
 def test_errors_know_their_status() -> None:

@@ -15,9 +15,9 @@ from service.telemetry import Telemetry
 SECRET = "zanzibarium"
 
 
-def ask(app: App, telemetry: Telemetry | None = None) -> httpx.Response:
+def ask(app: App, telemetry: Telemetry | None = None, authenticator: object = None) -> httpx.Response:
     """One GET through the gate, as an ASGI server would send it."""
-    serving: Any = SimpleNamespace(telemetry=telemetry or Telemetry(), authenticator=None)
+    serving: Any = SimpleNamespace(telemetry=telemetry or Telemetry(), authenticator=authenticator)
 
     async def main() -> httpx.Response:
         transport = httpx.ASGITransport(Gate(app, lambda: serving))
@@ -70,3 +70,18 @@ def test_every_answer_is_counted_under_its_code() -> None:
     exposition = telemetry.exposition().decode()
     assert 'lathe_requests_total{code="internal_error",route="/v1/models",status="500"} 1.0' in exposition
     assert 'lathe_requests_total{code="not_found",route="/v1/models",status="404"} 1.0' in exposition
+
+
+SHOP = SimpleNamespace(authenticate=lambda _: "shop")
+
+
+@pytest.mark.parametrize(("authenticator", "tenant"), [(SHOP, "shop"), (None, "")])
+def test_the_app_behind_is_told_whose_key_it_is(authenticator: object, tenant: str) -> None:
+    seen: list[str] = []
+
+    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        seen.append(scope["lathe.tenant"])
+        await answering(200)(scope, receive, send)
+
+    assert ask(app, authenticator=authenticator).status_code == 200
+    assert seen == [tenant]

@@ -33,7 +33,9 @@ def test_engine_failures_are_logged_without_the_text(caplog: pytest.LogCaptureFi
         raise RuntimeError(f"bad input: {batch} zanzibarium")
 
     async def main() -> None:
-        limits = BatchLimits(streams=1, batch_texts=1, batch_tokens=8, window=8, queue_texts=8, queue_tokens=8)
+        limits = BatchLimits(
+            streams=1, batch_texts=1, batch_tokens=8, batch_ms=9, window=8, queue_texts=8, queue_tokens=8
+        )
         batcher: Batcher[str] = Batcher("m", fail, limits, Telemetry())
         batcher.start()
         with pytest.raises(InferenceFailed) as failure:

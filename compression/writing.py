@@ -1,0 +1,88 @@
+"""Writes files and directories whole or not at all, and says in one sentence what stopped it.
+
+.NAME.x1y2/NAME   what is being written: a killed run leaves no more than this
+NAME              is there when it is complete, and not before
+"""
+
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from compression.errors import LatheError, StorageError
+
+_ABANDONED_AFTER_S = 3600.0  # nothing here takes nearly as long to write
+CACHE_REMEDY = "make room there, or name another directory with --cache"
+_STOPPED_BY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+
+
+@contextmanager
+def replacing(path: Path, remedy: str) -> Iterator[Path]:
+    """Gives a place to write a file or a directory to, which takes the place of `path` when the block ends well.
+
+    Args:
+        remedy: what to do where `path` cannot be written, for the error.
+
+    Raises:
+        StorageError: it cannot be written; `path` is as it was.
+    """
+    with explained(path, remedy):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_abandoned(path)
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        new, old = staging / path.name, staging / "replaced"
+        try:
+            yield new
+            if path.is_dir():  # a file is replaced in one move, a directory is not
+                os.replace(path, old)
+            try:
+                os.replace(new, path)
+            except OSError:
+                with suppress(FileNotFoundError):
+                    os.replace(old, path)
+                raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A directory that is gone afterwards.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
+    with (
+        explained(Path(tempfile.gettempdir()), "make room there, or set TMPDIR to another directory"),
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+    ):
+        yield Path(folder)
+
+
+@contextmanager
+def explained(path: Path, remedy: str) -> Iterator[None]:
+    """Turns what the block could not write at or below `path` into a StorageError."""
+    try:
+        yield
+    except LatheError:
+        raise
+    except Exception as error:  # libraries in Rust and C++ put the system's words into exceptions of their own
+        found = error.errno if isinstance(error, OSError) else None
+        reason = next(
+            (os.strerror(code) for code in _STOPPED_BY if code == found or os.strerror(code) in str(error)), None
+        )
+        if reason is None:
+            raise
+        raise StorageError(f"{path}: cannot be written: {reason}; {remedy}") from error
+
+
+def _clear_abandoned(path: Path) -> None:
+    """Removes what killed runs left of earlier attempts at this path."""
+    for left in path.parent.glob(f".{path.name}.*/"):
+        with suppress(FileNotFoundError):  # a run beside this one may be first
+            if time.time() - left.stat().st_mtime > _ABANDONED_AFTER_S:
+                shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,24 @@
+"""The queue before an engine: bounded, token-budgeted, length-aware, fair; keeps deadlines. Knows asyncio alone.
+
+    submit ──admission──▶ line of its key ──a stream is idle──▶ batch ──engine, on a thread──▶ answers
+      │ full, or cannot be      │ deadline, cancelled:             │ fails: each text again, alone
+      ▼ in time: 429            ▼ leaves at once                   ▼
+    Overloaded              never computed                    neighbours keep their answers
+
+- A batch is bounded by tokens as they will be computed, longest times count, and by the time that they will take.
+- An idle stream never waits: a lone text starts at once. Batches grow only because all streams are busy.
+- The keys take turns, a batch each; the oldest text of the key whose turn it is goes, so with k keys waiting none waits
+  for more than k batches. Texts of similar length join it, its own rather than those of others; a key with a window
+  full of texts has its turn to itself.
+- In a full queue a key below its equal share gets in, and the key that holds most gives way with its newest request.
+- One request of 64 texts and 64 requests of one text are treated alike: lines, bounds and shares count texts.
+- When a stream or the engine dies, all that waits is answered with an error at once, and `alive` is false.
+
+Texts come tokenised: the event loop (or a thread of its own, for long ones) does it while the engine's threads compute.
+"""
+
+from service.batching.batcher import Batcher
+from service.batching.limits import BatchLimits
+from service.batching.requests import Item, Logits
+
+__all__ = ["BatchLimits", "Batcher", "Item", "Logits"]

@@ -1,0 +1,312 @@
+"""Admission, streams and answers: `submit` puts texts into the queue, each stream computes batch after batch."""
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Generic
+
+import numpy as np
+
+from service.batching.cost import CostModel
+from service.batching.limits import BatchLimits
+from service.batching.queue import FairQueue
+from service.batching.requests import Logits, Request, T, Text
+from service.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    InternalError,
+    NotANumber,
+    NotReady,
+    Overloaded,
+    PayloadTooLarge,
+)
+from service.privacy import describe_exception
+from service.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+# Part of its time that a request may be expected to wait. The rest is for what an estimate cannot know: which texts
+# will be overtaken by others of the window. In overload a shorter queue costs nothing, and late answers do.
+_HEADROOM = 0.5
+
+
+class _EngineDied(Exception):
+    """What happened is no failure of a batch: nothing that is sent to this engine will be answered."""
+
+
+class Batcher(Generic[T]):
+    """Collects items into batches and computes them on threads.
+
+    Args:
+        name: the model's name, for metrics and messages.
+        infer: computes a batch, (items) -> (items, labels); called on a thread, at most `limits.streams` at once.
+        clock: seconds, monotonic.
+        executor: where `infer` runs; one thread for each stream when left out.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        infer: Callable[[Sequence[T]], Logits],
+        limits: BatchLimits,
+        telemetry: Telemetry,
+        clock: Callable[[], float] = time.monotonic,
+        executor: Executor | None = None,
+    ) -> None:
+        self._name = name
+        self._infer = infer
+        self._limits = limits
+        self._telemetry = telemetry
+        self._clock = clock
+        self._executor = executor or ThreadPoolExecutor(limits.streams, thread_name_prefix=f"infer-{name}")
+        self._queue: FairQueue[T] = FairQueue(limits.queue_texts, limits.queue_tokens)
+        self._cost = CostModel()
+        self._computing_batches = 0
+        self._computing_tokens = 0  # of these batches, padding counted
+        self._unanswered: set[Request[T]] = set()
+        self._idle: deque[asyncio.Future[None]] = deque()  # of each stream without work, what wakes it
+        self._streams: list[asyncio.Task[None]] = []
+        self._refusal: str | None = None  # why nothing is taken any more
+
+    def start(self) -> None:
+        """Starts the streams; call it inside the event loop."""
+        self._streams = [asyncio.create_task(self._stream()) for _ in range(self._limits.streams)]
+        for stream in self._streams:
+            stream.add_done_callback(self._stream_ended)
+        self._telemetry.queue(
+            self._name,
+            texts=lambda: self._queue.texts,
+            tokens=lambda: self._queue.tokens,
+            seconds=lambda: self._seconds(self._queue.texts, self._queue.tokens),
+            batch_tokens=self._batch_tokens,
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether every stream is running; a dead one would leave texts waiting for ever."""
+        return bool(self._streams) and not any(stream.done() for stream in self._streams)
+
+    async def submit(self, items: Sequence[T], tenant: str = "", deadline: float = math.inf) -> Logits:
+        """Queues items and waits for their logits, (items, labels), in their order.
+
+        When the caller is cancelled, the deadline passes or one item fails, those of its items that still wait are
+        given up at once.
+
+        Args:
+            items: at least one.
+            tenant: who asks; tenants share the queue fairly.
+            deadline: on the batcher's clock; nothing is computed after it.
+
+        Raises:
+            Overloaded: the queue has no room for all of them, or they would not be answered in time, and nothing was
+                queued; or they had to give way to others, who held less of a full queue.
+            PayloadTooLarge: they would not fit into an empty queue either.
+            DeadlineExceeded: there was no answer in time.
+            NotReady: the batcher is closing or has died.
+            InferenceFailed, NotANumber: the model could not compute one of them.
+        """
+        request = self._admit(items, tenant, deadline)
+        timer = None
+        if deadline < math.inf:
+            timer = asyncio.get_running_loop().call_later(deadline - request.since, self._expire, request)
+        try:
+            return await request.future
+        except asyncio.CancelledError:
+            self._telemetry.shed(self._name, "client_gone", request.waiting)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._unanswered.discard(request)
+            self._queue.discard(request)
+            request.texts.clear()  # each refers to its request: without the cycle, memory is free at once
+
+    async def close(self) -> None:
+        """Takes nothing new, computes what waits, and ends the streams; what is cut short is answered with NotReady."""
+        self._refusal = self._refusal or "the service is stopping"
+        try:
+            if self._unanswered:
+                await asyncio.wait([request.future for request in self._unanswered])
+        finally:
+            for stream in self._streams:
+                stream.remove_done_callback(self._stream_ended)
+                stream.cancel()
+            self._end_all("the service stopped before this was computed")
+            self._executor.shutdown(wait=False)
+        await asyncio.gather(*self._streams, return_exceptions=True)
+
+    def _admit(self, items: Sequence[T], tenant: str, deadline: float) -> Request[T]:
+        if self._refusal is not None:
+            raise NotReady(self._refusal)
+        if not items:
+            raise ValueError("there are no items to compute")
+        now = self._clock()
+        request = Request(items, tenant, deadline, now)
+        texts, tokens = len(items), request.tokens
+        limits, queue = self._limits, self._queue
+        if texts > limits.queue_texts or tokens > limits.queue_tokens:
+            raise PayloadTooLarge(
+                f"the request has {texts} texts and {tokens} tokens; the queue of {self._name!r} never holds more "
+                f"than {limits.queue_texts} and {limits.queue_tokens}: send fewer at a time"
+            )
+        if deadline <= now:
+            self._telemetry.shed(self._name, "deadline", texts)
+            raise DeadlineExceeded("the request's time was over before it could be queued")
+        if not self._in_time(request) or not (queue.fits(texts, tokens) or queue.within_share(tenant, texts, tokens)):
+            self._telemetry.shed(self._name, "overloaded", texts)
+            raise self._overloaded()
+        while not queue.fits(texts, tokens):
+            self._give_up(queue.gives_way(), self._overloaded(), "overloaded")
+        queue.add(request)
+        self._unanswered.add(request)
+        self._wake_a_stream()
+        return request
+
+    def _in_time(self, request: Request[T]) -> bool:
+        """Whether a request can be expected to be answered before its deadline.
+
+        An empty queue takes everything: were nothing computed any more, a wrong estimate could never be corrected.
+        """
+        if not self._queue or request.deadline == math.inf:
+            return True
+        ahead = self._queue.ahead_of(request.tenant, len(request.texts), request.tokens)
+        return self._seconds(*ahead) <= _HEADROOM * (request.deadline - request.since)
+
+    def _seconds(self, texts: int, tokens: int) -> float:
+        """Expected seconds until the streams have done what they are at and so much more."""
+        padded = tokens * self._cost.padding
+        batches = min(texts, max(padded / self._batch_tokens(), texts / self._limits.batch_texts))
+        seconds = self._cost.seconds(padded + self._computing_tokens, batches + self._computing_batches)
+        return seconds / self._limits.streams
+
+    def _batch_tokens(self) -> float:
+        """Padded tokens of a batch: as many as it may have, and as are expected to keep its time."""
+        return max(1, min(self._limits.batch_tokens, self._cost.tokens_within(self._limits.batch_ms / 1e3)))
+
+    def _overloaded(self) -> Overloaded:
+        """The refusal; Retry-After, 1 to 60 seconds, says when what waits now is expected to be done."""
+        queue = self._queue
+        return Overloaded(
+            f"{queue.texts} texts and {queue.tokens} tokens wait for {self._name!r}; try again later",
+            min(60, max(1, math.ceil(self._seconds(queue.texts, queue.tokens)))),
+        )
+
+    def _expire(self, request: Request[T]) -> None:
+        self._give_up(request, DeadlineExceeded("there was no answer within the request's time"), "deadline")
+
+    def _give_up(self, request: Request[T], error: Exception, reason: str) -> None:
+        self._telemetry.shed(self._name, reason, request.waiting)
+        self._queue.discard(request)
+        request.fail(error)
+
+    def _wake_a_stream(self) -> None:
+        while self._idle:
+            sleeping = self._idle.popleft()
+            if not sleeping.done():
+                sleeping.set_result(None)
+                return
+
+    async def _stream(self) -> None:
+        while True:
+            while not self._queue:
+                self._idle.append(asyncio.get_running_loop().create_future())
+                await self._idle[-1]
+            batch = self._take()
+            if self._queue:
+                self._wake_a_stream()
+            if batch:
+                await self._compute(batch)
+
+    def _take(self) -> list[Text[T]]:
+        """The next batch, without those that nobody waits for any more."""
+        batch = self._queue.take(self._limits.batch_texts, self._batch_tokens(), self._limits.window)
+        return [text for text in batch if self._is_wanted(text)]
+
+    def _is_wanted(self, text: Text[T]) -> bool:
+        request = text.request
+        if request.deadline <= self._clock():  # its timer is late
+            self._expire(request)
+        if request.future.done():
+            self._telemetry.shed(self._name, "client_gone" if request.future.cancelled() else "deadline")
+            return False
+        return True
+
+    async def _compute(self, batch: list[Text[T]]) -> None:
+        try:
+            rows = await self._on_thread(batch)
+        except _EngineDied:
+            raise
+        except Exception as error:
+            await self._after_failure(batch, error)
+            return
+        for text, row, finite in zip(batch, rows, np.logical_and.reduce(np.isfinite(rows), axis=1), strict=True):
+            if finite:
+                text.request.answer(text.position, row)
+            else:
+                self._fail(text, NotANumber(f"the model {self._name!r} gave no finite number for this text"))
+
+    async def _after_failure(self, batch: list[Text[T]], error: Exception) -> None:
+        """Finds the text at fault; the others get their answers."""
+        if len(batch) > 1:
+            for text in batch:
+                if self._is_wanted(text):
+                    await self._compute([text])
+            return
+        logger.error("model %s failed on a text of %d tokens: %s", self._name, batch[0].tokens,
+                     describe_exception(error))  # fmt: skip
+        self._fail(batch[0], InferenceFailed(f"the model {self._name!r} could not compute this text"))
+
+    async def _on_thread(self, batch: list[Text[T]]) -> Logits:
+        """The batch's logits, (items, labels); learns from it what a batch costs."""
+        start = self._clock()
+        lengths = [text.tokens for text in batch]
+        padded = max(lengths) * len(lengths)
+        self._telemetry.batch(self._name, lengths, [start - text.request.since for text in batch])
+        self._computing_batches += 1
+        self._computing_tokens += padded
+        try:
+            with self._telemetry.stage(self._name, "infer"):
+                rows = await self._schedule([text.item for text in batch])
+        finally:
+            self._computing_batches -= 1
+            self._computing_tokens -= padded
+        if rows.ndim != 2 or len(rows) != len(batch):
+            raise InternalError(f"the engine gave answers of shape {rows.shape} for {len(batch)} texts")
+        self._cost.observe(sum(lengths), padded, self._clock() - start)
+        return rows
+
+    def _schedule(self, items: list[T]) -> "asyncio.Future[Logits]":
+        try:
+            return asyncio.get_running_loop().run_in_executor(self._executor, self._run, items)
+        except RuntimeError as error:  # the executor's threads are gone
+            raise _EngineDied from error
+
+    def _run(self, items: list[T]) -> Logits:
+        try:
+            return self._infer(items)
+        except Exception:
+            raise
+        except BaseException as error:  # a thread's own end, or a panic in native code
+            raise _EngineDied from error
+
+    def _fail(self, text: Text[T], error: InferenceFailed | NotANumber) -> None:
+        self._telemetry.failed(self._name, error.code)
+        self._queue.discard(text.request)
+        text.request.fail(error)
+
+    def _stream_ended(self, stream: "asyncio.Task[None]") -> None:
+        """Nothing ends a stream but `close`; whatever else did, nobody is left waiting for it."""
+        error = None if stream.cancelled() else stream.exception()
+        reason = "cancelled" if error is None else describe_exception(error)
+        logger.critical("model %s computes no more, a stream has died: %s", self._name, reason)
+        self._refusal = f"the model {self._name!r} computes no more; the service must be restarted"
+        self._end_all(self._refusal)
+
+    def _end_all(self, message: str) -> None:
+        for request in self._unanswered:
+            self._queue.discard(request)
+            request.fail(NotReady(message))

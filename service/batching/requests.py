@@ -1,0 +1,72 @@
+"""What waits in the queue: the texts of a request, which is answered when the last of them is."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Logits = npt.NDArray[np.float32]
+
+
+class Item(Protocol):
+    """A tokenised text; its length is in tokens."""
+
+    def __len__(self) -> int: ...
+
+
+T = TypeVar("T", bound=Item)
+
+
+@dataclass(slots=True, eq=False)
+class Text(Generic[T]):
+    """One text of a request, at that position in it."""
+
+    item: T
+    tokens: int
+    request: "Request[T]"
+    position: int
+
+
+class Request(Generic[T]):
+    """The texts that came together.
+
+    Attributes:
+        tenant: name of the key that asks.
+        deadline: when an answer is of no use any more, on the batcher's clock.
+        since: when it came.
+        future: its answer, (texts, labels); ends exactly once, with it or with the first error of any text.
+        waiting: how many of its texts are in the queue; kept by the queue.
+    """
+
+    __slots__ = ("_logits", "_missing", "deadline", "future", "since", "tenant", "texts", "tokens", "waiting")
+
+    def __init__(self, items: Sequence[T], tenant: str, deadline: float, since: float) -> None:
+        # A text of no tokens counts as one: nothing is free.
+        self.texts = [Text(item, len(item) or 1, self, position) for position, item in enumerate(items)]
+        self.tokens = sum(text.tokens for text in self.texts)
+        self.tenant = tenant
+        self.deadline = deadline
+        self.since = since
+        self.future: asyncio.Future[Logits] = asyncio.get_running_loop().create_future()
+        self.waiting = 0
+        self._missing = len(self.texts)
+        self._logits: Logits | None = None
+
+    def answer(self, position: int, row: Logits) -> None:
+        """Takes the logits of one text, (labels,); with the last one the request is answered."""
+        if self.future.done():  # its time was over, or its client has gone
+            return
+        if self._logits is None:
+            self._logits = np.empty((len(self.texts), len(row)), row.dtype)
+        self._logits[position] = row
+        self._missing -= 1
+        if not self._missing:
+            self.future.set_result(self._logits)
+
+    def fail(self, error: Exception) -> None:
+        """Ends the request with an error, unless it has ended."""
+        if not self.future.done():
+            self.future.set_exception(error)

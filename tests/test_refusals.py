@@ -1,0 +1,219 @@
+"""What `lathe compress` says of a parent or a data file that it cannot use, or that proves little."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
+
+from compression.data import read_examples, split_examples
+from compression.pipeline import doubts
+from lathe import main
+
+Change = Callable[[Path], object]
+
+
+def compress(parent: Path, data: Path, out: Path, *more: str) -> Result:
+    cache = str(out.parent / "cache")
+    return CliRunner().invoke(
+        main, ["compress", str(parent), "--data", str(data), "--out", str(out), "--cache", cache, *more]
+    )
+
+
+def require_refused(result: Result, out: Path, message: str) -> None:
+    """One sentence, exit code 1, and nothing written."""
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not out.exists()
+
+
+def weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Change:
+    def apply(folder: Path) -> None:
+        state = load_file(folder / "model.safetensors")
+        change(state)
+        save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+    return apply
+
+
+def config(**values: Any) -> Change:
+    def apply(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    return apply
+
+
+def without(*names: str) -> Change:
+    def apply(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return apply
+
+
+def without_fast_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "CanineTokenizer"}')
+
+
+def a_folder_in_place_of_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+
+
+def cut(size: int) -> Change:
+    def apply(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:size])
+
+    return apply
+
+
+PARENTS: dict[str, tuple[Change, str]] = {
+    "NaN": (
+        weights(lambda state: state["bert.encoder.layer.0.output.dense.weight"][0].fill_(torch.nan)),
+        "bert.encoder.layer.0.output.dense.weight holds values that are not finite",
+    ),
+    "infinity": (
+        weights(lambda state: state["classifier.bias"].fill_(torch.inf)),
+        "classifier.bias holds values that are not finite",
+    ),
+    "empty weights": (cut(0), "weights cannot be read"),
+    "half of the weights": (cut(5000), "weights cannot be read"),
+    "no file of weights": (a_folder_in_place_of_weights, "weights cannot be read"),
+    "no head": (weights(lambda state: state.pop("classifier.weight")), "classifier.weight among them"),
+    "no layer": (
+        weights(lambda state: state.pop("bert.encoder.layer.1.output.dense.bias")),
+        "1 weights are not in its files, bert.encoder.layer.1.output.dense.bias",
+    ),
+    "fewer labels than the head": (
+        config(id2label={"0": "a", "1": "b", "2": "c"}, label2id={"a": 0, "b": 1, "c": 2}),
+        "which lists 3 labels",
+    ),
+    "one label": (config(id2label={"0": "negative"}, label2id={"negative": 0}), "two labels or more"),
+    "labels of one name": (config(id2label={"0": "same", "1": "same"}), "each with a name of its own"),
+    "labels not numbered from 0": (config(id2label={"1": "a", "2": "b"}), "numbered from 0 on"),
+    "no fast tokenizer": (without_fast_tokenizer, "CanineTokenizer has no fast version"),
+    "no tokenizer": (
+        without("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+        "no usable tokenizer",
+    ),
+    "a broken tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{"), "no usable tokenizer"),
+    "no config": (without("config.json"), "has no config.json"),
+    "a broken config": (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be used"),
+}
+
+
+@pytest.mark.parametrize("name", PARENTS)
+def test_a_parent_that_cannot_be_used_is_refused(
+    name: str, sentiment_parent: Path, sentiment_data: Path, tmp_path: Path
+) -> None:
+    change, message = PARENTS[name]
+    shutil.copytree(sentiment_parent, tmp_path / "parent", ignore=shutil.ignore_patterns("checkpoints"))
+    change(tmp_path / "parent")
+    result = compress(tmp_path / "parent", sentiment_data, tmp_path / "out")
+    require_refused(result, tmp_path / "out", message)
+    assert str(tmp_path / "parent") in result.stderr
+
+
+def jsonl(*texts: object) -> str:
+    return "\n".join(json.dumps({"text": text}) for text in texts)
+
+
+DATA: dict[str, tuple[str, str, Sequence[str], str]] = {
+    "nothing": ("csv", "", (), "no rows"),
+    "a heading alone": ("csv", "text,label\n", (), "no rows"),
+    "an empty parquet": ("parquet", "", (), "not a parquet file"),
+    "a blank text": ("csv", "text\na good day\n   \n", (), "row 2 has an empty 'text'"),
+    "no such text column": ("csv", "text\nx\n", ("--text-column", "body"), "no column 'body', only text"),
+    "no such label column": ("csv", "text\nx\n", ("--label-column", "mood"), "no row has a column 'mood'"),
+    "a list": ("jsonl", jsonl("good", ["bad"]), (), "row 2 has a list in 'text'"),
+    "an object": ("jsonl", jsonl({"en": "bad"}), (), "row 1 has a dict in 'text'"),
+    "half a surrogate pair": ("jsonl", jsonl("good", "\ud800"), (), "row 2 has half a surrogate pair"),
+    "another label": ("csv", "text,label\ngood,positive\nwell,neutral\n", (), "labels that the model does not have"),
+    "1 text": ("csv", "text\na good day\n", (), "each part needs some"),
+    "copies of 1 text": ("csv", "text\n" + "a good day\n" * 50, (), "each part needs some"),
+    "the same texts in both splits": (
+        "csv",
+        "text,split\n" + "".join(f"day {n},{side}\n" for n in range(9) for side in ("calibration", "test")),
+        (),
+        "0 texts to calibrate with, 0 to select with and 9 to test with, copies counted in one part only",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data_that_cannot_be_used_is_refused(name: str, sentiment_parent: Path, tmp_path: Path) -> None:
+    suffix, content, options, message = DATA[name]
+    path = tmp_path / f"rows.{suffix}"
+    path.write_text(content, "utf-8")
+    result = compress(sentiment_parent, path, tmp_path / "out", *options)
+    require_refused(result, tmp_path / "out", message)
+    assert str(path) in result.stderr
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_file_that_cannot_be_read_is_refused(suffix: str, sentiment_parent: Path, tmp_path: Path) -> None:
+    unreadable = Path("/proc/self/mem")  # for root too: its first page is never there
+    if not unreadable.is_file():
+        pytest.skip("/proc has no file that cannot be read")
+    path = tmp_path / f"rows.{suffix}"
+    path.symlink_to(unreadable)
+    require_refused(compress(sentiment_parent, path, tmp_path / "out"), tmp_path / "out", f"{path}: ")
+
+
+def test_texts_that_differ_in_no_letter_are_not_copies(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text\n" + "\n".join("\N{SLIGHTLY SMILING FACE}" * (n + 1) for n in range(60)), "utf-8")
+    assert len(split_examples(read_examples(path), path).calibration) > 10
+
+
+ROWS = [f"{word} day number {n}" for n in range(60) for word in ("good", "bad")]
+DOUBTS: dict[str, tuple[list[str], list[str]]] = {
+    "none": ([f"{text},{'negative' if 'bad' in text else 'positive'},test" for text in ROWS], []),
+    "no labels at all": ([f"{text},,test" for text in ROWS], []),
+    "one label": ([f"{text},positive,test" for text in ROWS], ["all test texts have the label 'positive'"]),
+    "an empty class": (
+        [f"{text},{'negative' if 'bad' in text else 'positive'},test" for text in ROWS],
+        ["no test text has the label 'neutral'"],
+    ),
+    "few texts": ([f"{text},,test" for text in ROWS[:29]], ["only 29 texts judge the bundle"]),
+    "texts in two splits": (
+        [*(f"{text},,test" for text in ROWS), f"{ROWS[0]},,calibration", f"{ROWS[1]}!,,selection"],
+        ["2 texts stand in two splits"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DOUBTS)
+def test_what_makes_the_proof_weak_is_said(name: str, tmp_path: Path) -> None:
+    rows, expected = DOUBTS[name]
+    path = tmp_path / "rows.csv"
+    others = "\n".join(f"text {n},,{side}" for n in range(9) for side in ("calibration", "selection")[n % 2 :][:1])
+    path.write_text("text,label,split\n" + "\n".join(rows) + f"\n{others}\n", "utf-8")
+    labels = ("negative", "positive", *(["neutral"] if name == "an empty class" else []))
+    found = doubts(split_examples(read_examples(path), path), labels)
+    assert [doubt.startswith(start) for doubt, start in zip(found, expected, strict=True)] == [True] * len(expected)
+
+
+def test_text_of_one_label_makes_a_bundle_a_warning_and_no_temperature(
+    sentiment_parent: Path, sentiment_data: Path, tmp_path: Path
+) -> None:
+    lines = sentiment_data.read_text("utf-8").splitlines()
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join([lines[0], *(line for line in lines if line.endswith(",positive"))]), "utf-8")
+    result = compress(sentiment_parent, path, tmp_path / "out", "--recipe", "float")
+    assert result.exit_code == 0, result.output
+    assert f"warning: {path}: all test texts have the label 'positive'" in result.stderr
+    manifest = json.loads((tmp_path / "out" / "bundle.json").read_text("utf-8"))
+    assert manifest["runtime"]["temperature"] == 1
+    assert [one["label"] for one in manifest["figures"]["classes"]] == ["positive"]
