@@ -13,7 +13,7 @@ from compression.data import Examples, read_examples
 from compression.finetune import FinetuneOptions, finetune
 
 _WINDOW = 128  # tokens; one review in a hundred is longer
-_TRAINING = FinetuneOptions(epochs=5, learning_rate=5e-4, max_length=_WINDOW, warmup_ratio=0.1)
+_TRAINING = FinetuneOptions(epochs=4, learning_rate=5e-4, max_length=_WINDOW, warmup_ratio=0.1)
 
 
 def train_chinese_parent(data: Path, folder: Path) -> None:
@@ -32,7 +32,7 @@ def train_chinese_parent(data: Path, folder: Path) -> None:
 
 def _untrained(train: Examples, folder: Path) -> Path:
     pieces = BertWordPieceTokenizer(lowercase=True, strip_accents=False)
-    pieces.train_from_iterator(train.texts, vocab_size=6000, min_frequency=2, show_progress=False)
+    pieces.train_from_iterator(train.texts, vocab_size=6000, limit_alphabet=4000, show_progress=False)
     tokenizer = BertTokenizerFast(tokenizer_object=pieces._tokenizer, model_max_length=_WINDOW, strip_accents=False)
     tokenizer.save_pretrained(folder)
     set_seed(_TRAINING.seed)
