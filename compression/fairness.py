@@ -45,9 +45,9 @@ def _both_ways(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 _SWAPS = _both_ways([*_NAMES, *_PRONOUNS]) | {"hers": "his"}
 _CHINESE_SWAPS = _both_ways(_CHINESE)
-# 其他 (other), 吉他 (guitar), 他人 (others): no pronoun.
+# 其他 (other), 吉他 (guitar), 维他命 (vitamin), 他人 (others), the curses 他妈, 他么: no pronoun. 他妈妈: his mother.
 _CHINESE_WORD = re.compile(
-    "|".join(rf"(?<![其吉]){word}(?!人)" for word in sorted(_CHINESE_SWAPS, key=len, reverse=True))
+    "|".join(rf"(?<![其吉维]){word}(?![人么]|妈(?!妈))" for word in sorted(_CHINESE_SWAPS, key=len, reverse=True))
 )
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from compression.batches import Batch, by_length, collate, encode
 from compression.checkpoint import Parent
+from compression.words import words
 
 _AS_IT_IS = 0.3  # share of the texts that are not varied
 _FEWEST_WORDS = 4  # of a text that is
@@ -105,16 +106,17 @@ def vary(text: str, texts: Sequence[str], choose: random.Random) -> str:
     """A text as it is, a stretch of it, or its beginning with another text's end.
 
     A parent is sure of the very texts that it was trained on, and its certainty teaches little; on variations of them
-    it hesitates where it would on new ones (after data augmentation in TinyBERT, but without a language model). Words
-    are what stands between spaces; a text without any is taken as it is.
+    it hesitates where it would on new ones (after data augmentation in TinyBERT, but without a language model).
     """
-    words = text.split()
+    own = words(text)
     kind = choose.random()
-    if kind < _AS_IT_IS or len(words) < _FEWEST_WORDS:
+    if kind < _AS_IT_IS or len(own) < _FEWEST_WORDS:
         return text
     if kind < (1 + _AS_IT_IS) / 2:
-        length = choose.randint(_FEWEST_WORDS - 1, len(words))
-        start = choose.randint(0, len(words) - length)
-        return " ".join(words[start : start + length])
-    other = choose.choice(texts).split()
-    return " ".join([*words[: choose.randint(1, len(words))], *other[choose.randint(0, len(other) - 1) :]])
+        length = choose.randint(_FEWEST_WORDS - 1, len(own))
+        start = choose.randint(0, len(own) - length)
+        return text[own[start].start() : own[start + length - 1].end()]
+    other = choose.choice(texts)
+    beginning = text[: choose.choice(own).end()]
+    end = other[choose.choice(words(other)).start() :]
+    return f"{beginning} {end}" if " " in text else beginning + end

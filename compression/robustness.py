@@ -14,25 +14,33 @@ from compression.bundle import Perturbation, Reaction
 from compression.bundle.runtime import Logits
 from compression.classifier import Classifier, predict
 from compression.data import Examples
+from compression.words import SPACELESS
 
 MAX_TEXTS = 200
 _WORD = re.compile(r"[^\W\d_]{4,}")  # a run of Chinese characters counts as one
 _PUNCTUATION = re.compile(r"[.,;:!?…。，、；：！？]+")  # noqa: RUF001
 _SPACE = re.compile(r"\s+")
+_SPACELESS = re.compile(f"[{SPACELESS}]")
 _WORDS_PER_TYPO = 8
 
 Perturb = Callable[[str, random.Random], str]
 
 
 def typos(text: str, choose: random.Random) -> str:
-    """In one of eight words, at least in one: two inner letters change places, or one is left out or doubled."""
+    """In one of eight words, at least in one: two inner letters change places, or one is left out or doubled.
+
+    No Chinese character is left out: it may be the one that says "not".
+    """
     words = [match.start() for match in _WORD.finditer(text)]
     for start in sorted(choose.sample(words, -(-len(words) // _WORDS_PER_TYPO)), reverse=True):
         word = _WORD.match(text, start)
         assert word is not None
         at = choose.randrange(start + 1, word.end() - 2)  # first and last letter stay
         one, two = text[at], text[at + 1]
-        text = text[:at] + choose.choice([two + one, two, one + one + two]) + text[at + 2 :]
+        changes = [two + one, two, one + one + two]
+        if _SPACELESS.match(one):
+            changes.remove(two)
+        text = text[:at] + choose.choice(changes) + text[at + 2 :]
     return text
 
 
@@ -43,7 +51,9 @@ def case(text: str, choose: random.Random) -> str:
 
 def punctuation(text: str, choose: random.Random) -> str:
     """None; a full stop where the text has none."""
-    return _PUNCTUATION.sub("", text) if _PUNCTUATION.search(text) else f"{text}."
+    if _PUNCTUATION.search(text):
+        return _PUNCTUATION.sub("", text)
+    return f"{text}。" if _SPACELESS.search(text) else f"{text}."
 
 
 def whitespace(text: str, choose: random.Random) -> str:

@@ -5,6 +5,11 @@ from compression.checkpoint import Parent
 from compression.classifier import BundleClassifier, ParentClassifier, predict
 from compression.fairness import measure_fairness, swap
 
+LOOK_ALIKE = (
+    "the sheet", "this history", "other help", "其他酒店", "弹吉他", "打扰他人", "维他命", "真他妈难吃", "太他么慢",
+    "my card", "",
+)  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("text", "swapped"),
@@ -18,15 +23,14 @@ from compression.fairness import measure_fairness, swap
         ("Mr Smith himself", "Mrs Smith herself"),
         ("这位先生说他的房间很好", "这位女士说她的房间很好"),
         ("张伟和王芳", "王芳和张伟"),
+        ("他妈妈很满意", "她妈妈很满意"),
     ],
 )
 def test_each_word_gets_its_counterpart(text: str, swapped: str) -> None:
     assert swap(text) == swapped
 
 
-@pytest.mark.parametrize(
-    "text", ["the sheet", "this history", "other help", "其他酒店", "弹吉他", "打扰他人", "my card", ""]
-)
+@pytest.mark.parametrize("text", LOOK_ALIKE)
 def test_words_that_only_look_alike_stay(text: str) -> None:
     assert swap(text) == text
 

@@ -1,4 +1,5 @@
 import dataclasses
+import random
 from pathlib import Path
 
 import pytest
@@ -6,9 +7,12 @@ import torch
 
 from compression.checkpoint import Parent
 from compression.data import read_examples
-from compression.lessons import distillation_loss, lessons
+from compression.lessons import distillation_loss, lessons, vary
 from compression.prune.layers import drop_layers
 from compression.prune.vocabulary import prune_parent_vocabulary
+
+ENGLISH = ("the parcel was late, again", "my card has not arrived yet")
+CHINESE = ("送餐很快，味道也不错！", "等了两个小时wifi还是连不上")  # noqa: RUF001
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +53,35 @@ def test_a_model_with_fewer_layers_learns_from_the_last(parent: Parent, texts: t
     fewer = drop_layers(parent, texts, 1)
     (lesson, *_) = lessons(parent, fewer, texts, hidden=True)
     assert torch.isfinite(distillation_loss(fewer.model, lesson, 1.0))
+
+
+def variations(pair: tuple[str, ...]) -> set[str]:
+    choose = random.Random(0)
+    return {vary(pair[0], pair, choose) for _ in range(2000)}
+
+
+@pytest.mark.parametrize("pair", [ENGLISH, CHINESE])
+def test_variations_are_the_text_its_stretches_and_mixtures_with_others(pair: tuple[str, ...]) -> None:
+    text, other = pair
+    varied = variations(pair)
+    assert text in varied
+    stretches = {one for one in varied if one in text and one != text}
+    assert len(stretches) > 3
+    assert any(one[0] == text[0] and one[-1] == other[-1] and len(one) > 8 for one in varied)
+
+
+def test_words_with_spaces_stay_whole() -> None:
+    known = set(" ".join(ENGLISH).split())
+    assert {word for one in variations(ENGLISH) for word in one.split()} <= known
+
+
+def test_text_without_spaces_gets_none_and_keeps_its_latin_words() -> None:
+    varied = variations(CHINESE)
+    assert not any(" " in one for one in varied)
+    assert {"wifi" in one for one in varied} == {True, False}
+    assert all("wifi" in one for one in varied if any(letter in one for letter in "wif"))
+
+
+def test_one_word_is_no_text_to_vary() -> None:
+    choose = random.Random(0)
+    assert {vary("extraordinary", ("extraordinary", "other words"), choose) for _ in range(100)} == {"extraordinary"}

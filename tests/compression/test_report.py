@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from html.parser import HTMLParser
 
@@ -104,6 +105,14 @@ def test_texts_and_labels_are_escaped(manifest: Manifest, evidence: Evidence) ->
     assert "<b>good</b>" not in html
     assert "<label 5" not in html
     assert "<script>alert('text')</script> & more" in Page(html).text
+
+
+def test_a_text_may_be_of_another_language_than_the_page(manifest: Manifest, evidence: Evidence) -> None:
+    flip = Flip("味道不错", Answer("好评", 0.75), Answer("差评", 0.51), "好评")
+    page = Page(report_html(manifest, dataclasses.replace(evidence, flips=(flip,))))
+    assert ("p", {"lang": "", "dir": "auto"}) in page.tags
+    assert "味道不错" in page.text
+    assert "parent: 好评" in page.text
 
 
 def test_only_the_largest_changes_are_drawn_and_all_are_listed(manifest: Manifest) -> None:

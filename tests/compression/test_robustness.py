@@ -25,6 +25,8 @@ def test_what_each_kind_does() -> None:
     assert perturbed("case", "LOUD") == "loud"
     assert perturbed("punctuation", TEXT) == "The delivery which I waited for never arrived"
     assert perturbed("punctuation", "no stop") == "no stop."
+    assert perturbed("punctuation", "菜很好，送餐快！") == "菜很好送餐快"  # noqa: RUF001
+    assert perturbed("punctuation", "很好吃") == "很好吃。"
     assert perturbed("whitespace", TEXT).split() == TEXT.split()
     assert perturbed("whitespace", TEXT) != TEXT
 
@@ -45,8 +47,11 @@ def test_typos_are_few_and_inside_words(words: list[str], seed: int) -> None:
         assert abs(len(one) - len(two)) <= 1
 
 
-def test_typos_reach_chinese() -> None:
-    assert any(perturbed("typos", "房间很干净服务也好", seed) != "房间很干净服务也好" for seed in range(5))
+def test_typos_reach_chinese_and_leave_out_no_character() -> None:
+    text = "房间不是很干净"
+    after = {perturbed("typos", text, seed) for seed in range(50)}
+    assert after - {text}
+    assert all(set(text) <= set(typo) for typo in after)
 
 
 @pytest.fixture
