@@ -93,20 +93,15 @@ def test_a_killed_run_leaves_no_bundle_and_the_next_one_goes_on(runs: Runs) -> N
 
 def test_a_run_killed_while_it_writes_leaves_the_older_bundle_or_none(runs: Runs) -> None:
     older = runs.finish("float")[0].manifest
-    for event, pattern in (
-        ("open", r"/\.bundle\..*/bundle/tokenizer\.json', 'w"),
-        ("open", r"/\.bundle\..*/bundle/bundle\.json', 'w"),
-        ("os.rename", r"\('[^']*/out/bundle'"),
-    ):
-        runs.kill("float", event, pattern)
-        assert open_bundle(runs.out).manifest == older
+    runs.kill("float", "open", r"/\.bundle\..*/bundle/tokenizer\.json', 'w")
+    assert open_bundle(runs.out).manifest == older
     runs.kill("float", "os.rename", r"\('[^']*/\.bundle\.")  # a directory is replaced in two moves
     assert not runs.out.exists()
     left = list(runs.out.parent.iterdir())
-    assert len(left) == 4
+    assert len(left) == 2
     for path in left:
         os.utime(path, (0, 0))  # long ago
-    assert runs.finish("float")[0].version == older.version()
+    assert runs.finish("float")[0].manifest.version() == older.version()
     assert list(runs.out.parent.iterdir()) == [runs.out]
 
 

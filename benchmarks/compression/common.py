@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from compression.bundle import Runtime, RuntimeOptions, open_bundle, softmax
 from compression.bundle.runtime import Logits
-from compression.bundle.storage import MANIFEST, MODEL, TOKENIZER
+from compression.bundle.storage import MANIFEST, MODEL, MODEL_ZSTD, TOKENIZER
 from compression.checkpoint import Parent, weight_bytes
 from compression.classifier import BundleClassifier, Classifier, ParentClassifier
 from compression.data import Examples
@@ -133,7 +133,7 @@ def _speeds(models: Sequence[Classifier], texts: Sequence[str]) -> list[tuple[Sp
 
 
 def _disk_bytes(folder: Path) -> int:
-    return sum((folder / name).stat().st_size for name in (MODEL, TOKENIZER))
+    return sum(path.stat().st_size for name in (MODEL, MODEL_ZSTD, TOKENIZER) if (path := folder / name).is_file())
 
 
 def _parent_bytes(parent: Parent) -> int:

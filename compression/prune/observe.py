@@ -57,9 +57,8 @@ def batches(parent: Parent, texts: Sequence[str], max_tokens: int) -> list[Batch
 def observe(model: PreTrainedModel, found: Sequence[Batch]) -> list[Observation]:
     """Runs each batch forwards and backwards.
 
-    A token's weight is the squared gradient of the model's own prediction with respect to the output there: the exact
-    Fisher information of the predictive distribution p for two labels, and its unbiased estimate from random
-    directions of covariance diag(p) - p p' for more. No label is needed. Weights have a mean of 1 over real tokens.
+    A token's weight is the squared gradient of the model's own prediction with respect to the output there: the Fisher
+    information of `fisher_directions`. No label is needed. Weights have a mean of 1 over real tokens.
     """
     generator = torch.Generator().manual_seed(0)
     observations = [_observe(model, batch, generator) for batch in track(found, "Observe the parent")]
@@ -146,19 +145,25 @@ def run_layers(
     return outputs[-1], logits
 
 
+def fisher_directions(logits: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
+    """Directions of the logits, each (texts, labels): squared derivatives along them give the Fisher information.
+
+    It is that of the predictive distribution p: exact for two labels, and for more estimated without bias from random
+    directions of covariance diag(p) - p p'.
+    """
+    probabilities = logits.detach().softmax(-1)
+    root = probabilities.sqrt()
+    if probabilities.shape[1] == 2:
+        return [root.prod(-1, keepdim=True) * torch.tensor([1.0, -1.0])]
+    noises = [root * torch.randn(root.shape, generator=generator) for _ in range(_DRAWS)]
+    return [noise - probabilities * (root * noise).sum(-1, keepdim=True) for noise in noises]
+
+
 def _weights(
     logits: torch.Tensor, outputs: Sequence[torch.Tensor], mask: torch.Tensor, generator: torch.Generator
 ) -> list[torch.Tensor]:
-    probabilities = logits.detach().softmax(-1)
     total = [torch.zeros(output.shape[:2]) for output in outputs]
-    exact = probabilities.shape[1] == 2
-    for _ in range(1 if exact else _DRAWS):
-        root = probabilities.sqrt()
-        if exact:
-            direction = root.prod(-1, keepdim=True) * torch.tensor([1.0, -1.0])
-        else:
-            noise = root * torch.randn(root.shape, generator=generator)
-            direction = noise - probabilities * (root * noise).sum(-1, keepdim=True)
+    for direction in fisher_directions(logits, generator):
         gradients = torch.autograd.grad((direction * logits).sum(), list(outputs), retain_graph=True)
         total = [sums + gradient.square().sum(-1) for sums, gradient in zip(total, gradients, strict=True)]
     return [sums * mask for sums in total]

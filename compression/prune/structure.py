@@ -28,13 +28,11 @@ from transformers import PreTrainedModel
 from compression.checkpoint import Parent
 from compression.progress import track
 from compression.prune.encoder import Kind, Sublayer, sublayers
-from compression.prune.observe import Observation, batches, observe, run_layers, tapped
-from compression.prune.regression import Moments, Refit, eliminate, refit
+from compression.prune.regression import Moments, Refit, eliminate
+from compression.prune.upwards import Seen, divergence, moments_of, prune_upwards, refit_to, see
 
 CostTable = Callable[[Kind, int, int, Sequence[int]], dict[int, float]]
 
-_MAX_TOKENS = 18_000  # of calibration text held in memory: 12 layers of width 768 make 2 GB of it
-_HELD_OUT_EVERY = 5
 _PRICED_EVERY = 2  # of the held-out batches: enough for a first price
 _ATTEMPTS = 40
 _SPREAD = 0.5  # of the random weights, in their logarithms
@@ -44,11 +42,11 @@ _HEAD_SHARES = (1.0, 0.84, 0.67, 0.5, 0.34, 0.25, 0.17, 0.08)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Seen:
-    """What the parent did on the texts that fit, and on those held out."""
+class Priced:
+    """Per sublayer, by number of units: what it becomes, and how far that alone moves the predictions (KL)."""
 
-    fit: list[Observation]
-    held_out: list[Observation]
+    refits: list[dict[int, Refit]]
+    divergences: list[dict[int, float]]
 
 
 def prune_structure(parent: Parent, texts: Sequence[str], keep: float, cost: CostTable) -> Parent:
@@ -63,53 +61,56 @@ def prune_structure(parent: Parent, texts: Sequence[str], keep: float, cost: Cos
     Raises:
         CheckpointError: an architecture that cannot be pruned.
     """
+    seen = see(parent, texts)
     model = copy.deepcopy(parent.model)
-    found = batches(parent, texts, _MAX_TOKENS)
-    # They are sorted by length: taking every fifth gives both parts all lengths.
-    held_out = found[_HELD_OUT_EVERY // 2 :: _HELD_OUT_EVERY] or found
-    fit = [batch for at, batch in enumerate(found) if at % _HELD_OUT_EVERY != _HELD_OUT_EVERY // 2]
-    seen = _Seen(observe(model, fit), observe(model, held_out))
+    priced, tables = price(model, seen), cost_tables(model, cost)
+    prune_to(model, seen, search_widths(model, seen, priced, tables, keep))
+    return dataclasses.replace(parent, model=model)
+
+
+def cost_tables(model: PreTrainedModel, cost: CostTable) -> list[dict[int, float]]:
+    """Per sublayer, milliseconds by number of units; each shape is measured once."""
     parts = sublayers(model)
-    refits = [_refits(model, at, seen) for at in track(range(len(parts)), "Price heads and neurons")]
     tables = {
         shape: cost(shape[0], shape[1], shape[2], levels)
         for shape, levels in {_shape(part): _levels(part) for part in parts}.items()
     }
-    _prune(model, _search_widths(model, refits, [tables[_shape(part)] for part in parts], keep, seen.held_out), seen)
-    return dataclasses.replace(parent, model=model)
+    return [tables[_shape(part)] for part in parts]
 
 
-def _search_widths(
-    model: PreTrainedModel,
-    refits: Sequence[dict[int, Refit]],
-    costs: Sequence[dict[int, float]],
-    keep: float,
-    observations: Sequence[Observation],
+def price(model: PreTrainedModel, seen: Seen) -> Priced:
+    """Prunes each sublayer of the parent alone to each width, and notes what that does."""
+    priced = Priced([], [])
+    for at, part in enumerate(track(sublayers(model), "Price heads and neurons")):
+        priced.refits.append(_refits(model, at, seen))
+        priced.divergences.append({})
+        for width, option in priced.refits[at].items():
+            with _replaced([part], [option]):
+                priced.divergences[at][width] = divergence(model, seen.held_out[::_PRICED_EVERY], part.layer)
+    return priced
+
+
+def search_widths(
+    model: PreTrainedModel, seen: Seen, priced: Priced, costs: Sequence[dict[int, float]], keep: float
 ) -> list[int]:
     """The widths within `keep` whose model, put together from the refits, stays nearest to the parent."""
     parts = sublayers(model)
-    divergences: list[dict[int, float]] = []
-    for part, options in zip(parts, refits, strict=True):
-        divergences.append({})
-        for width, option in options.items():
-            with _replaced([part], [option]):
-                divergences[-1][width] = _divergence(model, observations[::_PRICED_EVERY], part.layer)
     random = np.random.default_rng(0)
     best_weights, best_widths, least, tried = np.ones(len(parts)), [], math.inf, set()
     for attempt in track(range(_ATTEMPTS), "Search widths"):
         weights = best_weights * np.exp(random.normal(size=len(parts)) * _SPREAD * (attempt > 0))
         reweighted = [
-            {width: weight * value for width, value in divergence.items()}
-            for weight, divergence in zip(weights, divergences, strict=True)
+            {width: weight * value for width, value in options.items()}
+            for weight, options in zip(weights, priced.divergences, strict=True)
         ]
         widths = choose_widths(reweighted, costs, keep)
         if tuple(widths) in tried:
             continue
         tried.add(tuple(widths))
-        with _replaced(parts, [options[width] for options, width in zip(refits, widths, strict=True)]):
-            divergence = _divergence(model, observations, 0)
-        if divergence < least:
-            best_weights, best_widths, least = weights, widths, divergence
+        with _replaced(parts, [options[width] for options, width in zip(priced.refits, widths, strict=True)]):
+            moved = divergence(model, seen.held_out)
+        if moved < least:
+            best_weights, best_widths, least = weights, widths, moved
     return best_widths
 
 
@@ -122,8 +123,8 @@ def choose_widths(divergences: Sequence[dict[int, float]], costs: Sequence[dict[
 
     def at_price(price: float) -> list[int]:
         chosen = []
-        for divergence, cost in zip(divergences, costs, strict=True):
-            totals = {width: divergence[width] + price * cost[width] for width in divergence}
+        for moved, cost in zip(divergences, costs, strict=True):
+            totals = {width: moved[width] + price * cost[width] for width in moved}
             chosen.append(min(totals, key=totals.__getitem__))
         return chosen
 
@@ -135,51 +136,23 @@ def choose_widths(divergences: Sequence[dict[int, float]], costs: Sequence[dict[
     return at_price(high)
 
 
-def _refits(model: PreTrainedModel, at: int, seen: _Seen) -> dict[int, Refit]:
+def prune_to(model: PreTrainedModel, seen: Seen, widths: Sequence[int]) -> None:
+    """Prunes the parent's copy in place, upwards, to one width per sublayer."""
+
+    def choose(model: PreTrainedModel, at: int, moments: Moments) -> Sequence[int]:
+        return eliminate(moments, sublayers(model)[at].unit, [widths[at]])[widths[at]]
+
+    prune_upwards(model, seen, choose)
+
+
+def _refits(model: PreTrainedModel, at: int, seen: Seen) -> dict[int, Refit]:
     """By number of units, what one sublayer of the parent becomes when it is pruned to it."""
     part = sublayers(model)[at]
-    fit = _moments(model, at, seen.fit, [one.hidden[part.layer] for one in seen.fit])
-    held_out = _moments(model, at, seen.held_out, [one.hidden[part.layer] for one in seen.held_out])
+    fit = moments_of(model, at, seen.fit, [one.hidden[part.layer] for one in seen.fit])
+    held_out = moments_of(model, at, seen.held_out, [one.hidden[part.layer] for one in seen.held_out])
     return {
-        level: _refit(part, units, fit, held_out) for level, units in eliminate(fit, part.unit, _levels(part)).items()
+        level: refit_to(part, units, fit, held_out) for level, units in eliminate(fit, part.unit, _levels(part)).items()
     }
-
-
-def _prune(model: PreTrainedModel, widths: Sequence[int], seen: _Seen) -> None:
-    """Prunes in place, from the bottom up."""
-    hidden = [[one.hidden[0] for one in group] for group in (seen.fit, seen.held_out)]
-    for at, width in enumerate(track(widths, "Prune and refit")):
-        part = sublayers(model)[at]
-        fit, held_out = (
-            _moments(model, at, group, inputs) for group, inputs in zip((seen.fit, seen.held_out), hidden, strict=True)
-        )
-        new = _refit(part, eliminate(fit, part.unit, [width])[width], fit, held_out)
-        part.keep(new.units)
-        part.output.weight.data, part.output.bias.data = new.weight, new.bias
-        if part.kind == "ffn" and at + 1 < len(widths):
-            hidden = [
-                [run_layers(model, one.batch, its, part.layer, 1)[0] for one, its in zip(group, inputs, strict=True)]
-                for group, inputs in zip((seen.fit, seen.held_out), hidden, strict=True)
-            ]
-
-
-def _moments(
-    model: PreTrainedModel, at: int, observations: Sequence[Observation], hidden: Sequence[torch.Tensor]
-) -> Moments:
-    """Of one sublayer's units with these inputs to its layer, and of what it lacks of the parent's output."""
-    part = sublayers(model)[at]
-    moments = Moments.zeros(part.output.in_features, part.output.out_features)
-    with tapped([part]) as (tap,):
-        for one, inputs in zip(observations, hidden, strict=True):
-            run_layers(model, one.batch, inputs, part.layer, 1)
-            residual = tap.summed - tap.output
-            real = one.weights[at] > 0
-            moments.add(tap.units[real], (one.outputs[at] - residual)[real], one.weights[at][real])
-    return moments
-
-
-def _refit(part: Sublayer, units: Sequence[int], fit: Moments, held_out: Moments) -> Refit:
-    return refit(part.output.weight.detach(), part.output.bias.detach(), units, part.unit, fit, held_out)
 
 
 @contextmanager
@@ -195,16 +168,6 @@ def _replaced(parts: Sequence[Sublayer], refits: Sequence[Refit]) -> Iterator[No
     finally:
         for part, (weight, bias) in zip(parts, before, strict=True):
             part.output.weight.data, part.output.bias.data = weight, bias
-
-
-def _divergence(model: PreTrainedModel, observations: Sequence[Observation], first: int) -> float:
-    """KL(parent || model), mean over texts; the layers below `first` are the parent's."""
-    total, texts = 0.0, 0
-    for one in observations:
-        logits = run_layers(model, one.batch, one.hidden[first], first)[1].log_softmax(-1)
-        total += float((one.log_probabilities.exp() * (one.log_probabilities - logits)).sum())
-        texts += len(logits)
-    return total / texts
 
 
 def _levels(part: Sublayer) -> tuple[int, ...]:
