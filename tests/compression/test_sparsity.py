@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from onnx import numpy_helper
+from torch import nn
 
 from compression.checkpoint import Parent
 from compression.classifier import ParentClassifier, predict
@@ -15,6 +16,7 @@ from compression.evaluate import agreement
 from compression.export import export
 from compression.fuse import fuse
 from compression.prune.encoder import sublayers
+from compression.prune.movement import movement
 from compression.prune.sparsity import sparsify
 from compression.quantize import calibrate, linears, quantize_linears
 from compression.recipe import RecoverStep, SparsifyStep
@@ -67,16 +69,21 @@ def test_a_width_that_is_no_multiple_of_four_is_refused(parent: Parent, texts: t
         sparsify(parent, narrow, texts, step(pattern="2:4", score="magnitude"))
 
 
-def test_movement_removes_large_weights_that_do_harm(parent: Parent, texts: tuple[str, ...]) -> None:
-    harmed = dataclasses.replace(parent, model=copy.deepcopy(parent.model))
-    output = sublayers(harmed.model)[-1].output
-    output.weight.data[:, :8] = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
-    stay = {
-        score: sublayers(sparsify(parent, harmed, texts, step(score=score)).model)[-1].output.weight[:, :8].ne(0)
-        for score in ("magnitude", "movement")
-    }
-    assert stay["magnitude"].float().mean() > 0.8
-    assert stay["movement"].float().mean() < 0.6
+def test_movement_values_what_ought_to_grow_and_not_what_ought_to_shrink(
+    parent: Parent, texts: tuple[str, ...]
+) -> None:
+    parent = copy.deepcopy(parent)  # of random weights: each of its linears matters to the answers
+    generator = torch.Generator().manual_seed(0)
+    for weight in parent.model.parameters():
+        if weight.ndim == 2:
+            nn.init.normal_(weight, std=0.2, generator=generator)
+    values = {}
+    for times in (0.25, 4.0):
+        model = copy.deepcopy(parent)
+        sublayers(model.model)[-1].output.weight.data *= times
+        scores = movement(parent, model, texts[:128], lambda score, _: torch.zeros_like(score, dtype=torch.bool), 0.5)
+        values[times] = float(scores[-1].sum())
+    assert values[0.25] > 0 > values[4.0]
 
 
 def test_what_is_zero_stays_zero_in_recovery_and_in_int8(
