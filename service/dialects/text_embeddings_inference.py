@@ -33,7 +33,7 @@ def _no_pair(texts: list[str]) -> list[str]:
     return texts
 
 
-_One = Annotated[list[Text], AfterValidator(_no_pair), Field(min_length=1, json_schema_extra={"maxItems": 1})]
+_One = Annotated[list[Text], Field(min_length=1, json_schema_extra={"maxItems": 1}), AfterValidator(_no_pair)]
 _Inputs = Annotated[
     Annotated[Text, Tag("text")] | Annotated[_One, Tag("texts")] | Annotated[list[_One], Tag("batch")],
     Discriminator(
