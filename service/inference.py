@@ -72,13 +72,14 @@ class Inference:
             )
         deadline = time.monotonic() + timeout_ms(request, serving.settings.request_timeout_ms) / 1e3
         async with WhileThere(request.receive):
+            if len(models) == 1:  # nothing to share, and no task of its own
+                encoded = await self._encode(models[0], texts, cut)
+                return [await _score(models[0], encoded, request.tenant, deadline)]
             tokenised: dict[tuple[str, int], list[Encoded]] = {}
             for model in models:
                 if _tokenizer(model) not in tokenised:
                     tokenised[_tokenizer(model)] = await self._encode(model, texts, cut)
             asked = [(model, tokenised[_tokenizer(model)]) for model in models]
-            if len(asked) == 1:  # without a task of its own
-                return [await _score(*asked[0], request.tenant, deadline)]
             tasks = [asyncio.create_task(_score(*each, request.tenant, deadline)) for each in asked]
             try:
                 return await asyncio.gather(*tasks)

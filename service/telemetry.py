@@ -7,7 +7,7 @@ models, codes); nothing that a client sends becomes a label.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -30,7 +30,7 @@ class _Bound(dict[tuple[object, ...], M], Generic[M]):
         self._metric: M = metric
 
     def __missing__(self, labels: tuple[object, ...]) -> M:
-        series = self[labels] = cast(M, self._metric.labels(*labels))
+        series = self[labels] = self._metric.labels(*labels)
         return series
 
 

@@ -19,7 +19,7 @@ class Request(BaseModel):
 class Noop:
     """Answers at once."""
 
-    @bentoml.api(route="/v1/classify", input_spec=Request)
+    @bentoml.api(route="/v1/classify", input_spec=Request)  # type: ignore[untyped-decorator]
     async def classify(self, **request: Any) -> dict[str, Any]:
         """What /v1/classify gives, for one text."""
         result = {"label": "negative", "score": 0.5, "scores": {"negative": 0.5}, "truncated": False}

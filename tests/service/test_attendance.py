@@ -81,3 +81,26 @@ def test_a_server_that_stops_is_not_taken_for_a_client_that_left() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         run(main())
+
+
+def test_of_both_at_the_same_moment_the_server_s_wish_is_kept() -> None:
+    async def main() -> None:
+        gone = asyncio.Event()
+
+        async def receive() -> MutableMapping[str, Any]:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def serve() -> None:
+            async with WhileThere(receive):
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(serve())
+        await asyncio.sleep(1)
+        gone.set()
+        await asyncio.sleep(0)  # the watcher has cancelled it by now
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        run(main())

@@ -91,11 +91,13 @@ def test_when_one_model_refuses_what_the_other_has_queued_is_given_up() -> None:
         refusing: Any = SimpleNamespace(
             name="refusing", bundle=slow, engine=slow, batcher=SimpleNamespace(submit=refuse)
         )
-        with pytest.raises(Overloaded):
-            await inference(telemetry).ask(request(), [busy, refusing], ["x"] * 3)
-        await asyncio.sleep(0)
+        try:
+            with pytest.raises(Overloaded):
+                await inference(telemetry).ask(request(), [busy, refusing], ["x"] * 3)
+            await asyncio.sleep(0)
+        finally:
+            free.set()
         assert 'lathe_shed_texts_total{model="slow",reason="client_gone"} 3.0' in telemetry.exposition().decode()
-        free.set()
         await before
         await busy.batcher.close()
         assert slow.computed == 1
