@@ -78,6 +78,14 @@ class MethodNotAllowed(ServiceError):
     code = "method_not_allowed"
     status = HTTPStatus.METHOD_NOT_ALLOWED
 
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Allow": self.allow}
+
 
 class PayloadTooLarge(ServiceError):
     code = "payload_too_large"
@@ -139,11 +147,13 @@ def all_errors() -> list[type[ServiceError]]:
     return list(ServiceError.__subclasses__())
 
 
-def for_status(status: int) -> ServiceError:
-    """The error for a status that something other than our handlers answered with."""
+def for_status(status: int, allow: str = "") -> ServiceError:
+    """The error for a status that something other than our handlers answered with; `allow` names a path's methods."""
     by_status: dict[int, ServiceError] = {
         HTTPStatus.NOT_FOUND: NotFound("no such path; GET /docs.json lists them"),
-        HTTPStatus.METHOD_NOT_ALLOWED: MethodNotAllowed("this path does not take that method; see GET /docs.json"),
+        HTTPStatus.METHOD_NOT_ALLOWED: MethodNotAllowed(
+            "this path does not take that method; see GET /docs.json", allow
+        ),
         HTTPStatus.SERVICE_UNAVAILABLE: NotReady("the service is not ready"),
     }
     return by_status.get(status, InternalError("the service failed; its log has the reason under this request_id"))

@@ -79,6 +79,10 @@ class Settings(BaseModel):
     keys_file: Path | None = Field(
         default=None, description="File made by `lathe keys add`; with it every path but the probes needs a key."
     )
+    predict_model: str | None = Field(
+        default=None,
+        description="The model that POST /predict asks, whose requests name none. Default: the first of LATHE_MODELS.",
+    )
     triage_sentiment: str = Field(default="sentiment", description="The model that triage asks for the sentiment.")
     triage_intent: str = Field(default="banking-intents", description="The model that triage asks for the intent.")
     # The next three suit the default bundle: chosen on the calibration part of examples/customer_messages.csv.
@@ -128,6 +132,11 @@ def load_settings(
         raise ConfigurationError(
             f"{PREFIX}NEUTRAL_LOW={settings.neutral_low} is above {PREFIX}NEUTRAL_HIGH={settings.neutral_high}; "
             "the neutral band lies between them"
+        )
+    if settings.predict_model not in (None, *settings.models):
+        raise ConfigurationError(
+            f"{PREFIX}PREDICT_MODEL={settings.predict_model!r} is not served; "
+            f"{PREFIX}MODELS has {', '.join(sorted(settings.models))}"
         )
     return settings
 

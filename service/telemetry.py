@@ -7,6 +7,7 @@ models, codes); nothing that a client sends becomes a label.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -18,6 +19,21 @@ _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
+M = TypeVar("M", Counter, Histogram)
+
+
+class _Bound(dict[tuple[object, ...], M], Generic[M]):
+    """The series of a metric by their labels, each looked up once: what every request does should be cheap."""
+
+    def __init__(self, metric: M) -> None:
+        super().__init__()
+        self._metric: M = metric
+
+    def __missing__(self, labels: tuple[object, ...]) -> M:
+        series = self[labels] = self._metric.labels(*labels)
+        return series
+
+
 class Telemetry:
     """Counters, gauges and histograms of one service process."""
 
@@ -27,14 +43,20 @@ class Telemetry:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self._requests = Counter("lathe_requests", "Answered requests.", ["route", "status", "code"], registry=registry)
-        self._request_seconds = Histogram(
-            "lathe_request_seconds", "Time from a request's arrival to its answer.", ["route"],
-            buckets=_SECONDS, registry=registry,
+        self._requests = _Bound(
+            Counter("lathe_requests", "Answered requests.", ["route", "status", "code"], registry=registry)
+        )
+        self._request_seconds = _Bound(
+            Histogram(
+                "lathe_request_seconds", "Time from a request's arrival to its answer.", ["route"],
+                buckets=_SECONDS, registry=registry,
+            )
         )  # fmt: skip
-        self._stage_seconds = Histogram(
-            "lathe_stage_seconds", "Time in one stage: tokenize, queue (a text), infer (a batch).", ["model", "stage"],
-            buckets=_SECONDS, registry=registry,
+        self._stage_seconds = _Bound(
+            Histogram(
+                "lathe_stage_seconds", "Time in one stage: tokenize, queue (a text), infer (a batch).",
+                ["model", "stage"], buckets=_SECONDS, registry=registry,
+            )
         )  # fmt: skip
         self._queue_texts = Gauge("lathe_queue_texts", "Texts waiting for a batch.", ["model"], registry=registry)
         self._queue_tokens = Gauge("lathe_queue_tokens", "Tokens waiting for a batch.", ["model"], registry=registry)
@@ -46,14 +68,17 @@ class Telemetry:
             "lathe_batch_limit_tokens", "Tokens a batch may have now, so that it keeps its time.", ["model"],
             registry=registry,
         )  # fmt: skip
-        self._batch_texts = Histogram(
-            "lathe_batch_texts", "Texts in a batch.", ["model"], buckets=_TEXTS, registry=registry
+        self._batch_texts = _Bound(
+            Histogram("lathe_batch_texts", "Texts in a batch.", ["model"], buckets=_TEXTS, registry=registry)
         )
-        self._batch_tokens = Histogram(
-            "lathe_batch_tokens", "Tokens in a batch, padding counted.", ["model"], buckets=_TOKENS, registry=registry
-        )
-        self._tokens = Counter(
-            "lathe_tokens", "Tokens computed: text, or padding.", ["model", "kind"], registry=registry
+        self._batch_tokens = _Bound(
+            Histogram(
+                "lathe_batch_tokens", "Tokens in a batch, padding counted.", ["model"],
+                buckets=_TOKENS, registry=registry,
+            )
+        )  # fmt: skip
+        self._tokens = _Bound(
+            Counter("lathe_tokens", "Tokens computed: text, or padding.", ["model", "kind"], registry=registry)
         )
         self._truncated = Counter(
             "lathe_truncated_texts", "Texts cut to the model's window.", ["model"], registry=registry
@@ -73,8 +98,8 @@ class Telemetry:
 
     def request(self, route: str, status: int, code: str, seconds: float) -> None:
         """One answered request; `code` is the error's, or `ok`."""
-        self._requests.labels(route, str(status), code).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        self._requests[route, status, code].inc()
+        self._request_seconds[(route,)].observe(seconds)
 
     @contextmanager
     def stage(self, model: str, stage: str) -> Iterator[None]:
@@ -83,7 +108,7 @@ class Telemetry:
         try:
             yield
         finally:
-            self._stage_seconds.labels(model, stage).observe(time.perf_counter() - start)
+            self._stage_seconds[model, stage].observe(time.perf_counter() - start)
 
     def queue(
         self,
@@ -102,11 +127,11 @@ class Telemetry:
     def batch(self, model: str, lengths: list[int], waited: list[float]) -> None:
         """A batch about to be computed, from the lengths of its texts in tokens and their seconds in the queue."""
         padded, text = max(lengths) * len(lengths), sum(lengths)
-        self._batch_texts.labels(model).observe(len(lengths))
-        self._batch_tokens.labels(model).observe(padded)
-        self._tokens.labels(model, "text").inc(text)
-        self._tokens.labels(model, "padding").inc(padded - text)
-        queue = self._stage_seconds.labels(model, "queue")
+        self._batch_texts[(model,)].observe(len(lengths))
+        self._batch_tokens[(model,)].observe(padded)
+        self._tokens[model, "text"].inc(text)
+        self._tokens[model, "padding"].inc(padded - text)
+        queue = self._stage_seconds[model, "queue"]
         for seconds in waited:
             queue.observe(seconds)
 
@@ -128,7 +153,7 @@ class Telemetry:
         for reason in ("overloaded", "deadline", "client_gone"):
             self._shed.labels(name, reason)
         for kind in ("text", "padding"):
-            self._tokens.labels(name, kind)
+            self._tokens[name, kind]
         for code in ("inference_failed", "not_a_number"):
             self._failed.labels(name, code)
         self._truncated.labels(name)
