@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +38,7 @@ class Counting:
         self.tokenised.append(text)
         return Encoded([0] * len(text), [0] * len(text), False)
 
-    def infer(self, batch: list[Encoded]) -> Logits:
+    def infer(self, batch: Sequence[Encoded]) -> Logits:
         self.computing()
         self.computed += len(batch)
         return np.zeros((len(batch), 2), np.float32)
