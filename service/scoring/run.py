@@ -132,7 +132,7 @@ def _results(
 
 
 def _added(bundle: Bundle, options: Options, part: Part) -> Added:
-    answered = np.isfinite(part.logits).all(axis=1).tolist()
+    answered = [bool(known) for known in np.isfinite(part.logits).all(axis=1)]
     probabilities = softmax(part.logits)
     best = probabilities.argmax(axis=1)
     labels = bundle.manifest.labels

@@ -290,7 +290,8 @@ def test_other_mistakes_are_one_line_too(sentiment_bundle: Bundle, tmp_path: Pat
         ((source, source), "is there already"),
         ((source, source / "out.csv"), "Not a directory"),
     ):
-        code, printed = score(sentiment_bundle, *map(Path, options[:2]), *map(str, options[2:]))
+        given, out, *more = options
+        code, printed = score(sentiment_bundle, Path(given), Path(out), *map(str, more))
         assert code == 1
         assert message in printed
     numbers = tmp_path / "numbers.parquet"
