@@ -132,7 +132,7 @@ def _results(
 
 
 def _added(bundle: Bundle, options: Options, part: Part) -> Added:
-    answered = [bool(known) for known in np.isfinite(part.logits).all(axis=1)]
+    answered = [bool(np.isfinite(row).all()) for row in part.logits]
     probabilities = softmax(part.logits)
     best = probabilities.argmax(axis=1)
     labels = bundle.manifest.labels
