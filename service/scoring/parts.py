@@ -59,12 +59,24 @@ class Progress:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self._lock.close()
             raise ScoringError(f"{out}: another run is writing it; wait for its end, or name another file") from error
+        try:
+            self._begin(plan)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, plan: Plan) -> None:
         before = self.folder / "plan.json"
         if before.is_file():
             self._require_same(json.loads(before.read_bytes()), plan)
         else:
             self._write("plan.json", json.dumps(plan, indent=2).encode())
+
+    def close(self) -> None:
+        """Lets another run go on."""
+        self._lock.close()
 
     def done(self) -> frozenset[int]:
         """Numbers of the chunks that are scored."""
@@ -81,7 +93,6 @@ class Progress:
     def remove(self) -> None:
         """Removes everything; the output is complete."""
         shutil.rmtree(self.folder)
-        self._lock.close()
 
     def _write(self, name: str, content: bytes) -> None:
         unfinished = self.folder / "unfinished"

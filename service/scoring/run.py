@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Set
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,15 +67,15 @@ def score(bundle: Path, source: Path, out: Path, options: Options, compute: Comp
     file = open_rows(source, out, options.text_column, columns)
     try:
         plan = _plan(opened, source, options, compute)
-        progress = Progress(out, plan)
-        _score(opened, compute, file, progress, scorer)
-        notes: Counter[str] = Counter()
-        written = progress.folder / f"output{out.suffix}"
-        file.write(written, _results(opened, options, file, progress, notes))
-        if _plan(opened, source, options, compute) != plan:
-            raise ScoringError(f"{source}: has changed while it was scored; remove {progress.folder} and run again")
-        written.replace(out)
-        progress.remove()
+        with closing(Progress(out, plan)) as progress:
+            _score(opened, compute, file, progress, scorer)
+            notes: Counter[str] = Counter()
+            written = progress.folder / f"output{out.suffix}"
+            file.write(written, _results(opened, options, file, progress, notes))
+            if _plan(opened, source, options, compute) != plan:
+                raise ScoringError(f"{source}: has changed while it was scored; remove {progress.folder} and run again")
+            written.replace(out)
+            progress.remove()
     except ServiceError as error:
         raise ScoringError(f"{error}; run the same command again to go on") from error
     except OSError as error:

@@ -121,8 +121,8 @@ def test_all_probabilities_and_a_prefix(sentiment_bundle: Bundle, tmp_path: Path
     assert code == 1
     assert "has a column 'label' already" in printed
     assert "--prefix predicted_" in printed
-    code, _ = score(sentiment_bundle, source, tmp_path / "out.csv", "--prefix", "predicted_", "--probabilities")
-    assert code == 0
+    code, printed = score(sentiment_bundle, source, tmp_path / "out.csv", "--prefix", "predicted_", "--probabilities")
+    assert code == 0, printed
     (row,) = read(tmp_path / "out.csv")
     assert row["label"] == row["predicted_label"] == "positive"
     probabilities = [float(row[f"predicted_probability_{label}"]) for label in ("negative", "positive")]
@@ -212,7 +212,7 @@ def test_what_is_scored_is_not_scored_again_nor_mixed_with_another_plan(
 
     computed.clear()
     assert score(sentiment_bundle, source, out)[0] == 0
-    assert sum(computed) == ROWS - 4096 + 9  # and the engine's warm-up, if any
+    assert ROWS - 4096 <= sum(computed) <= ROWS - 4096 + 9  # with the engine's warm-up, if any
 
 
 def test_an_output_that_is_there_is_never_overwritten(sentiment_bundle: Bundle, tmp_path: Path) -> None:
