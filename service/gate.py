@@ -68,8 +68,7 @@ class Gate:
             logger.error("request %s failed: %s", request_id, describe_exception(error))
             await answer.fail(InternalError("the service failed; its log has the reason under this request_id"))
         finally:
-            path = scope["path"]
-            route = path if path in ROUTES else "other"
+            route = scope["path"] if scope["path"] in ROUTES else scope.get("lathe.route", "other")
             seconds = time.perf_counter() - start
             self._serving().telemetry.request(route, answer.status, scope["lathe.code"], seconds)
 

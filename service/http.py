@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,50 +14,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from compression.bundle import Encoded, softmax
+from service.admin import admin_routes, describe
 from service.errors import PayloadTooLarge, ServiceError
 from service.gate import error_response
-from service.lifecycle import Model, Serving
+from service.lifecycle import Serving
 from service.limits import ClientGone, Receive, parse, read_body, timeout_ms
+from service.models import Model
 from service.openapi import openapi_document
 from service.schemas import (
     Classification,
     ClassifyRequest,
     ClassifyResponse,
-    ModelDescription,
     ModelsResponse,
     TriageRequest,
     TriageResponse,
     Usage,
 )
+from service.versions import Answer, together
 
 Body = TypeVar("Body", bound=BaseModel)
-
-# Tokenising runs at some 10 MB/s; below this it costs less than handing it to a thread does.
-_INLINE_CHARACTERS = 4000
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """One model's logits for the texts of a request: (texts, labels), and how the texts were tokenised."""
-
-    model: Model
-    logits: npt.NDArray[np.float32]
-    encoded: Sequence[Encoded]
-
-    def probabilities(self, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-        return softmax(self.logits, temperature)
-
-    def calibrated(self) -> npt.NDArray[np.float64]:
-        return self.probabilities(self.model.bundle.manifest.runtime.temperature)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self.model.bundle.manifest.labels
-
-    @property
-    def tokens(self) -> int:
-        return sum(map(len, self.encoded))
 
 
 class Api:
@@ -74,13 +48,14 @@ class Api:
         model = self._serving().model(body.model)
         (answer,) = await self._ask(request, [model], texts)
         results = [
-            _classification(answer.labels, row, body.top_k, encoded.truncated)
-            for row, encoded in zip(answer.probabilities(), answer.encoded, strict=True)
+            _classification(answer.labels, row, body.top_k, truncated)
+            for row, truncated in zip(answer.probabilities, answer.truncated, strict=True)
         ]
         return _json(
             ClassifyResponse.model_construct(
                 model=model.name,
-                version=model.bundle.version,
+                version=answer.version,
+                degraded=answer.degraded,
                 results=results,
                 usage=Usage.model_construct(tokens=answer.tokens),
             )
@@ -93,20 +68,21 @@ class Api:
         texts = self._texts(body.inputs)
         rules = serving.triage
         models = [serving.model(name) for name in (serving.settings.triage_sentiment, serving.settings.triage_intent)]
-        sentiment, intent = await self._ask(request, models, texts)
+        sentiment, intent = await self._ask(request, models, texts, calibrated=True)
         results = [
             rules.judge(
                 dict(zip(sentiment.labels, sentiment_row.tolist(), strict=True)),
                 dict(zip(intent.labels, intent_row.tolist(), strict=True)),
-                one.truncated or other.truncated,
+                one_cut or other_cut,
             )
-            for sentiment_row, intent_row, one, other in zip(
-                sentiment.calibrated(), intent.calibrated(), sentiment.encoded, intent.encoded, strict=True
+            for sentiment_row, intent_row, one_cut, other_cut in zip(
+                sentiment.probabilities, intent.probabilities, sentiment.truncated, intent.truncated, strict=True
             )
         ]
         return _json(
             TriageResponse.model_construct(
-                models={model.name: model.bundle.version for model in models},
+                models={model.name: answer.version for model, answer in zip(models, (sentiment, intent), strict=True)},
+                degraded=sentiment.degraded or intent.degraded,
                 results=results,
                 usage=Usage.model_construct(tokens=sentiment.tokens + intent.tokens),
             )
@@ -114,17 +90,7 @@ class Api:
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models."""
-        descriptions = [
-            ModelDescription(
-                name=model.name,
-                version=model.bundle.version,
-                labels=list(model.bundle.manifest.labels),
-                max_length=model.bundle.manifest.max_length,
-                batch_exact=model.bundle.manifest.runtime.batch_exact,
-                figures=model.bundle.manifest.figures.model_dump(mode="json", exclude={"classes"}),
-            )
-            for model in self._serving().models.values()
-        ]
+        descriptions = [describe(model) for model in self._serving().models.values()]
         return _json(ModelsResponse(models=descriptions))
 
     async def metrics(self, _: Request) -> Response:
@@ -149,7 +115,9 @@ class Api:
             raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {limit} at a time")
         return texts
 
-    async def _ask(self, request: Request, models: Sequence[Model], texts: Sequence[str]) -> list[_Answer]:
+    async def _ask(
+        self, request: Request, models: Sequence[Model], texts: Sequence[str], calibrated: bool = False
+    ) -> list[Answer]:
         """Puts the texts to every model at once, within the request's time, for as long as its client is there.
 
         Raises:
@@ -158,7 +126,7 @@ class Api:
         serving = self._serving()
         deadline = time.monotonic() + timeout_ms(request.headers, serving.settings.request_timeout_ms) / 1e3
         tenant = request.scope["lathe.tenant"]
-        asking = asyncio.gather(*(self._answer(model, texts, tenant, deadline) for model in models))
+        asking = asyncio.ensure_future(together(model.ask(texts, tenant, deadline, calibrated) for model in models))
         leaving = asyncio.ensure_future(_disconnected(request.receive))
         both: list[asyncio.Future[Any]] = [asking, leaving]
         try:
@@ -170,20 +138,6 @@ class Api:
             asking.cancel()
             leaving.cancel()
 
-    async def _answer(self, model: Model, texts: Sequence[str], tenant: str, deadline: float) -> _Answer:
-        telemetry = self._serving().telemetry
-
-        def encode() -> list[Encoded]:
-            return [model.engine.encode(text) for text in texts]
-
-        with telemetry.stage(model.name, "tokenize"):
-            inline = sum(map(len, texts)) <= _INLINE_CHARACTERS
-            encoded = encode() if inline else await asyncio.to_thread(encode)
-        truncated = sum(one.truncated for one in encoded)
-        if truncated:
-            telemetry.truncated(model.name, truncated)
-        return _Answer(model, await model.batcher.submit(encoded, tenant, deadline), encoded)
-
 
 def create_app(serving: Callable[[], Serving]) -> Starlette:
     """The routes, as an ASGI app to be mounted at the root."""
@@ -193,6 +147,7 @@ def create_app(serving: Callable[[], Serving]) -> Starlette:
             Route("/v1/classify", api.classify, methods=["POST"]),
             Route("/v1/triage", api.triage, methods=["POST"]),
             Route("/v1/models", api.models, methods=["GET"]),
+            *admin_routes(serving),
             Route("/metrics", api.metrics, methods=["GET"]),
             Route("/docs.json", api.docs, methods=["GET"]),
         ],

@@ -8,7 +8,10 @@ from pydantic.json_schema import models_json_schema
 
 from service import __version__, schemas
 from service.errors import (
+    BundleRefused,
+    Conflict,
     DeadlineExceeded,
+    Forbidden,
     InferenceFailed,
     InternalError,
     InvalidRequest,
@@ -29,6 +32,12 @@ _POST_ERRORS: tuple[type[ServiceError], ...] = (
     InvalidRequest, Unauthorized, ModelNotFound, PayloadTooLarge, UnsupportedMediaType, Overloaded, InternalError,
     InferenceFailed, NotANumber, NotReady, DeadlineExceeded,
 )  # fmt: skip
+_CHANGE_ERRORS: tuple[type[ServiceError], ...] = (
+    Unauthorized, Forbidden, ModelNotFound, Conflict, InternalError, NotReady,
+)  # fmt: skip
+_LOAD_ERRORS: tuple[type[ServiceError], ...] = (
+    *_CHANGE_ERRORS, InvalidRequest, PayloadTooLarge, UnsupportedMediaType, BundleRefused,
+)  # fmt: skip
 _GET_ERRORS: tuple[type[ServiceError], ...] = (Unauthorized, InternalError)
 _MODELS: tuple[type[BaseModel], ...] = (
     schemas.ClassifyRequest,
@@ -36,6 +45,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     schemas.TriageRequest,
     schemas.TriageResponse,
     schemas.ModelsResponse,
+    schemas.LoadRequest,
     schemas.ErrorResponse,
 )
 
@@ -56,6 +66,10 @@ def openapi_document() -> Json:
                 )
             },
             "/v1/models": {"get": _get("models", "What is served.", _json("ModelsResponse"))},
+            "/v1/models/{name}/load": {"post": _load()},
+            "/v1/models/{name}/promote": {"post": _change("promote", "Make the version on trial the live one.")},
+            "/v1/models/{name}/drop": {"post": _change("drop", "End the trial.")},
+            "/v1/models/{name}/rollback": {"post": _change("rollback", "Return to the previous version.")},
             "/metrics": {
                 "get": _get("metrics", "Metrics for Prometheus.", {"text/plain": {"schema": {"type": "string"}}})
             },
@@ -84,6 +98,23 @@ def _post(name: str, summary: str, request: str, response: str) -> Json:
         "requestBody": {"required": True, "content": _json(request)},
         "responses": {"200": {"description": "Results.", "content": _json(response)}, **_errors(_POST_ERRORS)},
     }
+
+
+def _change(name: str, summary: str, errors: tuple[type[ServiceError], ...] = _CHANGE_ERRORS) -> Json:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "responses": {
+            "200": {"description": "The model as it is now.", "content": _json("ModelDescription")},
+            **_errors(errors),
+        },
+    }
+
+
+def _load() -> Json:
+    operation = _change("load", "Load a version, and make it the live one or put it on trial.", _LOAD_ERRORS)
+    return {**operation, "requestBody": {"required": True, "content": _json("LoadRequest")}}
 
 
 def _get(name: str, summary: str, content: Json) -> Json:

@@ -210,6 +210,7 @@ def test_openapi_lists_every_route_and_error(client: httpx.Client) -> None:
     document = client.get("/docs.json").json()
     assert set(document["paths"]) == {
         "/v1/classify", "/v1/triage", "/v1/models", "/metrics", "/livez", "/readyz",
+        *(f"/v1/models/{{name}}/{change}" for change in ("load", "promote", "drop", "rollback")),
     }  # fmt: skip
     assert set(document["paths"]["/v1/classify"]["post"]["responses"]) == {
         "200", "400", "401", "404", "413", "415", "429", "500", "503", "504",
