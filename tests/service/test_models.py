@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from compression.bundle import softmax
+from service.errors import NotANumber
 from service.loading import Loader
 from service.models import Candidate, Model
 from service.settings import Settings
 from service.telemetry import Telemetry
-from service.versions import Version
+from service.versions import Answer, Version
 from tests.handmade import make_bundle
 
 OPPOSITE = {"good": (1.0, -1.0), "bad": (-1.0, 1.0)}
@@ -241,5 +242,22 @@ def test_members_with_other_labels_are_refused(play: Callable[[Scenario], None],
     async def scenario(shop: Shop) -> None:
         with pytest.raises(Exception, match=r"turned.*positive, negative"):
             shop.version("first@1+turned@1")
+
+    play(scenario)
+
+
+def test_an_answer_that_is_no_number_is_an_error_of_its_own_and_leaves_the_others_alone(
+    play: Callable[[Scenario], None], tmp_path: Path
+) -> None:
+    make_bundle(tmp_path / "poisoned", {"good": (-1.0, 1.0), "poison": (float("nan"), 0.0)})
+
+    async def scenario(shop: Shop) -> None:
+        shop.model.swap(shop.started("poisoned"))
+        asking = [shop.model.ask([text]) for text in ("good", "poison", "good")]
+        one, poisoned, other = await asyncio.gather(*asking, return_exceptions=True)
+        assert isinstance(poisoned, NotANumber)
+        assert isinstance(one, Answer)
+        assert isinstance(other, Answer)
+        assert shop.metric('lathe_failed_texts_total{code="not_a_number",model="shop"}') == 1
 
     play(scenario)
