@@ -7,6 +7,7 @@ nobody cancels, are kept until they are due.
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ def _settings() -> Settings:
     return load_settings(default_models=models)
 
 
+def _workers() -> int:
+    """How many processes BentoML starts."""
+    workers = Lathe.config.get("workers") or 1  # type: ignore[attr-defined]  # the decorator makes it a Service
+    return workers if isinstance(workers, int) else os.cpu_count() or 1
+
+
 def _listening_host() -> str:
     """The address that `bentoml serve` was told to listen on, by option, variable or default."""
     from bentoml._internal.configuration.containers import BentoMLContainer
@@ -83,7 +90,7 @@ class Lathe:
 
     def __init__(self) -> None:
         logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root logger shows warnings only
-        self.serving = Serving(_settings(), locate, Telemetry())
+        self.serving = Serving(_settings(), locate, Telemetry(), _workers())
 
     @bentoml.on_deployment
     def check() -> None:

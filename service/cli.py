@@ -40,10 +40,11 @@ def _reporting(command: Callable[..., None]) -> Callable[..., None]:
 @keys.command()
 @click.argument("name")
 @_file
+@click.option("--admin", is_flag=True, help="Let it change which version of a model is served.")
 @_reporting
-def add(name: str, file: Path) -> None:
+def add(name: str, file: Path, admin: bool) -> None:
     """Make a key called NAME and print it; it is shown this once."""
-    click.echo(auth.add_key(file, name))
+    click.echo(auth.add_key(file, name, admin))
 
 
 @keys.command("list")
@@ -52,7 +53,7 @@ def add(name: str, file: Path) -> None:
 def list_keys(file: Path) -> None:
     """Print id, day of making and name of each key."""
     for key in auth.read_keys(file):
-        click.echo(f"{key.id}  {key.created:%Y-%m-%d}  {key.name}")
+        click.echo(f"{key.id}  {key.created:%Y-%m-%d}  {key.name}{'  admin' if key.admin else ''}")
 
 
 @keys.command()

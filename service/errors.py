@@ -3,11 +3,14 @@
 ServiceError
 ├── InvalidRequest        400  the body is not what the schema says
 ├── Unauthorized          401  no key, or a wrong one
+├── Forbidden             403  the key, or the caller, may not do this
 ├── NotFound              404  no such path
 ├── ModelNotFound         404  no such model
 ├── MethodNotAllowed      405
+├── Conflict              409  nothing to promote, to drop or to return to
 ├── PayloadTooLarge       413  body or inputs beyond the limits
 ├── UnsupportedMediaType  415  not application/json
+├── BundleRefused         422  a new version that cannot take the live one's place
 ├── Overloaded            429  the queue is full, or too long for the request's time; Retry-After says when
 ├── InternalError         500  a fault of the service
 ├── InferenceFailed       500  the model could not compute this text
@@ -64,6 +67,11 @@ class Unauthorized(ServiceError):
         return {"WWW-Authenticate": "Bearer"}
 
 
+class Forbidden(ServiceError):
+    code = "forbidden"
+    status = HTTPStatus.FORBIDDEN
+
+
 class NotFound(ServiceError):
     code = "not_found"
     status = HTTPStatus.NOT_FOUND
@@ -87,6 +95,11 @@ class MethodNotAllowed(ServiceError):
         return {"Allow": self.allow}
 
 
+class Conflict(ServiceError):
+    code = "conflict"
+    status = HTTPStatus.CONFLICT
+
+
 class PayloadTooLarge(ServiceError):
     code = "payload_too_large"
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -95,6 +108,11 @@ class PayloadTooLarge(ServiceError):
 class UnsupportedMediaType(ServiceError):
     code = "unsupported_media_type"
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class BundleRefused(ServiceError):
+    code = "bundle_refused"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 class Overloaded(ServiceError):

@@ -77,7 +77,8 @@ class Gate:
                 scope["lathe.tenant"] = tenant
                 await self._app(scope, receive, reply.pass_on)
             else:
-                request = Request(request_id, headers, receive, tenant, parameters)
+                client = scope.get("client")
+                request = Request(request_id, headers, receive, tenant, parameters, client[0] if client else None)
                 await reply.answer(await _handle(endpoint, scope["method"], request))
         except ClientGone:
             reply.code, reply.status = "client_gone", _CLIENT_CLOSED

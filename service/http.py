@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import orjson
 
+from service.admin import admin_endpoints, describe
 from service.dialects import open_inference, text_embeddings_inference
-from service.inference import Inference, Scored
+from service.inference import Inference
 from service.lifecycle import Serving
 from service.limits import parse, read_body
 from service.openapi import openapi_document
 from service.routing import Answer, Endpoint, Request, Routes
-from service.schemas import ClassifyRequest, ModelDescription, ModelsResponse, TriageRequest
+from service.schemas import ClassifyRequest, ModelsResponse, TriageRequest
+from service.versions import Scored
 
 
 class Api:
@@ -31,7 +33,8 @@ class Api:
         return _json(
             {
                 "model": model.name,
-                "version": model.bundle.version,
+                "version": scored.version,
+                "degraded": scored.degraded,
                 "results": _classifications(scored, body.top_k),
                 "usage": {"tokens": scored.tokens},
             }
@@ -43,24 +46,25 @@ class Api:
         body = parse(TriageRequest, await read_body(request, serving.settings.max_body_bytes))
         rules = serving.triage
         models = [serving.model(name) for name in (serving.settings.triage_sentiment, serving.settings.triage_intent)]
-        sentiment, intent = await self._inference.ask(request, models, _texts(body.inputs))
+        sentiment, intent = await self._inference.ask(request, models, _texts(body.inputs), calibrated=True)
         results = [
             rules.judge(
                 dict(zip(sentiment.labels, sentiment_row, strict=True)),
                 dict(zip(intent.labels, intent_row, strict=True)),
-                one.truncated or other.truncated,
+                one_cut or other_cut,
             )
-            for sentiment_row, intent_row, one, other in zip(
-                sentiment.calibrated().tolist(),
-                intent.calibrated().tolist(),
-                sentiment.encoded,
-                intent.encoded,
+            for sentiment_row, intent_row, one_cut, other_cut in zip(
+                sentiment.probabilities.tolist(),
+                intent.probabilities.tolist(),
+                sentiment.truncated,
+                intent.truncated,
                 strict=True,
             )
         ]
         return _json(
             {
-                "models": {model.name: model.bundle.version for model in models},
+                "models": {model.name: one.version for model, one in zip(models, (sentiment, intent), strict=True)},
+                "degraded": sentiment.degraded or intent.degraded,
                 "results": [result.model_dump() for result in results],
                 "usage": {"tokens": sentiment.tokens + intent.tokens},
             }
@@ -68,17 +72,7 @@ class Api:
 
     async def models(self, _: Request) -> Answer:
         """GET /v1/models."""
-        descriptions = [
-            ModelDescription(
-                name=model.name,
-                version=model.bundle.version,
-                labels=list(model.bundle.manifest.labels),
-                max_length=model.bundle.manifest.max_length,
-                batch_exact=model.bundle.manifest.runtime.batch_exact,
-                figures=model.bundle.manifest.figures.model_dump(mode="json", exclude={"classes"}),
-            )
-            for model in self._serving().models.values()
-        ]
+        descriptions = [describe(model) for model in self._serving().models.values()]
         return _json(ModelsResponse(models=descriptions).model_dump())
 
     async def metrics(self, _: Request) -> Answer:
@@ -101,6 +95,7 @@ def create_routes(serving: Callable[[], Serving]) -> Routes:
             Endpoint("/v1/classify", {"POST": api.classify}),
             Endpoint("/v1/triage", {"POST": api.triage}),
             Endpoint("/v1/models", {"GET": api.models}),
+            *admin_endpoints(serving),
             Endpoint("/metrics", {"GET": api.metrics}),
             Endpoint("/docs.json", {"GET": api.docs}),
             *text_embeddings_inference.endpoints(serving),
@@ -115,7 +110,7 @@ def _texts(inputs: str | list[str]) -> list[str]:
 
 def _classifications(scored: Scored, top_k: int) -> list[dict[str, Any]]:
     """The results as schemas.Classification describes them; plain, because this is done for every text."""
-    probabilities = scored.probabilities()
+    probabilities = scored.probabilities
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]  # (texts, top_k)
     sorted_scores = probabilities[np.arange(len(order))[:, None], order].tolist()
     labels = scored.labels
@@ -124,9 +119,9 @@ def _classifications(scored: Scored, top_k: int) -> list[dict[str, Any]]:
             "label": labels[indices[0]],
             "score": scores[0],
             "scores": {labels[index]: score for index, score in zip(indices, scores, strict=True)},
-            "truncated": encoded.truncated,
+            "truncated": truncated,
         }
-        for indices, scores, encoded in zip(order.tolist(), sorted_scores, scored.encoded, strict=True)
+        for indices, scores, truncated in zip(order.tolist(), sorted_scores, scored.truncated, strict=True)
     ]
 
 

@@ -9,7 +9,10 @@ from pydantic.json_schema import models_json_schema
 from service import __version__, schemas
 from service.dialects import open_inference, text_embeddings_inference
 from service.errors import (
+    BundleRefused,
+    Conflict,
     DeadlineExceeded,
+    Forbidden,
     InferenceFailed,
     InternalError,
     InvalidRequest,
@@ -30,6 +33,12 @@ _POST_ERRORS: tuple[type[ServiceError], ...] = (
     InvalidRequest, Unauthorized, ModelNotFound, PayloadTooLarge, UnsupportedMediaType, Overloaded, InternalError,
     InferenceFailed, NotANumber, NotReady, DeadlineExceeded,
 )  # fmt: skip
+_CHANGE_ERRORS: tuple[type[ServiceError], ...] = (
+    Unauthorized, Forbidden, ModelNotFound, Conflict, InternalError, NotReady,
+)  # fmt: skip
+_LOAD_ERRORS: tuple[type[ServiceError], ...] = (
+    *_CHANGE_ERRORS, InvalidRequest, PayloadTooLarge, UnsupportedMediaType, BundleRefused,
+)  # fmt: skip
 _GET_ERRORS: tuple[type[ServiceError], ...] = (Unauthorized, InternalError)
 _MODEL_ERRORS: tuple[type[ServiceError], ...] = (*_GET_ERRORS, ModelNotFound, NotReady)
 _TEXT: Json = {"text/plain": {"schema": {"type": "string"}}}
@@ -45,6 +54,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     schemas.TriageRequest,
     schemas.TriageResponse,
     schemas.ModelsResponse,
+    schemas.LoadRequest,
     schemas.ErrorResponse,
     text_embeddings_inference.PredictRequest,
     text_embeddings_inference.Prediction,
@@ -78,6 +88,10 @@ def openapi_document() -> Json:
                 )
             },
             "/v1/models": {"get": _get("models", "What is served.", _json("ModelsResponse"))},
+            "/v1/models/{name}/load": {"post": _load()},
+            "/v1/models/{name}/promote": {"post": _change("promote", "Make the version on trial the live one.")},
+            "/v1/models/{name}/drop": {"post": _change("drop", "End the trial.")},
+            "/v1/models/{name}/rollback": {"post": _change("rollback", "Return to the previous version.")},
             "/metrics": {"get": _get("metrics", "Metrics for Prometheus.", _TEXT)},
             "/livez": {"get": _probe("livez", "Whether the process can do its work.", _TEXT)},
             "/readyz": {"get": _probe("readyz", "Whether every model has answered a warm-up request.", _TEXT)},
@@ -143,6 +157,23 @@ def _post(name: str, summary: str, request: str, content: Json, errors: str = "E
         "requestBody": {"required": True, "content": _json(request)},
         "responses": {"200": {"description": "Results.", "content": content}, **_errors(_POST_ERRORS, errors)},
     }
+
+
+def _change(name: str, summary: str, errors: tuple[type[ServiceError], ...] = _CHANGE_ERRORS) -> Json:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "responses": {
+            "200": {"description": "The model as it is now.", "content": _json("ModelDescription")},
+            **_errors(errors, "ErrorResponse"),
+        },
+    }
+
+
+def _load() -> Json:
+    operation = _change("load", "Load a version, and make it the live one or put it on trial.", _LOAD_ERRORS)
+    return {**operation, "requestBody": {"required": True, "content": _json("LoadRequest")}}
 
 
 def _get(

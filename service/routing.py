@@ -27,6 +27,7 @@ class Request:
         headers: by lower-case name; of equal ones the first.
         tenant: name of the key that asks; empty where none is needed.
         parameters: what stands in the path for `{name}`, by name.
+        client: address that it comes from; None where the server does not know.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Request:
     receive: Receive
     tenant: str
     parameters: Parameters
+    client: str | None = None
 
     def header(self, name: bytes) -> str | None:
         """A header's value."""

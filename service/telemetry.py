@@ -7,7 +7,7 @@ models, codes); nothing that a client sends becomes a label.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -17,6 +17,9 @@ from prometheus_client.process_collector import ProcessCollector
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+Change = Literal["loaded", "trial", "promoted", "dropped", "rolled_back", "refused"]
+CHANGES: tuple[Change, ...] = get_args(Change)
 
 
 M = TypeVar("M", Counter, Histogram)
@@ -41,6 +44,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        self._models: set[tuple[str, str, str, str]] = set()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self._requests = _Bound(
@@ -94,6 +98,17 @@ class Telemetry:
             "lathe_model_info", "1 for each model that is served.", ["model", "version", "recipe", "batch_exact"],
             registry=registry,
         )  # fmt: skip
+        self._version_changes = Counter(
+            "lathe_version_changes", "Calls to change a model's version: what they did, or that they were refused.",
+            ["model", "change"], registry=registry,
+        )  # fmt: skip
+        self._shadow = Counter(
+            "lathe_shadow_texts", "Texts that a version in shadow mode was asked, too: whether its label is the same.",
+            ["model", "result"], registry=registry,
+        )  # fmt: skip
+        self._missing = Gauge(
+            "lathe_missing_members", "Members that an ensemble is served without.", ["model"], registry=registry
+        )
         self._ready = Gauge("lathe_ready", "1 while the service is ready.", registry=registry)
 
     def request(self, route: str, status: int, code: str, seconds: float) -> None:
@@ -149,7 +164,9 @@ class Telemetry:
 
     def model(self, name: str, version: str, recipe: str, batch_exact: bool) -> None:
         """A model that is served; its series exist from now on, so that a rate over them is 0 and not absent."""
-        self._model.labels(name, version, recipe, str(batch_exact).lower()).set(1)
+        labels = (name, version, recipe, str(batch_exact).lower())
+        self._models.add(labels)
+        self._model.labels(*labels).set(1)
         for reason in ("overloaded", "deadline", "client_gone"):
             self._shed.labels(name, reason)
         for kind in ("text", "padding"):
@@ -157,6 +174,30 @@ class Telemetry:
         for code in ("inference_failed", "not_a_number"):
             self._failed.labels(name, code)
         self._truncated.labels(name)
+
+    def model_gone(self, name: str) -> None:
+        """Nothing is served under this name any more: what said how things stand is forgotten, what counted is not."""
+        for gauge in (self._queue_texts, self._queue_tokens, self._queue_seconds, self._batch_limit):
+            gauge.remove(name)
+        for labels in [labels for labels in self._models if labels[0] == name]:
+            self._model.remove(*labels)
+            self._models.discard(labels)
+
+    def versions(self, name: str, missing: int) -> None:
+        """A name whose versions can change; `missing` members of its ensemble could not be loaded."""
+        for change in CHANGES:
+            self._version_changes.labels(name, change)
+        for result in ("agree", "disagree", "failed"):
+            self._shadow.labels(name, result)
+        self._missing.labels(name).set(missing)
+
+    def version_change(self, name: str, change: Change) -> None:
+        """A call that changed which version answers, or did not."""
+        self._version_changes.labels(name, change).inc()
+
+    def shadow(self, name: str, result: Literal["agree", "disagree", "failed"], texts: int) -> None:
+        """Texts that a version in shadow mode was asked, too."""
+        self._shadow.labels(name, result).inc(texts)
 
     def ready(self, ready: bool) -> None:
         """Whether the service is ready."""

@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service import __version__
 from service.errors import InvalidRequest, ModelNotFound, NotReady, ServiceError
-from service.inference import Inference, Scored
-from service.lifecycle import Model, Serving
+from service.inference import Inference
+from service.lifecycle import Serving
 from service.limits import parse, read_body
+from service.models import Model
 from service.routing import Answer, Endpoint, Handler, Request
+from service.versions import Scored
 
 _CONTENT_TYPES = ("", "application/json", "application/octet-stream")  # tritonclient names none
 _LENGTH = struct.Struct("<I")
@@ -76,10 +78,15 @@ class OutputTensor(BaseModel):
     data: list[str] | list[float] | None = None
 
 
+class ResponseParameters(BaseModel):
+    degraded: Literal[True] = Field(description="The model answered without all members of its ensemble.")
+
+
 class InferResponse(BaseModel):
     model_name: str
     model_version: str
     id: str | None = None
+    parameters: ResponseParameters | None = None
     outputs: list[OutputTensor]
 
 
@@ -133,11 +140,11 @@ class _Api:
     async def model(self, request: Request) -> Answer:
         """GET /v2/models/{model}."""
         model = self._model(request)
-        labels = list(model.bundle.manifest.labels)
+        labels = list(model.labels)
         return _json(
             ModelMetadata(
                 name=model.name,
-                versions=[model.bundle.version],
+                versions=[model.live.id],
                 platform="onnxruntime_onnx",
                 inputs=[TensorMetadata(name="text", datatype="BYTES", shape=[-1])],
                 outputs=[
@@ -162,13 +169,13 @@ class _Api:
         texts = _texts(body.inputs[0], content[length:])
         model = self._model(request)
         (scored,) = await self._inference.ask(request, [model], texts)
-        return _answer(body, scored)
+        return _answer(body, model.name, scored)
 
     def _model(self, request: Request) -> Model:
         model = self._serving().model(request.parameters["model"])
-        version = request.parameters.get("version", model.bundle.version)
-        if version != model.bundle.version:
-            raise ModelNotFound(f"no version {version[:64]!r} of {model.name!r}; there is {model.bundle.version}")
+        version = request.parameters.get("version", model.live.id)
+        if version != model.live.id:
+            raise ModelNotFound(f"no version {version[:64]!r} of {model.name!r}; there is {model.live.id}")
         return model
 
 
@@ -247,8 +254,8 @@ def _packed(texts: list[str]) -> bytes:
     return b"".join(_LENGTH.pack(len(content)) + content for content in map(str.encode, texts))
 
 
-def _answer(body: InferRequest, scored: Scored) -> Answer:
-    probabilities = scored.probabilities()
+def _answer(body: InferRequest, model: str, scored: Scored) -> Answer:
+    probabilities = scored.probabilities
     labels = [scored.labels[index] for index in probabilities.argmax(axis=1).tolist()]
     tensors: list[dict[str, Any]] = []
     binary = b""
@@ -267,10 +274,10 @@ def _answer(body: InferRequest, scored: Scored) -> Answer:
         else:
             tensor["data"] = labels if is_label else probabilities.ravel().tolist()
         tensors.append(tensor)
-    identity = {} if body.id is None else {"id": body.id}
-    header = orjson.dumps(
-        {"model_name": scored.model.name, "model_version": scored.model.bundle.version, **identity, "outputs": tensors}
-    )
+    extras: dict[str, object] = {} if body.id is None else {"id": body.id}
+    if scored.degraded:
+        extras["parameters"] = {"degraded": True}
+    header = orjson.dumps({"model_name": model, "model_version": scored.version, **extras, "outputs": tensors})
     if not binary:
         return Answer(header)
     length = (b"inference-header-content-length", b"%d" % len(header))

@@ -12,11 +12,12 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from service.errors import ServiceError
-from service.inference import Inference, Scored
+from service.inference import Inference
 from service.lifecycle import Serving
 from service.limits import parse, read_body
 from service.routing import Answer, Endpoint, Request
 from service.schemas import Text
+from service.versions import Scored
 
 
 def _kind(value: object) -> str | None:
@@ -113,7 +114,7 @@ def _predictions(scored: Scored, body: PredictRequest) -> list[list[dict[str, An
     elif function == "sigmoid":
         scores = 1 / (1 + np.exp(-scored.logits.astype(np.float64)))
     else:
-        scores = scored.probabilities()
+        scores = scored.probabilities
     order = np.argsort(-scores, axis=1, kind="stable")[:, : parameters.top_k]
     return [
         [{"score": float(row[index]), "label": scored.labels[index]} for index in indices]

@@ -216,6 +216,7 @@ def test_openapi_lists_every_route_and_error(client: httpx.Client) -> None:
             for version in ("", "/versions/{version}")
             for path in ("", "/ready", "/infer")
         ),
+        *(f"/v1/models/{{name}}/{change}" for change in ("load", "promote", "drop", "rollback")),
     }  # fmt: skip
     assert set(document["paths"]["/v1/classify"]["post"]["responses"]) == {
         "200", "400", "401", "404", "413", "415", "429", "500", "503", "504",

@@ -1,8 +1,8 @@
-"""Several models asked for one request, with real batchers in front of models that only count."""
+"""Models asked for one request: real engines, batchers and versions behind handmade bundles."""
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,41 +12,20 @@ import pytest
 
 from compression.bundle import Encoded
 from service.batching import Batcher, BatchLimits, Logits
-from service.errors import Overloaded
+from service.errors import Overloaded, PayloadTooLarge
 from service.inference import Inference
+from service.loading import Loader
+from service.models import Model
 from service.routing import Request
-from service.settings import load_settings
+from service.settings import Settings
 from service.telemetry import Telemetry
+from service.versions import Member, Version
+from tests.handmade import make_bundle
 
 LIMITS = BatchLimits(
     streams=1, batch_texts=64, batch_tokens=4096, batch_ms=25, window=64, queue_texts=64, queue_tokens=4096
 )
-
-
-class Counting:
-    """An engine and its bundle; remembers what it tokenised and computed."""
-
-    def __init__(self, tokenizer: str, max_length: int = 8) -> None:
-        self.tokenised: list[str] = []
-        self.computed = 0
-        self.computing: Callable[[], object] = lambda: None
-        self.path = Path("bundle")
-        self.tokenizer_path = self.path / "tokenizer.json"
-        self.manifest = SimpleNamespace(files={"tokenizer.json": tokenizer}, max_length=max_length)
-
-    def encode(self, text: str) -> Encoded:
-        self.tokenised.append(text)
-        return Encoded([0] * len(text), [0] * len(text), False)
-
-    def infer(self, batch: Sequence[Encoded]) -> Logits:
-        self.computing()
-        self.computed += len(batch)
-        return np.zeros((len(batch), 2), np.float32)
-
-    def served(self, name: str, telemetry: Telemetry) -> Any:
-        batcher: Batcher[Encoded] = Batcher(name, self.infer, LIMITS, telemetry)
-        batcher.start()
-        return SimpleNamespace(name=name, bundle=self, engine=self, batcher=batcher)
+LONG = "good " * 65
 
 
 async def never() -> Any:
@@ -57,49 +36,81 @@ def request() -> Request:
     return Request("1", {}, never, "", {})
 
 
-def inference(telemetry: Telemetry) -> Inference:
-    serving: Any = SimpleNamespace(settings=load_settings({}), telemetry=telemetry)
+def inference() -> Inference:
+    serving: Any = SimpleNamespace(settings=Settings())
     return Inference(lambda: serving)
 
 
-@pytest.mark.parametrize(("other", "times"), [(Counting("a"), 1), (Counting("b"), 2), (Counting("a", max_length=9), 2)])
-def test_models_that_tokenise_alike_have_a_text_tokenised_once(other: Counting, times: int) -> None:
+def version(folder: Path, location: str, telemetry: Telemetry) -> Version:
+    """One of `good`, `opposite` or an ensemble of them."""
+    make_bundle(folder / "good")
+    make_bundle(folder / "opposite", {"good": (1.0, -1.0), "bad": (-1.0, 1.0)})
+    return Loader(Settings(streams=1), telemetry).load("shop", location, folder.joinpath, degraded=True)
+
+
+@pytest.mark.parametrize("trial", [None, 50.0])
+@pytest.mark.parametrize("location", ["good", "good@1+opposite@1"])
+def test_a_text_that_may_not_be_cut_is_refused_by_whichever_version(
+    tmp_path: Path, location: str, trial: float | None
+) -> None:
     async def main() -> None:
-        telemetry, first = Telemetry(), Counting("a")
-        models = [first.served("first", telemetry), other.served("other", telemetry)]
-        answers = await inference(telemetry).ask(request(), models, ["x", "yy"])
-        assert [answer.tokens for answer in answers] == [3, 3]
-        assert sorted(first.tokenised + other.tokenised) == sorted(["x", "yy"] * times)
-        assert (first.computed, other.computed) == (2, 2)
-        for model in models:
-            await model.batcher.close()
+        telemetry = Telemetry()
+        model = Model("shop", version(tmp_path, location, telemetry), telemetry)
+        if trial is not None:
+            candidate = version(tmp_path, "opposite", telemetry)
+            candidate.start("shop.candidate")
+            model.try_out(candidate, trial)
+        (scored,) = await inference().ask(request(), [model], ["good", LONG])
+        assert scored.truncated == [False, True]
+        with pytest.raises(PayloadTooLarge, match="more than 64 tokens"):
+            await inference().ask(request(), [model], ["good", LONG], cut=False)
+        await model.stop()
 
     asyncio.run(main())
 
 
-def test_when_one_model_refuses_what_the_other_has_queued_is_given_up() -> None:
+def test_what_softmax_makes_of_logits_are_the_probabilities_of_an_ensemble_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        telemetry = Telemetry()
+        model = Model("shop", version(tmp_path, "good@3+opposite@1+nowhere@1", telemetry), telemetry)
+        (scored,) = await inference().ask(request(), [model], ["good", "bad " * 400])
+        assert scored.degraded
+        assert np.isfinite(scored.logits).all()
+        assert np.exp(scored.logits) == pytest.approx(scored.probabilities)
+        await model.stop()
+
+    asyncio.run(main())
+
+
+def test_when_one_model_refuses_what_the_other_has_queued_is_given_up(tmp_path: Path) -> None:
     async def refuse(*_: object) -> Logits:
         await asyncio.sleep(0.01)
         raise Overloaded("full", 1)
 
     async def main() -> None:
-        telemetry, slow, free = Telemetry(), Counting("a"), threading.Event()
-        slow.computing = free.wait
-        busy = slow.served("slow", telemetry)
-        before = asyncio.create_task(busy.batcher.submit([slow.encode("x")]))  # its only stream is at this
+        telemetry, free = Telemetry(), threading.Event()
+        computed: list[Encoded] = []
+        (member,) = version(tmp_path, "good", telemetry).members
+
+        def infer(batch: Sequence[Encoded]) -> Logits:
+            free.wait()
+            computed.extend(batch)
+            return member.engine.infer(batch)
+
+        slow = Member(member.engine, Batcher("slow", infer, LIMITS, telemetry), 1, telemetry)
+        busy = Model("slow", Version([slow]), telemetry)
+        before = asyncio.create_task(busy.ask(["good"]))  # its only stream is at this
         await asyncio.sleep(0.01)
-        refusing: Any = SimpleNamespace(
-            name="refusing", bundle=slow, engine=slow, batcher=SimpleNamespace(submit=refuse)
-        )
+        refusing: Any = SimpleNamespace(ask=refuse)
         try:
             with pytest.raises(Overloaded):
-                await inference(telemetry).ask(request(), [busy, refusing], ["x"] * 3)
+                await inference().ask(request(), [busy, refusing], ["good"] * 3)
             await asyncio.sleep(0)
         finally:
             free.set()
         assert 'lathe_shed_texts_total{model="slow",reason="client_gone"} 3.0' in telemetry.exposition().decode()
         await before
-        await busy.batcher.close()
-        assert slow.computed == 1
+        await busy.stop()
+        assert len(computed) == 1
 
     asyncio.run(main())
