@@ -53,10 +53,14 @@ class CostModel:
         return batches * self._fixed_s + padded * self._token_s
 
     def tokens_within(self, seconds: float) -> int | float:
-        """Padded tokens of a batch that is expected to take so long; infinite while nothing is known."""
+        """Padded tokens of a batch that is expected to take so long; infinite while nothing is known.
+
+        Never fewer than cost as much as the fixed part: smaller batches would hardly be shorter, and spend most of the
+        time on it.
+        """
         if self._token_s == 0:
             return math.inf
-        return max(0, int((seconds - self._fixed_s) / self._token_s))
+        return int(max(seconds - self._fixed_s, self._fixed_s) / self._token_s)
 
     @property
     def padding(self) -> float:

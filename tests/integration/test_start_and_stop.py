@@ -138,7 +138,8 @@ def test_an_engine_that_dies_fails_the_liveness_probe_at_once_and_leaves_nobody_
 
 def test_sigterm_answers_what_was_accepted_and_exits_with_0(service_factory: ServiceFactory) -> None:
     body = {"model": "sentiment", "inputs": ["good " * 60] * 200}
-    with service_factory(LATHE_STREAMS="1") as service, concurrent.futures.ThreadPoolExecutor(8) as threads:
+    patient = {"LATHE_STREAMS": "1", "LATHE_REQUEST_TIMEOUT_MS": "60000"}  # nothing is refused on a slow machine
+    with service_factory(**patient) as service, concurrent.futures.ThreadPoolExecutor(8) as threads:
         sent = [
             threads.submit(httpx.post, f"{service.url}/v1/classify", json=body, timeout=60) for _ in range(8)
         ]  # fmt: skip

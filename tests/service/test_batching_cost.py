@@ -33,7 +33,7 @@ def test_fixed_and_per_token_cost_are_told_apart() -> None:
     assert cost.seconds(0) == pytest.approx(0.002, rel=0.01)
     assert cost.seconds(1000, batches=3) == pytest.approx(0.056, rel=0.01)
     assert cost.tokens_within(0.052) == pytest.approx(1000, rel=0.01)
-    assert cost.tokens_within(0.001) == 0
+    assert cost.tokens_within(0.001) == pytest.approx(40, abs=1)  # less would spend most of its time on the fixed part
 
 
 def test_noise_changes_little() -> None:
