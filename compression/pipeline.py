@@ -13,8 +13,10 @@ import zstandard
 from tokenizers import Tokenizer
 
 from compression.bundle import (
+    GOLDEN,
     Bundle,
     DataUsed,
+    GoldenAnswers,
     Manifest,
     ParentModel,
     Runtime,
@@ -223,9 +225,12 @@ def write(
         files={},
         tools=_tools(),
     )
+    with opened(task, candidate) as classifier:
+        golden = GoldenAnswers.of(classifier.encode, classifier.forward)
     files = {
         candidate.model_file: candidate.model,
         TOKENIZER: candidate.tokenizer,
+        GOLDEN: golden.model_dump_json().encode(),
         "report.html": report_html(manifest, measured.evidence).encode(),
         "README.md": model_card(manifest, out.name).encode(),
         **(more or {}),

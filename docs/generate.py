@@ -39,6 +39,7 @@ def metrics_page() -> str:
     """Every metric of the service's own: type, labels, meaning."""
     telemetry = Telemetry()
     telemetry.model("m", "v", "r", True)
+    telemetry.versions("m", 0)
     rows = [
         f"| `{_series(metric)}` | {metric.type} | {metric.documentation} |"
         for metric in sorted(telemetry.collect(), key=lambda metric: metric.name)

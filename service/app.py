@@ -1,11 +1,15 @@
 """The BentoML service: `bentoml serve service.app:Lathe`. The only file of the service that imports bentoml.
 
-BentoML gives the process tree, the model store, packaging and probes. The HTTP API is mounted as a raw ASGI app behind
-a gate, because BentoML's own batching and error handling cannot do what this service needs.
+BentoML gives the process tree, the model store, packaging, probes and the page at /. A gate in front of its app answers
+the HTTP API itself, because BentoML's batching and error handling cannot do what this service needs, and because its
+middlewares cost more than the rest of a request: one of them makes a task and a timer for each, and the timers, which
+nobody cancels, are kept until they are due.
 """
 
 import logging
+import os
 from pathlib import Path
+from typing import Any
 
 import bentoml
 import click
@@ -14,7 +18,7 @@ from bentoml.exceptions import BentoMLException
 from compression.bundle import BundleError
 from service.errors import ConfigurationError
 from service.gate import Gate
-from service.http import create_app
+from service.http import create_routes
 from service.lifecycle import Serving, check, require_private_or_keys
 from service.settings import Settings, load_settings
 from service.telemetry import Telemetry
@@ -50,6 +54,12 @@ def _settings() -> Settings:
     return load_settings(default_models=models)
 
 
+def _workers() -> int:
+    """How many processes BentoML starts."""
+    workers = Lathe.config.get("workers") or 1  # type: ignore[attr-defined]  # the decorator makes it a Service
+    return workers if isinstance(workers, int) else os.cpu_count() or 1
+
+
 def _listening_host() -> str:
     """The address that `bentoml serve` was told to listen on, by option, variable or default."""
     from bentoml._internal.configuration.containers import BentoMLContainer
@@ -59,21 +69,28 @@ def _listening_host() -> str:
     return str(given or BentoMLContainer.http.host.get())
 
 
-@bentoml.asgi_app(create_app(_serving), path="/")
+class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are loaded late, and have no types
+    """A service whose app stands behind the gate."""
+
+    def to_asgi(self, is_main: bool = True) -> Gate:
+        """The app that a worker serves."""
+        return Gate(super().to_asgi(is_main), _serving, create_routes(_serving))
+
+
 @bentoml.service(
     name="lathe",
+    service_class=_Gated,
     workers=1,  # streams share one process, one copy of the weights and one queue
     http={"host": "127.0.0.1", "port": 3000},
     metrics={"enabled": False},  # BentoML labels the raw path: a new series for each path that anyone tries
     logging={"access": {"enabled": False}},
-    traffic={"timeout": 3600},  # the API has its own deadline, which also takes a text out of the queue
 )
 class Lathe:
     """Serves the bundles that LATHE_MODELS names."""
 
     def __init__(self) -> None:
         logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root logger shows warnings only
-        self.serving = Serving(_settings(), locate, Telemetry())
+        self.serving = Serving(_settings(), locate, Telemetry(), _workers())
 
     @bentoml.on_deployment
     def check() -> None:
@@ -100,6 +117,3 @@ class Lathe:
 
     def __is_ready__(self) -> bool:
         return self.serving.ready
-
-
-Lathe.add_asgi_middleware(Gate, serving=_serving)  # type: ignore[attr-defined]  # the decorator makes it a Service

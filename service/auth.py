@@ -16,14 +16,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.errors import ConfigurationError, Unauthorized
+from service.errors import ConfigurationError, Forbidden, Unauthorized
 
 _SCHEME = "bearer"
 _RELOAD_SECONDS = 1.0
 
 
 class Key(BaseModel):
-    """One key as the file keeps it."""
+    """One key as the file keeps it; `admin` keys may change which version of a model is served."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,6 +31,7 @@ class Key(BaseModel):
     name: str
     sha256: str
     created: datetime
+    admin: bool = False
 
 
 class _File(BaseModel):
@@ -55,8 +56,11 @@ def read_keys(path: Path) -> tuple[Key, ...]:
         raise ConfigurationError(f"{path}: not a keys file: {error}") from error
 
 
-def add_key(path: Path, name: str) -> str:
+def add_key(path: Path, name: str, admin: bool = False) -> str:
     """Adds a key and returns it; it cannot be had a second time.
+
+    Args:
+        admin: whether it may change which version of a model is served.
 
     Raises:
         ConfigurationError: the name is taken, or the file is no keys file.
@@ -66,7 +70,7 @@ def add_key(path: Path, name: str) -> str:
         raise ConfigurationError(f"{path}: there is a key named {name!r}; revoke it first or choose another name")
     identity, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
     token = f"lathe_{identity}_{secret}"
-    _write(path, (*keys, Key(id=identity, name=name, sha256=_hash(token), created=datetime.now(UTC))))
+    _write(path, (*keys, Key(id=identity, name=name, sha256=_hash(token), created=datetime.now(UTC), admin=admin)))
     return token
 
 
@@ -104,6 +108,19 @@ class Authenticator:
         Raises:
             Unauthorized: no header, another scheme, or no such key. The same message for each key that is refused.
         """
+        return self._find(authorization).name
+
+    def require_admin(self, authorization: str | None) -> None:
+        """Refuses every key that was not made for changing what is served.
+
+        Raises:
+            Unauthorized: see `authenticate`.
+            Forbidden: the key is another.
+        """
+        if not self._find(authorization).admin:
+            raise Forbidden("this key may not change what is served; make one with lathe keys add NAME --admin")
+
+    def _find(self, authorization: str | None) -> Key:
         self._reload()
         if authorization is None:
             raise Unauthorized("no key: send the header Authorization: Bearer KEY")
@@ -117,7 +134,7 @@ class Authenticator:
                 found = key
         if found is None:
             raise Unauthorized("the key is unknown or revoked")
-        return found.name
+        return found
 
     def _reload(self) -> None:
         now = self._clock()

@@ -1,12 +1,15 @@
-"""The commands around the service: keys add, list, revoke."""
+"""The commands around the service: keys add, list, revoke; score."""
 
+import os
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from service import auth
-from service.errors import ConfigurationError
+from service.errors import ConfigurationError, ScoringError
 
 _file = click.option(
     "--file",
@@ -24,13 +27,11 @@ def keys() -> None:
 
 
 def _reporting(command: Callable[..., None]) -> Callable[..., None]:
-    from functools import wraps
-
     @wraps(command)
     def run(*args: object, **options: object) -> None:
         try:
             command(*args, **options)
-        except ConfigurationError as error:
+        except (ConfigurationError, ScoringError) as error:
             raise click.ClickException(str(error)) from error
 
     return run
@@ -39,10 +40,11 @@ def _reporting(command: Callable[..., None]) -> Callable[..., None]:
 @keys.command()
 @click.argument("name")
 @_file
+@click.option("--admin", is_flag=True, help="Let it change which version of a model is served.")
 @_reporting
-def add(name: str, file: Path) -> None:
+def add(name: str, file: Path, admin: bool) -> None:
     """Make a key called NAME and print it; it is shown this once."""
-    click.echo(auth.add_key(file, name))
+    click.echo(auth.add_key(file, name, admin))
 
 
 @keys.command("list")
@@ -51,7 +53,7 @@ def add(name: str, file: Path) -> None:
 def list_keys(file: Path) -> None:
     """Print id, day of making and name of each key."""
     for key in auth.read_keys(file):
-        click.echo(f"{key.id}  {key.created:%Y-%m-%d}  {key.name}")
+        click.echo(f"{key.id}  {key.created:%Y-%m-%d}  {key.name}{'  admin' if key.admin else ''}")
 
 
 @keys.command()
@@ -64,4 +66,74 @@ def revoke(identity: str, file: Path) -> None:
     click.echo(f"revoked {key.id} ({key.name})")
 
 
-COMMANDS: list[click.Command] = [keys]
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--in",
+    "source",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="Rows: csv, jsonl or parquet, by the ending of the name.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="A file of the same kind. What a stopped run did stays in OUT.progress; the same command goes on.",
+)
+@click.option("--text-column", default="text", show_default=True)
+@click.option("--probabilities", is_flag=True, help="Add the probability of each label, too.")
+@click.option("--prefix", default="", help="Stands before the names of the new columns.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    envvar="LATHE_DEVICE",
+    default="cpu",
+    show_default=True,
+    help="Also read from LATHE_DEVICE.",
+)
+@click.option(
+    "--streams", type=click.IntRange(1), help="Batches computed at the same time.  [default: number of cores]"
+)
+@click.option(
+    "--batch-tokens", type=click.IntRange(1), default=1024, show_default=True, help="In a batch, padding counted."
+)
+@click.pass_context
+@_reporting
+def score(
+    context: click.Context,
+    bundle: Path,
+    source: Path,
+    out: Path,
+    text_column: str,
+    probabilities: bool,
+    prefix: str,
+    device: Literal["cpu", "cuda", "tensorrt"],
+    streams: int | None,
+    batch_tokens: int,
+) -> None:
+    """Score the rows of a file with BUNDLE: adds label, score and note.
+
+    The rows keep their order and other columns. The note says what happened to a row's text: `truncated`, it was longer
+    than the model's window and was cut; `no_text`, it was empty, missing or no Unicode text; `inference_failed` or
+    `not_a_number`, the model could not compute it. The last three leave label and score empty.
+
+    Exit codes: 0 done, 1 not done, 2 wrong usage, 3 done but some text could not be computed.
+    """
+    from service import scoring
+
+    summary = scoring.score(
+        bundle,
+        source,
+        out,
+        scoring.Options(text_column, probabilities, prefix),
+        scoring.Compute(device, streams or os.cpu_count() or 1, batch_tokens),
+        scoring.score_here,
+    )
+    notes = "".join(f", {count} {note}" for note, count in sorted(summary.notes.items()) if note)
+    click.echo(f"{out}: {summary.rows} rows{notes}")
+    if summary.failed:
+        context.exit(3)
+
+
+COMMANDS: list[click.Command] = [keys, score]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from compression.bundle import Bundle, Encoded, Runtime
+from compression.bundle import GOLDEN_WITHIN, Bundle, BundleError, Encoded, Runtime, read_golden
 from service.errors import ConfigurationError
 
 Device = Literal["cpu", "cuda", "tensorrt"]
@@ -48,6 +48,22 @@ class Engine:
     def infer(self, batch: Sequence[Encoded]) -> npt.NDArray[np.float32]:
         """Logits, (texts, labels)."""
         return self._runtime.logits(batch)
+
+    def verify(self) -> None:
+        """Compares this machine's answers with the bundle's golden ones, where it has any.
+
+        Raises:
+            BundleError: they are not the same.
+        """
+        golden = read_golden(self.bundle)
+        if golden is None:
+            return
+        difference = golden.difference(np.concatenate([self.infer([self.encode(text)]) for text in golden.texts]))
+        if difference is not None:
+            raise BundleError(
+                f"{self.bundle.path}: this machine does not give the bundle's golden answers: {difference}, and "
+                f"{GOLDEN_WITHIN} is allowed; make the bundle on a machine like this one, without int8 if need be"
+            )
 
     def warm_up(self) -> None:
         """Answers one text alone and in a batch, so that the first client does not wait for allocations.

@@ -3,11 +3,14 @@
 ServiceError
 ├── InvalidRequest        400  the body is not what the schema says
 ├── Unauthorized          401  no key, or a wrong one
+├── Forbidden             403  the key, or the caller, may not do this
 ├── NotFound              404  no such path
 ├── ModelNotFound         404  no such model
 ├── MethodNotAllowed      405
+├── Conflict              409  nothing to promote, to drop or to return to
 ├── PayloadTooLarge       413  body or inputs beyond the limits
 ├── UnsupportedMediaType  415  not application/json
+├── BundleRefused         422  a new version that cannot take the live one's place
 ├── Overloaded            429  the queue is full, or too long for the request's time; Retry-After says when
 ├── InternalError         500  a fault of the service
 ├── InferenceFailed       500  the model could not compute this text
@@ -64,6 +67,11 @@ class Unauthorized(ServiceError):
         return {"WWW-Authenticate": "Bearer"}
 
 
+class Forbidden(ServiceError):
+    code = "forbidden"
+    status = HTTPStatus.FORBIDDEN
+
+
 class NotFound(ServiceError):
     code = "not_found"
     status = HTTPStatus.NOT_FOUND
@@ -78,6 +86,19 @@ class MethodNotAllowed(ServiceError):
     code = "method_not_allowed"
     status = HTTPStatus.METHOD_NOT_ALLOWED
 
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Allow": self.allow}
+
+
+class Conflict(ServiceError):
+    code = "conflict"
+    status = HTTPStatus.CONFLICT
+
 
 class PayloadTooLarge(ServiceError):
     code = "payload_too_large"
@@ -87,6 +108,11 @@ class PayloadTooLarge(ServiceError):
 class UnsupportedMediaType(ServiceError):
     code = "unsupported_media_type"
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class BundleRefused(ServiceError):
+    code = "bundle_refused"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 class Overloaded(ServiceError):
@@ -139,11 +165,13 @@ def all_errors() -> list[type[ServiceError]]:
     return list(ServiceError.__subclasses__())
 
 
-def for_status(status: int) -> ServiceError:
-    """The error for a status that something other than our handlers answered with."""
+def for_status(status: int, allow: str = "") -> ServiceError:
+    """The error for a status that something other than our handlers answered with; `allow` names a path's methods."""
     by_status: dict[int, ServiceError] = {
         HTTPStatus.NOT_FOUND: NotFound("no such path; GET /docs.json lists them"),
-        HTTPStatus.METHOD_NOT_ALLOWED: MethodNotAllowed("this path does not take that method; see GET /docs.json"),
+        HTTPStatus.METHOD_NOT_ALLOWED: MethodNotAllowed(
+            "this path does not take that method; see GET /docs.json", allow
+        ),
         HTTPStatus.SERVICE_UNAVAILABLE: NotReady("the service is not ready"),
     }
     return by_status.get(status, InternalError("the service failed; its log has the reason under this request_id"))
@@ -151,3 +179,7 @@ def for_status(status: int) -> ServiceError:
 
 class ConfigurationError(Exception):
     """The service must not start like this; the message names the setting, its value and the remedy."""
+
+
+class ScoringError(Exception):
+    """A file cannot be scored; the message names the file, what is wrong with it and the remedy."""

@@ -1,52 +1,61 @@
 """The gate in front of everything, BentoML's own pages included: who may enter, what is measured, how errors look.
 
-Every answer carries X-Request-Id. Whatever fails behind the gate leaves it in the one shape of service/errors.py; a
-traceback never reaches uvicorn's log, because it may quote a client's text.
+    request ──key──▶ route known ──▶ its handler ──▶ answer
+                         └─ unknown ──▶ the app behind ──▶ answer, its error pages replaced
+
+Every answer carries X-Request-Id. Whatever fails behind the gate leaves it in the one shape of service/errors.py, or in
+that of the protocol whose route it is; a traceback never reaches uvicorn's log, because it may quote a client's text.
 """
 
+import itertools
 import logging
+import secrets
 import time
-import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import orjson
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
-from starlette.responses import Response
 
-from service.errors import InternalError, ServiceError, for_status
+from service.errors import InternalError, MethodNotAllowed, ServiceError, for_status
 from service.lifecycle import Serving
-from service.limits import ClientGone, Receive
+from service.limits import ClientGone
 from service.privacy import describe_exception
+from service.routing import (
+    Answer,
+    App,
+    Endpoint,
+    ErrorBody,
+    Message,
+    Receive,
+    Request,
+    Routes,
+    Send,
+    own_error_body,
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 
-PROBES = frozenset({"/livez", "/readyz", "/healthz"})
-ROUTES = frozenset({"/v1/classify", "/v1/triage", "/v1/models", "/metrics", "/docs.json", "/", *PROBES})
+_PROBES = frozenset({"/livez", "/readyz", "/healthz"})  # of the app behind
+_BEHIND = frozenset({"/", *_PROBES})  # what is measured of it by name
 _CLIENT_CLOSED = 499  # nginx's number for a client that left before its answer
 
 
-def error_response(request: Request, error: ServiceError) -> Response:
-    """Renders an error, and leaves its code where the gate's metrics find it."""
-    request.scope["lathe.code"] = error.code
-    return Response(
-        orjson.dumps(error.body(request.scope["lathe.request_id"])),
-        error.status,
-        headers={**error.headers, "content-type": "application/json"},
-    )
-
-
 class Gate:
-    """ASGI middleware. `serving` gives the service's state, which does not exist yet when this is made."""
+    """An ASGI app.
 
-    def __init__(self, app: App, serving: Callable[[], Serving]) -> None:
+    Args:
+        app: answers what no route knows.
+        serving: gives the service's state, which does not exist yet when this is made.
+    """
+
+    def __init__(self, app: App, serving: Callable[[], Serving], routes: Routes) -> None:
         self._app = app
         self._serving = serving
+        self._routes = routes
+        self._prefix = secrets.token_hex(10)  # as unique as a random id for each request, for less
+        self._numbers = itertools.count()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -54,68 +63,94 @@ class Gate:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        scope["lathe.request_id"] = request_id = uuid.uuid4().hex
-        scope["lathe.code"] = "ok"
-        answer = _Answer(scope, send)
+        request_id = f"{self._prefix}{next(self._numbers):012x}"
+        path = scope["path"]
+        endpoint, parameters = self._routes.find(path)
+        if endpoint is not None and endpoint.shared and endpoint.handler(scope["method"]) is None:
+            endpoint = None
+        reply = _Reply(request_id, send, own_error_body if endpoint is None else endpoint.error_body)
         try:
-            scope["lathe.tenant"] = self._authenticate(scope)
-            await self._app(scope, receive, answer.send)
+            headers = dict(reversed(scope["headers"]))
+            public = path in _PROBES if endpoint is None else endpoint.public
+            tenant = "" if public else self._tenant(headers)
+            if endpoint is None:
+                scope["lathe.tenant"] = tenant
+                await self._app(scope, receive, reply.pass_on)
+            else:
+                client = scope.get("client")
+                request = Request(request_id, headers, receive, tenant, parameters, client[0] if client else None)
+                await reply.answer(await _handle(endpoint, scope["method"], request))
         except ClientGone:
-            scope["lathe.code"], answer.status = "client_gone", _CLIENT_CLOSED
+            reply.code, reply.status = "client_gone", _CLIENT_CLOSED
         except ServiceError as error:
-            await answer.fail(error)
+            await reply.fail(error)
         except Exception as error:
             logger.error("request %s failed: %s", request_id, describe_exception(error))
-            await answer.fail(InternalError("the service failed; its log has the reason under this request_id"))
+            await reply.fail(InternalError("the service failed; its log has the reason under this request_id"))
         finally:
-            path = scope["path"]
-            route = path if path in ROUTES else "other"
-            seconds = time.perf_counter() - start
-            self._serving().telemetry.request(route, answer.status, scope["lathe.code"], seconds)
+            name = (path if path in _BEHIND else "other") if endpoint is None else endpoint.path
+            self._serving().telemetry.request(name, reply.status, reply.code, time.perf_counter() - start)
 
-    def _authenticate(self, scope: MutableMapping[str, Any]) -> str:
+    def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
         """The name of the key that asks; empty where none is needed."""
         authenticator = self._serving().authenticator
-        if authenticator is None or scope["path"] in PROBES:
+        if authenticator is None:
             return ""
-        return authenticator.authenticate(Headers(scope=scope).get("authorization"))
+        value = headers.get(b"authorization")
+        return authenticator.authenticate(None if value is None else value.decode("latin-1"))
 
 
-class _Answer:
-    """The answer on its way out: adds the request's id, and replaces error bodies that are not in our shape."""
+async def _handle(endpoint: Endpoint, method: str, request: Request) -> Answer:
+    handler = endpoint.handler(method)
+    if handler is None:
+        raise MethodNotAllowed(
+            "this path does not take that method; see GET /docs.json", ", ".join(sorted(endpoint.handlers))
+        )
+    return await handler(request)
 
-    def __init__(self, scope: MutableMapping[str, Any], send: Send) -> None:
-        self._scope = scope
+
+class _Reply:
+    """The answer on its way out: adds the request's id, and replaces error pages that are not in our shape."""
+
+    def __init__(self, request_id: str, send: Send, error_body: ErrorBody) -> None:
+        self._id = request_id
         self._send = send
+        self._error_body = error_body
         self._started = False
         self._replaced = False
         self.status = 500
+        self.code = "ok"
 
-    async def send(self, message: Message) -> None:
-        """Passes a message on."""
+    async def answer(self, answer: Answer) -> None:
+        """Sends what a handler gave."""
+        await self._complete(200, answer.body, [(b"content-type", answer.content_type), *answer.headers])
+
+    async def pass_on(self, message: Message) -> None:
+        """Sends a message of the app behind."""
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(raw=message.setdefault("headers", []))
-            if message["status"] >= 400 and headers.get("content-type") != "application/json":
+            headers = {name.lower(): value for name, value in message.get("headers", ())}
+            if message["status"] >= 400 and headers.get(b"content-type") != b"application/json":
                 self._replaced = True
-                await self.fail(for_status(message["status"]), allow=headers.get("allow"))
+                await self.fail(for_status(message["status"], headers.get(b"allow", b"").decode("latin-1")))
                 return
             self._started = True
             self.status = message["status"]
-            headers["X-Request-Id"] = self._scope["lathe.request_id"]
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._id.encode())]
         if not self._replaced:
             await self._send(message)
 
-    async def fail(self, error: ServiceError, allow: str | None = None) -> None:
-        """Answers with an error, unless an answer is already under way; `allow` names the methods that a path takes."""
+    async def fail(self, error: ServiceError) -> None:
+        """Answers with an error, unless an answer is already under way."""
+        self.code = error.code
         if self._started:
             return
+        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()]
+        body = orjson.dumps(self._error_body(error, self._id))
+        await self._complete(int(error.status), body, [(b"content-type", b"application/json"), *headers])
+
+    async def _complete(self, status: int, body: bytes, headers: Headers) -> None:
         self._started = True
-        self.status = error.status
-        response = error_response(Request(self._scope), error)
-        response.headers["X-Request-Id"] = self._scope["lathe.request_id"]
-        if allow is not None:
-            response.headers["Allow"] = allow
-        await self._send(
-            {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
-        )
-        await self._send({"type": "http.response.body", "body": response.body})
+        self.status = status
+        headers += [(b"content-length", b"%d" % len(body)), (b"x-request-id", self._id.encode())]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})

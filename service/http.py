@@ -1,64 +1,20 @@
-"""The HTTP API: what each path takes and answers. Errors are raised as ServiceError and rendered in one place."""
+"""The HTTP API: what each path takes and answers. Errors are raised as ServiceError; the gate renders them."""
 
-import asyncio
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import orjson
-from pydantic import BaseModel
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from compression.bundle import Encoded, softmax
-from service.errors import PayloadTooLarge, ServiceError
-from service.gate import error_response
-from service.lifecycle import Model, Serving
-from service.limits import ClientGone, Receive, parse, read_body, timeout_ms
+from service.admin import admin_endpoints, describe
+from service.dialects import open_inference, text_embeddings_inference
+from service.inference import Inference
+from service.lifecycle import Serving
+from service.limits import parse, read_body
 from service.openapi import openapi_document
-from service.schemas import (
-    Classification,
-    ClassifyRequest,
-    ClassifyResponse,
-    ModelDescription,
-    ModelsResponse,
-    TriageRequest,
-    TriageResponse,
-    Usage,
-)
-
-Body = TypeVar("Body", bound=BaseModel)
-
-# Tokenising runs at some 10 MB/s; below this it costs less than handing it to a thread does.
-_INLINE_CHARACTERS = 4000
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """One model's logits for the texts of a request: (texts, labels), and how the texts were tokenised."""
-
-    model: Model
-    logits: npt.NDArray[np.float32]
-    encoded: Sequence[Encoded]
-
-    def probabilities(self, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-        return softmax(self.logits, temperature)
-
-    def calibrated(self) -> npt.NDArray[np.float64]:
-        return self.probabilities(self.model.bundle.manifest.runtime.temperature)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self.model.bundle.manifest.labels
-
-    @property
-    def tokens(self) -> int:
-        return sum(map(len, self.encoded))
+from service.routing import Answer, Endpoint, Request, Routes
+from service.schemas import ClassifyRequest, ModelsResponse, TriageRequest
+from service.versions import Scored
 
 
 class Api:
@@ -66,151 +22,108 @@ class Api:
 
     def __init__(self, serving: Callable[[], Serving]) -> None:
         self._serving = serving
+        self._inference = Inference(serving)
 
-    async def classify(self, request: Request) -> Response:
+    async def classify(self, request: Request) -> Answer:
         """POST /v1/classify."""
-        body = await self._body(request, ClassifyRequest)
-        texts = self._texts(body.inputs)
-        model = self._serving().model(body.model)
-        (answer,) = await self._ask(request, [model], texts)
-        results = [
-            _classification(answer.labels, row, body.top_k, encoded.truncated)
-            for row, encoded in zip(answer.probabilities(), answer.encoded, strict=True)
-        ]
+        serving = self._serving()
+        body = parse(ClassifyRequest, await read_body(request, serving.settings.max_body_bytes))
+        model = serving.model(body.model)
+        (scored,) = await self._inference.ask(request, [model], _texts(body.inputs))
         return _json(
-            ClassifyResponse.model_construct(
-                model=model.name,
-                version=model.bundle.version,
-                results=results,
-                usage=Usage.model_construct(tokens=answer.tokens),
-            )
+            {
+                "model": model.name,
+                "version": scored.version,
+                "degraded": scored.degraded,
+                "results": _classifications(scored, body.top_k),
+                "usage": {"tokens": scored.tokens},
+            }
         )
 
-    async def triage(self, request: Request) -> Response:
+    async def triage(self, request: Request) -> Answer:
         """POST /v1/triage."""
         serving = self._serving()
-        body = await self._body(request, TriageRequest)
-        texts = self._texts(body.inputs)
+        body = parse(TriageRequest, await read_body(request, serving.settings.max_body_bytes))
         rules = serving.triage
         models = [serving.model(name) for name in (serving.settings.triage_sentiment, serving.settings.triage_intent)]
-        sentiment, intent = await self._ask(request, models, texts)
+        sentiment, intent = await self._inference.ask(request, models, _texts(body.inputs), calibrated=True)
         results = [
             rules.judge(
-                dict(zip(sentiment.labels, sentiment_row.tolist(), strict=True)),
-                dict(zip(intent.labels, intent_row.tolist(), strict=True)),
-                one.truncated or other.truncated,
+                dict(zip(sentiment.labels, sentiment_row, strict=True)),
+                dict(zip(intent.labels, intent_row, strict=True)),
+                one_cut or other_cut,
             )
-            for sentiment_row, intent_row, one, other in zip(
-                sentiment.calibrated(), intent.calibrated(), sentiment.encoded, intent.encoded, strict=True
+            for sentiment_row, intent_row, one_cut, other_cut in zip(
+                sentiment.probabilities.tolist(),
+                intent.probabilities.tolist(),
+                sentiment.truncated,
+                intent.truncated,
+                strict=True,
             )
         ]
         return _json(
-            TriageResponse.model_construct(
-                models={model.name: model.bundle.version for model in models},
-                results=results,
-                usage=Usage.model_construct(tokens=sentiment.tokens + intent.tokens),
-            )
+            {
+                "models": {model.name: one.version for model, one in zip(models, (sentiment, intent), strict=True)},
+                "degraded": sentiment.degraded or intent.degraded,
+                "results": [result.model_dump() for result in results],
+                "usage": {"tokens": sentiment.tokens + intent.tokens},
+            }
         )
 
-    async def models(self, _: Request) -> Response:
+    async def models(self, _: Request) -> Answer:
         """GET /v1/models."""
-        descriptions = [
-            ModelDescription(
-                name=model.name,
-                version=model.bundle.version,
-                labels=list(model.bundle.manifest.labels),
-                max_length=model.bundle.manifest.max_length,
-                batch_exact=model.bundle.manifest.runtime.batch_exact,
-                figures=model.bundle.manifest.figures.model_dump(mode="json", exclude={"classes"}),
-            )
-            for model in self._serving().models.values()
-        ]
-        return _json(ModelsResponse(models=descriptions))
+        descriptions = [describe(model) for model in self._serving().models.values()]
+        return _json(ModelsResponse(models=descriptions).model_dump())
 
-    async def metrics(self, _: Request) -> Response:
+    async def metrics(self, _: Request) -> Answer:
         """GET /metrics."""
         serving = self._serving()
         telemetry = serving.telemetry
         telemetry.ready(serving.ready)
-        return Response(telemetry.exposition(), headers={"content-type": telemetry.content_type})
+        return Answer(telemetry.exposition(), telemetry.content_type.encode())
 
-    async def docs(self, _: Request) -> Response:
+    async def docs(self, _: Request) -> Answer:
         """GET /docs.json."""
-        return Response(orjson.dumps(openapi_document()), media_type="application/json")
-
-    async def _body(self, request: Request, model: type[Body]) -> Body:
-        limit = self._serving().settings.max_body_bytes
-        return parse(model, await read_body(request.headers, request.receive, limit))
-
-    def _texts(self, inputs: str | list[str]) -> list[str]:
-        texts = [inputs] if isinstance(inputs, str) else inputs
-        limit = self._serving().settings.max_inputs
-        if len(texts) > limit:
-            raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {limit} at a time")
-        return texts
-
-    async def _ask(self, request: Request, models: Sequence[Model], texts: Sequence[str]) -> list[_Answer]:
-        """Puts the texts to every model at once, within the request's time, for as long as its client is there.
-
-        Raises:
-            DeadlineExceeded, ClientGone: what still waited in a queue was given up.
-        """
-        serving = self._serving()
-        deadline = time.monotonic() + timeout_ms(request.headers, serving.settings.request_timeout_ms) / 1e3
-        tenant = request.scope["lathe.tenant"]
-        asking = asyncio.gather(*(self._answer(model, texts, tenant, deadline) for model in models))
-        leaving = asyncio.ensure_future(_disconnected(request.receive))
-        both: list[asyncio.Future[Any]] = [asking, leaving]
-        try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if asking.done():
-                return asking.result()
-            raise ClientGone
-        finally:
-            asking.cancel()
-            leaving.cancel()
-
-    async def _answer(self, model: Model, texts: Sequence[str], tenant: str, deadline: float) -> _Answer:
-        telemetry = self._serving().telemetry
-
-        def encode() -> list[Encoded]:
-            return [model.engine.encode(text) for text in texts]
-
-        with telemetry.stage(model.name, "tokenize"):
-            inline = sum(map(len, texts)) <= _INLINE_CHARACTERS
-            encoded = encode() if inline else await asyncio.to_thread(encode)
-        truncated = sum(one.truncated for one in encoded)
-        if truncated:
-            telemetry.truncated(model.name, truncated)
-        return _Answer(model, await model.batcher.submit(encoded, tenant, deadline), encoded)
+        return _json(openapi_document())
 
 
-def create_app(serving: Callable[[], Serving]) -> Starlette:
-    """The routes, as an ASGI app to be mounted at the root."""
+def create_routes(serving: Callable[[], Serving]) -> Routes:
+    """Every route that the gate answers itself."""
     api = Api(serving)
-    return Starlette(
-        routes=[
-            Route("/v1/classify", api.classify, methods=["POST"]),
-            Route("/v1/triage", api.triage, methods=["POST"]),
-            Route("/v1/models", api.models, methods=["GET"]),
-            Route("/metrics", api.metrics, methods=["GET"]),
-            Route("/docs.json", api.docs, methods=["GET"]),
-        ],
-        exception_handlers={ServiceError: error_response},  # type: ignore[dict-item]
+    return Routes(
+        [
+            Endpoint("/v1/classify", {"POST": api.classify}),
+            Endpoint("/v1/triage", {"POST": api.triage}),
+            Endpoint("/v1/models", {"GET": api.models}),
+            *admin_endpoints(serving),
+            Endpoint("/metrics", {"GET": api.metrics}),
+            Endpoint("/docs.json", {"GET": api.docs}),
+            *text_embeddings_inference.endpoints(serving),
+            *open_inference.endpoints(serving),
+        ]
     )
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _texts(inputs: str | list[str]) -> list[str]:
+    return [inputs] if isinstance(inputs, str) else inputs
 
 
-def _classification(labels: Sequence[str], row: npt.NDArray[np.float64], top_k: int, truncated: bool) -> Classification:
-    order = np.argsort(-row, kind="stable")[:top_k]
-    scores = {labels[index]: float(row[index]) for index in order}
-    label, score = next(iter(scores.items()))
-    return Classification.model_construct(label=label, score=score, scores=scores, truncated=truncated)
+def _classifications(scored: Scored, top_k: int) -> list[dict[str, Any]]:
+    """The results as schemas.Classification describes them; plain, because this is done for every text."""
+    probabilities = scored.probabilities
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]  # (texts, top_k)
+    sorted_scores = probabilities[np.arange(len(order))[:, None], order].tolist()
+    labels = scored.labels
+    return [
+        {
+            "label": labels[indices[0]],
+            "score": scores[0],
+            "scores": {labels[index]: score for index, score in zip(indices, scores, strict=True)},
+            "truncated": truncated,
+        }
+        for indices, scores, truncated in zip(order.tolist(), sorted_scores, scored.truncated, strict=True)
+    ]
 
 
-def _json(body: BaseModel) -> Response:
-    return Response(orjson.dumps(body.model_dump()), media_type="application/json")
+def _json(body: object) -> Answer:
+    return Answer(orjson.dumps(body))

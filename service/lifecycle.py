@@ -1,21 +1,24 @@
 """The service's life: what it serves, and which state it is in.
 
-starting ──every model loaded, verified and warm──▶ ready ──SIGTERM──▶ draining ──▶ stopped
-    └──────────a model cannot be loaded──────────▶ failed
+loading ──▶ verifying ──▶ warming ──▶ ready ──SIGTERM──▶ draining ──pause──▶ socket closes ──all answered──▶ stopped
+   └────────────┴────────────┴──a model cannot be served──▶ failed
+
+loading:   digests compared, sessions made
+verifying: this machine gives the bundles' golden answers
+draining:  /readyz is 503; whatever still arrives is answered
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import signal
+from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 
-from compression.bundle import Bundle, Encoded, open_bundle
 from service.auth import Authenticator
-from service.batching import Batcher, BatchLimits
-from service.engine import Engine, require_device
+from service.engine import require_device
 from service.errors import ConfigurationError, ModelNotFound, NotReady
+from service.loading import Loader, Locate, open_members
+from service.models import Model
 from service.privacy import describe_exception
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -23,25 +26,15 @@ from service.triage import Triage
 
 logger = logging.getLogger(__name__)
 
-Locate = Callable[[str], Path]
-
 
 class State(StrEnum):
-    STARTING = "starting"
+    LOADING = "loading"
+    VERIFYING = "verifying"
+    WARMING = "warming"
     READY = "ready"
     DRAINING = "draining"
     STOPPED = "stopped"
     FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class Model:
-    """One model as it is served."""
-
-    name: str
-    bundle: Bundle
-    engine: Engine
-    batcher: Batcher[Encoded]
 
 
 class Serving:
@@ -51,16 +44,19 @@ class Serving:
         settings: checked settings.
         locate: finds the directory of a model's location; knows the model store.
         telemetry: where measurements go.
+        workers: processes that serve these models, this one among them.
 
     Raises:
         ConfigurationError: the keys file cannot be read.
     """
 
-    def __init__(self, settings: Settings, locate: Locate, telemetry: Telemetry) -> None:
+    def __init__(self, settings: Settings, locate: Locate, telemetry: Telemetry, workers: int = 1) -> None:
         self.settings = settings
         self.telemetry = telemetry
-        self.state = State.STARTING
+        self.workers = workers
+        self.state = State.LOADING
         self.authenticator = Authenticator(settings.keys_file) if settings.keys_file is not None else None
+        self.loader = Loader(settings, telemetry)
         self._locate = locate
         self._models: dict[str, Model] = {}
         self._triage: Triage | None = None
@@ -72,22 +68,22 @@ class Serving:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken: every model of the settings is loaded, warm and running."""
-        return self.state is State.READY and set(self._models) == set(self.settings.models) and self._batchers_alive()
+        """Whether more should be sent here: every model of the settings is loaded, warm and running."""
+        return self.state is State.READY and self._complete()
 
     @property
     def alive(self) -> bool:
         """Whether this process can still do its work; if not, it wants to be replaced."""
-        return self.state is not State.FAILED and (self.state is not State.READY or self._batchers_alive())
+        return self.state is not State.FAILED and (self.state is not State.READY or self._models_alive())
 
     def model(self, name: str) -> Model:
         """The model of that name.
 
         Raises:
-            NotReady: starting or stopping.
+            NotReady: starting or stopped.
             ModelNotFound: there is none.
         """
-        self._require_ready()
+        self._require_taking()
         if name not in self._models:
             raise ModelNotFound(f"no model named {name[:64]!r}; there is {', '.join(sorted(self._models))}")
         return self._models[name]
@@ -97,10 +93,10 @@ class Serving:
         """The triage rules.
 
         Raises:
-            NotReady: starting or stopping.
+            NotReady: starting or stopped.
             ModelNotFound: the models that triage asks are not served.
         """
-        self._require_ready()
+        self._require_taking()
         if self._triage is None:
             raise ModelNotFound(
                 f"triage needs the models {self.settings.triage_sentiment!r} and {self.settings.triage_intent!r}, "
@@ -108,61 +104,77 @@ class Serving:
             )
         return self._triage
 
+    def relabel(self, name: str, labels: tuple[str, ...]) -> None:
+        """Makes triage fit for a model that is about to have these labels.
+
+        Raises:
+            ConfigurationError: they do not fit triage; nothing has changed.
+        """
+        labels_of = {model.name: model.labels for model in self._models.values()}
+        self._triage = triage_rules(self.settings, {**labels_of, name: labels})
+
     async def start(self) -> None:
         """Loads, verifies and warms every model; any failure leaves the state at failed, with the reason logged."""
+        named = self.settings.models.items()
         try:
             require_device(self.settings.device)
-            models = [
-                await asyncio.to_thread(self._load, name, location) for name, location in self.settings.models.items()
-            ]
-            triage = triage_rules(self.settings, {model.name: model.bundle for model in models})
+            versions = {
+                name: await asyncio.to_thread(
+                    self.loader.load, name, location, self._locate, self.settings.ensemble_degraded
+                )
+                for name, location in named
+            }
+            triage = triage_rules(self.settings, {name: version.labels for name, version in versions.items()})
+            self.state = State.VERIFYING
+            for version in versions.values():
+                await asyncio.to_thread(version.verify)
+            self.state = State.WARMING
+            for version in versions.values():
+                await asyncio.to_thread(version.warm_up)
         except Exception as error:
             self.state = State.FAILED
             logger.error("cannot serve: %s (%s)", error, describe_exception(error))
             return
-        for model in models:
-            model.batcher.start()
-            manifest = model.bundle.manifest
-            self.telemetry.model(
-                model.name, model.bundle.version, str(manifest.recipe.get("name")), manifest.runtime.batch_exact
-            )
-        self._models = {model.name: model for model in models}
+        self._models = {name: Model(name, version, self.telemetry) for name, version in versions.items()}
         self._triage = triage
+        self._drain_on_sigterm()
         self.state = State.READY
-        logger.info("ready: %s", ", ".join(f"{model.name} {model.bundle.version}" for model in models))
+        logger.info("ready: %s", ", ".join(f"{name} {version.id}" for name, version in versions.items()))
 
     async def stop(self) -> None:
-        """Takes nothing new and finishes what was accepted, within the drain timeout."""
+        """Finishes what was accepted, within the drain timeout; after that nothing is taken."""
         self.state = State.DRAINING
-        closing = asyncio.gather(*(model.batcher.close() for model in self._models.values()))
+        closing = asyncio.gather(*(model.stop() for model in self._models.values()))
         try:
             await asyncio.wait_for(closing, self.settings.drain_timeout_ms / 1e3)
         except TimeoutError:
             logger.warning("stopped with requests unfinished after %d ms", self.settings.drain_timeout_ms)
         self.state = State.STOPPED
 
-    def _load(self, name: str, location: str) -> Model:
-        bundle = open_bundle(self._locate(location))
-        engine = Engine(bundle, self.settings.device)
-        engine.warm_up()
-        exact = bundle.manifest.runtime.batch_exact
-        limits = BatchLimits(
-            streams=self.settings.streams,
-            batch_texts=self.settings.batch_tokens if exact else 1,  # an answer must not depend on its neighbours
-            batch_tokens=self.settings.batch_tokens,
-            batch_ms=self.settings.batch_ms,
-            window=self.settings.batch_window,
-            queue_texts=self.settings.queue_texts,
-            queue_tokens=self.settings.queue_tokens,
-        )
-        return Model(name, bundle, engine, Batcher(name, engine.infer, limits, self.telemetry))
+    def _drain_on_sigterm(self) -> None:
+        """Holds the server's own handler of SIGTERM back, which closes the socket at once, for the drain pause."""
+        loop = asyncio.get_running_loop()
+        close = signal.getsignal(signal.SIGTERM)
 
-    def _require_ready(self) -> None:
-        if not self.ready:
+        if not callable(close):  # there is no server in this process
+            return
+
+        def drain(number: int, _: object) -> None:
+            self.state = State.DRAINING
+            pause_s = self.settings.drain_pause_ms / 1e3
+            loop.call_soon_threadsafe(lambda: loop.call_later(pause_s, close, number, None))
+
+        signal.signal(signal.SIGTERM, drain)
+
+    def _require_taking(self) -> None:
+        if self.state not in (State.READY, State.DRAINING) or not self._complete():
             raise NotReady(f"the service is {self.state}")
 
-    def _batchers_alive(self) -> bool:
-        return all(model.batcher.alive for model in self._models.values())
+    def _complete(self) -> bool:
+        return set(self._models) == set(self.settings.models) and self._models_alive()
+
+    def _models_alive(self) -> bool:
+        return all(model.alive for model in self._models.values())
 
 
 def check(settings: Settings, locate: Locate) -> None:
@@ -174,19 +186,27 @@ def check(settings: Settings, locate: Locate) -> None:
     if settings.keys_file is not None:
         Authenticator(settings.keys_file)
     require_device(settings.device)
-    triage_rules(settings, {name: open_bundle(locate(location)) for name, location in settings.models.items()})
+    opened = {
+        name: open_members(location, locate, settings.ensemble_degraded) for name, location in settings.models.items()
+    }
+    triage_rules(settings, {name: members[0][0].manifest.labels for name, members in opened.items()})
+    if settings.bundles_root is not None and not settings.bundles_root.is_dir():
+        raise ConfigurationError(f"LATHE_BUNDLES_ROOT={str(settings.bundles_root)!r} is no directory; make it first")
 
 
-def triage_rules(settings: Settings, bundles: Mapping[str, Bundle]) -> Triage | None:
+def triage_rules(settings: Settings, labels: Mapping[str, tuple[str, ...]]) -> Triage | None:
     """The triage rules where both of its models are served; a service without them has no triage.
+
+    Args:
+        labels: of each model, by name.
 
     Raises:
         ConfigurationError: the models' labels do not fit triage.
     """
-    sentiment, intent = bundles.get(settings.triage_sentiment), bundles.get(settings.triage_intent)
+    sentiment, intent = labels.get(settings.triage_sentiment), labels.get(settings.triage_intent)
     if sentiment is None or intent is None:
         return None
-    return Triage(settings, sentiment.manifest.labels, intent.manifest.labels)
+    return Triage(settings, sentiment, intent)
 
 
 def require_private_or_keys(host: str, settings: Settings) -> None:

@@ -1,50 +1,49 @@
 """Bounds on what a request may bring in: content type, size of the body, its shape, and its time."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeVar
+from collections.abc import Collection
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import Headers
 
 from service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+from service.routing import Request
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Body = TypeVar("Body", bound=BaseModel)
 
-TIMEOUT_HEADER = "x-request-timeout-ms"
+_JSON = ("application/json",)
 _SHOWN_PROBLEMS = 3
+_TAGS = ("text", "texts", "batch")  # of the alternatives that inputs have; a client knows nothing of them
 
 
 class ClientGone(Exception):
     """The client closed the connection; there is nobody to answer."""
 
 
-async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
-    """Reads a JSON body, and no more of it than allowed.
+async def read_body(request: Request, max_bytes: int, content_types: Collection[str] = _JSON) -> bytes:
+    """Reads a body, and no more of it than allowed.
 
     Raises:
-        UnsupportedMediaType: the content type is not application/json, or the body is compressed.
+        UnsupportedMediaType: its content type is another one, or it is compressed.
         PayloadTooLarge: it says it is too long, or turns out to be.
         ClientGone: the connection closed before the end.
     """
-    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/json":
+    content_type = (request.header(b"content-type") or "").partition(";")[0].strip().lower()
+    if content_type not in content_types:
         raise UnsupportedMediaType(f"the content type is {content_type[:64]!r}; send application/json")
-    encoding = headers.get("content-encoding", "identity").strip().lower()
+    encoding = (request.header(b"content-encoding") or "identity").strip().lower()
     if encoding != "identity":
         raise UnsupportedMediaType(f"the content encoding is {encoding[:64]!r}; send the body as it is")
-    too_large = PayloadTooLarge(f"the body has more than {max_bytes} bytes; send fewer texts in one request")
-    length = headers.get("content-length", "")
+    length = request.header(b"content-length") or ""
     if length.isdecimal() and int(length) > max_bytes:
-        raise too_large
+        raise _too_large(max_bytes)
     body = bytearray()
     while True:
-        message = await receive()
+        message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         body += message.get("body", b"")
         if len(body) > max_bytes:
-            raise too_large
+            raise _too_large(max_bytes)
         if not message.get("more_body", False):
             return bytes(body)
 
@@ -63,13 +62,13 @@ def parse(model: type[Body], body: bytes) -> Body:
         raise InvalidRequest("; ".join(problems[:_SHOWN_PROBLEMS]) + more) from None
 
 
-def timeout_ms(headers: Headers, default: int) -> int:
+def timeout_ms(request: Request, default: int) -> int:
     """The request's time: the default, or less where the client asks for less.
 
     Raises:
         InvalidRequest: the header is not a whole number of milliseconds above zero.
     """
-    value = headers.get(TIMEOUT_HEADER)
+    value = request.header(b"x-request-timeout-ms")
     if value is None:
         return default
     if not (value.isascii() and value.isdecimal()) or int(value[:12]) == 0:
@@ -77,9 +76,13 @@ def timeout_ms(headers: Headers, default: int) -> int:
     return min(default, int(value[:12]))
 
 
+def _too_large(max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body has more than {max_bytes} bytes; send fewer texts in one request")
+
+
 def _problems(error: ValidationError) -> list[str]:
     problems = []
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
-        place = ".".join(str(part)[:64] for part in problem["loc"] if part not in ("text", "texts")) or "body"
+        place = ".".join(str(part)[:64] for part in problem["loc"] if part not in _TAGS) or "body"
         problems.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}")
     return problems

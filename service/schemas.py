@@ -1,8 +1,8 @@
 """Bodies of requests and answers: what is checked, and what the OpenAPI document says."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 
 def _not_blank(text: str) -> str:
@@ -55,11 +55,18 @@ class Usage(_Body):
     tokens: int = Field(description="Tokens of all inputs, special tokens included, as far as they were read.")
 
 
+_DEGRADED = Field(default=False, description="Whether a model answered without all members of its ensemble.")
+
+
 class ClassifyResponse(_Body):
     """Results in the order of the inputs."""
 
     model: str
-    version: str = Field(description="Digest of the bundle that answered.")
+    version: str = Field(
+        description="Digest of the bundle that answered: VERSION@WEIGHT+VERSION@WEIGHT of an ensemble, with commas "
+        "where several versions answered."
+    )
+    degraded: bool = _DEGRADED
     results: list[Classification]
     usage: Usage
 
@@ -82,19 +89,56 @@ class TriageResponse(_Body):
     """Results in the order of the inputs."""
 
     models: dict[str, str] = Field(description="Versions of the bundles that answered, by name.")
+    degraded: bool = _DEGRADED
     results: list[TriageResult]
     usage: Usage
+
+
+class LoadRequest(_Body):
+    """A new version of a model: in place of the live one, or on trial beside it."""
+
+    bundle: str = Field(
+        min_length=1,
+        description="Path below LATHE_BUNDLES_ROOT, or an ensemble of such paths: A@0.7+B@0.3.",
+        examples=["sentiment-2"],
+    )
+    canary: float | None = Field(
+        default=None, ge=0, le=100, description="Percentage of the texts that it answers, on trial."
+    )
+    shadow: bool = Field(default=False, description="Whether it is asked every text on trial, only to compare.")
+    other_labels: bool = Field(default=False, description="Whether its labels may differ from the live version's.")
+
+    @model_validator(mode="after")
+    def _one_trial(self) -> Self:
+        if self.shadow and self.canary is not None:
+            raise ValueError("send canary or shadow, not both")
+        return self
+
+    @property
+    def on_trial(self) -> bool:
+        return self.shadow or self.canary is not None
+
+
+class Trial(_Body):
+    """A version on trial."""
+
+    version: str
+    canary: float | None = Field(description="Percentage of the texts that it answers; null in shadow mode.")
 
 
 class ModelDescription(_Body):
     name: str
     version: str
+    degraded: bool = _DEGRADED
     labels: list[str]
     max_length: int = Field(description="Window in tokens; longer texts are cut.")
     batch_exact: bool = Field(description="Whether an answer is independent of the other texts in its batch.")
     figures: dict[str, object] = Field(
-        description="What was measured when the bundle was made, as in its manifest, but for the figures of each label."
+        description="What was measured when the bundle was made, as in its manifest, but for the figures of each "
+        "label; empty for an ensemble."
     )
+    trial: Trial | None = Field(default=None, description="The version on trial.")
+    previous: str | None = Field(default=None, description="The version that a rollback returns to.")
 
 
 class ModelsResponse(_Body):

@@ -23,8 +23,31 @@ def _named_models(value: Any) -> Any:
             raise ValueError(f"{item!r} is not NAME=LOCATION")
         if name in models:
             raise ValueError(f"{name!r} is named twice")
+        members(location)
         models[name] = location
     return models
+
+
+def members(location: str) -> tuple[tuple[str, float], ...]:
+    """The bundles of a location and their weights: of `A@0.7+B@0.3` those two; of anything else itself.
+
+    Raises:
+        ValueError: a weight is not a number above 0.
+    """
+    parts = [part.rpartition("@") for part in location.split("+")]
+    if len(parts) == 1 or not all(place and _is_number(weight) for place, _, weight in parts):
+        return ((location, 1.0),)
+    if not all(0 < float(weight) < float("inf") for _, _, weight in parts):
+        raise ValueError(f"{location!r} has a weight that is not a number above 0")
+    return tuple((place, float(weight)) for place, _, weight in parts)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _names(value: Any) -> Any:
@@ -41,7 +64,17 @@ class Settings(BaseModel):
         default={"sentiment": "bundles/sentiment", "banking-intents": "bundles/banking-intents"},
         min_length=1,
         description="What is served: NAME=LOCATION, with commas; a location is a bundle's directory or a tag of "
-        "BentoML's model store.",
+        "BentoML's model store, or an ensemble of them with weights, NAME=A@0.7+B@0.3.",
+    )
+    ensemble_degraded: bool = Field(
+        default=False,
+        description="Whether an ensemble is served without members that cannot be loaded; its answers then say "
+        "`degraded`. Otherwise that is an error at start.",
+    )
+    bundles_root: Path | None = Field(
+        default=None,
+        description="Directory of the bundles that `POST /v1/models/NAME/load` may load; without it, none. Where there "
+        "are keys, that needs one made with `lathe keys add --admin`.",
     )
     device: Literal["cpu", "cuda", "tensorrt"] = Field(
         default="cpu", description="Where models run; a device that is not there is an error at start."
@@ -71,13 +104,23 @@ class Settings(BaseModel):
     request_timeout_ms: int = Field(
         default=10000, ge=1, description="Time a request may take; X-Request-Timeout-Ms can shorten it."
     )
+    drain_pause_ms: int = Field(
+        default=1000,
+        ge=0,
+        description="After SIGTERM, time for load balancers to see that /readyz is 503, before the socket closes; "
+        "what arrives is still answered.",
+    )
     drain_timeout_ms: int = Field(
-        default=20000, ge=1, description="Time that accepted requests get to finish after SIGTERM."
+        default=20000, ge=1, description="Time that accepted requests get to finish after that."
     )
     max_body_bytes: int = Field(default=1048576, ge=1, description="Size of a request body; beyond that, 413.")
     max_inputs: int = Field(default=256, ge=1, description="Texts in one request; beyond that, 413.")
     keys_file: Path | None = Field(
         default=None, description="File made by `lathe keys add`; with it every path but the probes needs a key."
+    )
+    predict_model: str | None = Field(
+        default=None,
+        description="The model that POST /predict asks, whose requests name none. Default: the first of LATHE_MODELS.",
     )
     triage_sentiment: str = Field(default="sentiment", description="The model that triage asks for the sentiment.")
     triage_intent: str = Field(default="banking-intents", description="The model that triage asks for the intent.")
@@ -128,6 +171,11 @@ def load_settings(
         raise ConfigurationError(
             f"{PREFIX}NEUTRAL_LOW={settings.neutral_low} is above {PREFIX}NEUTRAL_HIGH={settings.neutral_high}; "
             "the neutral band lies between them"
+        )
+    if settings.predict_model not in (None, *settings.models):
+        raise ConfigurationError(
+            f"{PREFIX}PREDICT_MODEL={settings.predict_model!r} is not served; "
+            f"{PREFIX}MODELS has {', '.join(sorted(settings.models))}"
         )
     return settings
 

@@ -7,6 +7,7 @@ models, codes); nothing that a client sends becomes a label.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Generic, Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -17,6 +18,24 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
+Change = Literal["loaded", "trial", "promoted", "dropped", "rolled_back", "refused"]
+CHANGES: tuple[Change, ...] = get_args(Change)
+
+
+M = TypeVar("M", Counter, Histogram)
+
+
+class _Bound(dict[tuple[object, ...], M], Generic[M]):
+    """The series of a metric by their labels, each looked up once: what every request does should be cheap."""
+
+    def __init__(self, metric: M) -> None:
+        super().__init__()
+        self._metric: M = metric
+
+    def __missing__(self, labels: tuple[object, ...]) -> M:
+        series = self[labels] = self._metric.labels(*labels)
+        return series
+
 
 class Telemetry:
     """Counters, gauges and histograms of one service process."""
@@ -25,16 +44,23 @@ class Telemetry:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        self._models: set[tuple[str, str, str, str]] = set()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self._requests = Counter("lathe_requests", "Answered requests.", ["route", "status", "code"], registry=registry)
-        self._request_seconds = Histogram(
-            "lathe_request_seconds", "Time from a request's arrival to its answer.", ["route"],
-            buckets=_SECONDS, registry=registry,
+        self._requests = _Bound(
+            Counter("lathe_requests", "Answered requests.", ["route", "status", "code"], registry=registry)
+        )
+        self._request_seconds = _Bound(
+            Histogram(
+                "lathe_request_seconds", "Time from a request's arrival to its answer.", ["route"],
+                buckets=_SECONDS, registry=registry,
+            )
         )  # fmt: skip
-        self._stage_seconds = Histogram(
-            "lathe_stage_seconds", "Time in one stage: tokenize, queue (a text), infer (a batch).", ["model", "stage"],
-            buckets=_SECONDS, registry=registry,
+        self._stage_seconds = _Bound(
+            Histogram(
+                "lathe_stage_seconds", "Time in one stage: tokenize, queue (a text), infer (a batch).",
+                ["model", "stage"], buckets=_SECONDS, registry=registry,
+            )
         )  # fmt: skip
         self._queue_texts = Gauge("lathe_queue_texts", "Texts waiting for a batch.", ["model"], registry=registry)
         self._queue_tokens = Gauge("lathe_queue_tokens", "Tokens waiting for a batch.", ["model"], registry=registry)
@@ -46,14 +72,17 @@ class Telemetry:
             "lathe_batch_limit_tokens", "Tokens a batch may have now, so that it keeps its time.", ["model"],
             registry=registry,
         )  # fmt: skip
-        self._batch_texts = Histogram(
-            "lathe_batch_texts", "Texts in a batch.", ["model"], buckets=_TEXTS, registry=registry
+        self._batch_texts = _Bound(
+            Histogram("lathe_batch_texts", "Texts in a batch.", ["model"], buckets=_TEXTS, registry=registry)
         )
-        self._batch_tokens = Histogram(
-            "lathe_batch_tokens", "Tokens in a batch, padding counted.", ["model"], buckets=_TOKENS, registry=registry
-        )
-        self._tokens = Counter(
-            "lathe_tokens", "Tokens computed: text, or padding.", ["model", "kind"], registry=registry
+        self._batch_tokens = _Bound(
+            Histogram(
+                "lathe_batch_tokens", "Tokens in a batch, padding counted.", ["model"],
+                buckets=_TOKENS, registry=registry,
+            )
+        )  # fmt: skip
+        self._tokens = _Bound(
+            Counter("lathe_tokens", "Tokens computed: text, or padding.", ["model", "kind"], registry=registry)
         )
         self._truncated = Counter(
             "lathe_truncated_texts", "Texts cut to the model's window.", ["model"], registry=registry
@@ -69,12 +98,23 @@ class Telemetry:
             "lathe_model_info", "1 for each model that is served.", ["model", "version", "recipe", "batch_exact"],
             registry=registry,
         )  # fmt: skip
+        self._version_changes = Counter(
+            "lathe_version_changes", "Calls to change a model's version: what they did, or that they were refused.",
+            ["model", "change"], registry=registry,
+        )  # fmt: skip
+        self._shadow = Counter(
+            "lathe_shadow_texts", "Texts that a version in shadow mode was asked, too: whether its label is the same.",
+            ["model", "result"], registry=registry,
+        )  # fmt: skip
+        self._missing = Gauge(
+            "lathe_missing_members", "Members that an ensemble is served without.", ["model"], registry=registry
+        )
         self._ready = Gauge("lathe_ready", "1 while the service is ready.", registry=registry)
 
     def request(self, route: str, status: int, code: str, seconds: float) -> None:
         """One answered request; `code` is the error's, or `ok`."""
-        self._requests.labels(route, str(status), code).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        self._requests[route, status, code].inc()
+        self._request_seconds[(route,)].observe(seconds)
 
     @contextmanager
     def stage(self, model: str, stage: str) -> Iterator[None]:
@@ -83,7 +123,7 @@ class Telemetry:
         try:
             yield
         finally:
-            self._stage_seconds.labels(model, stage).observe(time.perf_counter() - start)
+            self._stage_seconds[model, stage].observe(time.perf_counter() - start)
 
     def queue(
         self,
@@ -102,11 +142,11 @@ class Telemetry:
     def batch(self, model: str, lengths: list[int], waited: list[float]) -> None:
         """A batch about to be computed, from the lengths of its texts in tokens and their seconds in the queue."""
         padded, text = max(lengths) * len(lengths), sum(lengths)
-        self._batch_texts.labels(model).observe(len(lengths))
-        self._batch_tokens.labels(model).observe(padded)
-        self._tokens.labels(model, "text").inc(text)
-        self._tokens.labels(model, "padding").inc(padded - text)
-        queue = self._stage_seconds.labels(model, "queue")
+        self._batch_texts[(model,)].observe(len(lengths))
+        self._batch_tokens[(model,)].observe(padded)
+        self._tokens[model, "text"].inc(text)
+        self._tokens[model, "padding"].inc(padded - text)
+        queue = self._stage_seconds[model, "queue"]
         for seconds in waited:
             queue.observe(seconds)
 
@@ -124,14 +164,40 @@ class Telemetry:
 
     def model(self, name: str, version: str, recipe: str, batch_exact: bool) -> None:
         """A model that is served; its series exist from now on, so that a rate over them is 0 and not absent."""
-        self._model.labels(name, version, recipe, str(batch_exact).lower()).set(1)
+        labels = (name, version, recipe, str(batch_exact).lower())
+        self._models.add(labels)
+        self._model.labels(*labels).set(1)
         for reason in ("overloaded", "deadline", "client_gone"):
             self._shed.labels(name, reason)
         for kind in ("text", "padding"):
-            self._tokens.labels(name, kind)
+            self._tokens[name, kind]
         for code in ("inference_failed", "not_a_number"):
             self._failed.labels(name, code)
         self._truncated.labels(name)
+
+    def model_gone(self, name: str) -> None:
+        """Nothing is served under this name any more: what said how things stand is forgotten, what counted is not."""
+        for gauge in (self._queue_texts, self._queue_tokens, self._queue_seconds, self._batch_limit):
+            gauge.remove(name)
+        for labels in [labels for labels in self._models if labels[0] == name]:
+            self._model.remove(*labels)
+            self._models.discard(labels)
+
+    def versions(self, name: str, missing: int) -> None:
+        """A name whose versions can change; `missing` members of its ensemble could not be loaded."""
+        for change in CHANGES:
+            self._version_changes.labels(name, change)
+        for result in ("agree", "disagree", "failed"):
+            self._shadow.labels(name, result)
+        self._missing.labels(name).set(missing)
+
+    def version_change(self, name: str, change: Change) -> None:
+        """A call that changed which version answers, or did not."""
+        self._version_changes.labels(name, change).inc()
+
+    def shadow(self, name: str, result: Literal["agree", "disagree", "failed"], texts: int) -> None:
+        """Texts that a version in shadow mode was asked, too."""
+        self._shadow.labels(name, result).inc(texts)
 
     def ready(self, ready: bool) -> None:
         """Whether the service is ready."""

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.pruning.units import SLACK_MS, Knowledge, Line, know
+from benchmarks.pruning.units import SLACK, Knowledge, know
 from compression.batches import Batch
+from compression.prune.masks import Line
 from compression.prune.regression import Moments
 
 
@@ -62,7 +63,7 @@ def above_threshold(scores: Sequence[torch.Tensor], lines: Sequence[Line], time:
         [torch.full(score.shape, line.per_unit).double() for score, line in zip(scores, lines, strict=True)]
     )
     ranked = others.argsort(descending=True)
-    affordable = int((prices[ranked].cumsum(0) <= time + SLACK_MS).sum())
+    affordable = int((prices[ranked].cumsum(0) <= time + SLACK).sum())
     chosen = torch.zeros(len(others), dtype=torch.bool)
     chosen[ranked[: min(affordable, len(others) - len(best))]] = True
     kept, start = [], 0

@@ -6,10 +6,12 @@ from functools import partial
 
 from transformers import PreTrainedModel
 
-from benchmarks.pruning import kprune, kwon
-from benchmarks.pruning.units import Line, know
+from benchmarks.pruning import kprune
+from benchmarks.pruning.elimination import price, prune_to, search_widths
+from benchmarks.pruning.units import know
 from compression.prune.encoder import sublayers
-from compression.prune.structure import price, prune_to, search_widths
+from compression.prune.masks import Line, mask_gradients, rearrange, search_masks
+from compression.prune.structure import FFN_MULTIPLE
 from compression.prune.upwards import Seen, prune_upwards
 
 Costs = Sequence[dict[int, float]]  # per sublayer, milliseconds by number of units
@@ -18,28 +20,32 @@ Prune = Callable[[float], PreTrainedModel]  # to a share of the time
 _SCORED_EVERY = 3  # of the batches, for the scores that K-prune measures anew at each sublayer
 
 
-def lathe(parent: PreTrainedModel, seen: Seen, costs: Costs) -> Prune:
-    """As `prune_structure`, which prices anew for each share what is the same for all."""
-    priced = price(copy.deepcopy(parent), seen)
+def mask_search(multiple: int, parent: PreTrainedModel, seen: Seen, costs: Costs) -> Prune:
+    """Mask search and rearrangement; `prune_structure` does the same.
+
+    Args:
+        multiple: neurons go in groups of so many; the paper's go alone.
+    """
+    gradients = mask_gradients(parent, [one.batch for one in seen.fit])
+    lines, kinds = [Line.through(table) for table in costs], [part.kind for part in sublayers(parent)]
 
     def prune(keep: float) -> PreTrainedModel:
         model = copy.deepcopy(parent)
-        prune_to(model, seen, search_widths(model, seen, priced, costs, keep))
+        masks = search_masks(gradients, lines, kinds, keep, multiple)
+        kept = [rearrange(one, mask) for one, mask in zip(gradients, masks, strict=True)]
+        prune_upwards(model, seen, lambda _, at, __: kept[at])
         return model
 
     return prune
 
 
-def kwon_2022(parent: PreTrainedModel, seen: Seen, costs: Costs) -> Prune:
-    """Mask search, rearrangement, layer-wise least squares."""
-    known = know(parent, [one.batch for one in seen.fit])
-    lines, kinds = [Line.through(table) for table in costs], [part.kind for part in sublayers(parent)]
+def elimination(parent: PreTrainedModel, seen: Seen, costs: Costs) -> Prune:
+    """Exact elimination, widths by measured divergence."""
+    priced = price(copy.deepcopy(parent), seen)
 
     def prune(keep: float) -> PreTrainedModel:
         model = copy.deepcopy(parent)
-        masks = kwon.search(known, lines, kinds, keep)
-        kept = [kwon.rearrange(one.gradients, mask) for one, mask in zip(known, masks, strict=True)]
-        prune_upwards(model, seen, lambda _, at, __: kept[at])
+        prune_to(model, seen, search_widths(model, seen, priced, costs, keep))
         return model
 
     return prune
@@ -63,8 +69,9 @@ def kprune_2024(balance: float, parent: PreTrainedModel, seen: Seen, costs: Cost
 
 
 METHODS: dict[str, Callable[[PreTrainedModel, Seen, Costs], Prune]] = {
-    "Lathe": lathe,
-    "Kwon et al. 2022": kwon_2022,
+    "Lathe": partial(mask_search, FFN_MULTIPLE),
+    "Kwon et al. 2022": partial(mask_search, 1),
+    "elimination": elimination,
     "K-prune": partial(kprune_2024, 0.1),
     "K-prune, Fisher alone": partial(kprune_2024, 0.0),
 }

@@ -26,9 +26,9 @@ import torch
 from scipy.special import log_softmax
 from transformers import PreTrainedModel
 
+from benchmarks.pruning.elimination import cost_tables
 from benchmarks.pruning.methods import METHODS, Costs
 from benchmarks.pruning.table import write_readme
-from benchmarks.pruning.units import Line
 from compression.bundle.runtime import Logits
 from compression.checkpoint import Parent, load_parent
 from compression.classifier import ParentClassifier, predict
@@ -37,7 +37,7 @@ from compression.evaluate import agreement, quality
 from compression.machine import this_machine
 from compression.prune.cost import machine_cost
 from compression.prune.encoder import sublayers
-from compression.prune.structure import cost_tables
+from compression.prune.masks import Line
 from compression.prune.upwards import see
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,16 +20,17 @@ tokens, a fifth held out), the same table of measured costs, and the same refits
 
 | method | where | how |
 | --- | --- | --- |
-| Lathe | `compression/prune/structure.py` | elimination with exact refitting; widths by measured divergence, searched |
-| Kwon et al. 2022 | `kwon.py` | Fisher mask search, rearrangement |
+| Lathe | `compression/prune/masks.py` | Fisher mask search, rearrangement; neurons in groups of 16 |
+| Kwon et al. 2022 | the same | the same, each neuron for itself |
+| elimination | `elimination.py` | elimination with exact refitting; widths by measured divergence, searched |
 | K-prune | `kprune.py` | Fisher information and a tenth of representation over cost, measured anew at each sublayer; \
 one global threshold |
 | K-prune, Fisher alone | `kprune.py` | the same without representation |
 
 Models are judged before recovery and int8, by texts that no method saw. The divergence is KL(parent || model), mean
-over texts. Each figure is the mean over random draws of the calibration texts, with the standard deviation. Lathe takes
-only widths that the integer kernels fill (multiples of 32 neurons); the other two any width, at the price of the
-straight line through the costs."""
+over texts. Each figure is the mean over random draws of the calibration texts, with the standard deviation where there
+are several. Elimination takes multiples of 32 neurons; Kwon and K-prune any width, at the price of the straight line
+through the costs. All share the refits of `compression/prune/upwards.py`."""
 
 
 def write_readme(results: Path) -> None:
@@ -54,12 +55,13 @@ def _section(result: dict[str, Any]) -> list[str]:
     rows = result["rows"]
     for keep in dict.fromkeys(row["keep"] for row in rows):
         for method in dict.fromkeys(row["method"] for row in rows):
-            lines.append(_line(keep, method, [row for row in rows if (row["keep"], row["method"]) == (keep, method)]))
+            found = [row for row in rows if (row["keep"], row["method"]) == (keep, method)]
+            lines += [_line(keep, method, found)] if found else []
     draws = len({row["seed"] for row in rows})
     judged = f"{result['judged']['texts']} texts of {' and '.join(result['judged']['splits'])}"
     return [
         f"## {result['set']}",
-        f"Parent: `{result['parent']}`, accuracy {100 * result['accuracy']:.1f} %. Judged by {judged}; {draws} draws. "
+        f"Parent: `{result['parent']}`, accuracy {100 * result['accuracy']:.1f} %. Judged by {judged}; draws: {draws}. "
         f"{result['machine']['cpu']}, one thread.",
         "\n".join(lines),
     ]
@@ -78,4 +80,5 @@ def _line(keep: float, method: str, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
-    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"

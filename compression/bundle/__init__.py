@@ -4,6 +4,7 @@ BUNDLE/
   model.onnx       the compressed model
   tokenizer.json   Hugging Face tokenizers format
   bundle.json      the manifest: labels, window, recipe, digests, figures
+  golden.json      what it answered to a few fixed texts where it was made
   report.html      what was measured, for people
   README.md        model card
 """
@@ -23,12 +24,15 @@ from compression.bundle.figures import (
     SwapReaction,
     median_speedup,
 )
+from compression.bundle.golden import GOLDEN, GOLDEN_WITHIN, GoldenAnswers, read_golden
 from compression.bundle.manifest import DataUsed, Manifest, ParentModel, RuntimeOptions
 from compression.bundle.runtime import Encoded, Runtime, softmax
 from compression.bundle.storage import Bundle, open_bundle, write_bundle
 from compression.errors import BundleError
 
 __all__ = [
+    "GOLDEN",
+    "GOLDEN_WITHIN",
     "Bundle",
     "BundleError",
     "Calibration",
@@ -38,6 +42,7 @@ __all__ = [
     "Difference",
     "Encoded",
     "Figures",
+    "GoldenAnswers",
     "Latency",
     "Manifest",
     "ModelFigures",
@@ -51,6 +56,7 @@ __all__ = [
     "SwapReaction",
     "median_speedup",
     "open_bundle",
+    "read_golden",
     "softmax",
     "write_bundle",
 ]

@@ -77,6 +77,16 @@ class Batcher(Generic[T]):
         self._streams = [asyncio.create_task(self._stream()) for _ in range(self._limits.streams)]
         for stream in self._streams:
             stream.add_done_callback(self._stream_ended)
+        self.rename(self._name)
+
+    @property
+    def name(self) -> str:
+        """Under which metrics and messages know it."""
+        return self._name
+
+    def rename(self, name: str) -> None:
+        """Measures under this name from now on, and shows the queue under it in place of whichever did."""
+        self._name = name
         self._telemetry.queue(
             self._name,
             texts=lambda: self._queue.texts,

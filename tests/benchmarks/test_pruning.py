@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +9,18 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from benchmarks.pruning.elimination import choose_widths, cost_tables, eliminate
 from benchmarks.pruning.kprune import above_threshold
-from benchmarks.pruning.kwon import rearrange, search
 from benchmarks.pruning.methods import METHODS, Costs
 from benchmarks.pruning.run import RESULTS, calibration_texts, divergence, judge
 from benchmarks.pruning.table import markdown
-from benchmarks.pruning.units import Knowledge, Line, know
+from benchmarks.pruning.units import know
 from compression.checkpoint import Parent
 from compression.classifier import ParentClassifier, predict
 from compression.data import Examples, read_examples
 from compression.prune.encoder import sublayers
-from compression.prune.structure import cost_tables
+from compression.prune.masks import Line
+from compression.prune.regression import Moments
 from compression.prune.upwards import Seen, see
 from tests.compression.architectures import classifier
 
@@ -62,7 +62,7 @@ def test_a_pruned_model_stays_within_its_share_and_near_the_parent(
     assert all(torch.equal(tensor, before[name]) for name, tensor in parent.model.state_dict().items())
 
 
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"Lathe"}))  # which drops what does no good all the same
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"elimination"}))  # drops what does no good
 def test_nothing_goes_where_all_may_stay(method: str, parent: Parent, seen: Seen, costs: Costs) -> None:
     model = METHODS[method](parent.model, seen, costs)(1.0)
     texts = ("a great service", "the card is awful and slow")
@@ -74,27 +74,6 @@ def test_nothing_goes_where_all_may_stay(method: str, parent: Parent, seen: Seen
 def logits_of(model: PreTrainedModel, parent: Parent, texts: Sequence[str]) -> np.ndarray:
     with torch.inference_mode():
         return np.asarray(model(**parent.tokenizer(list(texts), padding=True, return_tensors="pt")).logits)
-
-
-@pytest.mark.parametrize("kind", ["bert", "distilbert"])
-def test_fisher_information_is_the_curvature_of_the_divergence(kind: str) -> None:
-    model = classifier(kind).eval()
-    step = 1e-2
-    for at, known in enumerate(know(model, [BATCH])):
-        for unit in (0, 3):
-            part = sublayers(model)[at]
-            weight = part.output.weight.data.clone()
-            expected = torch.stack([logits.log_softmax(-1) for logits in forward(model)])
-            part.output.weight.data[:, part.columns([unit])] *= 1 - step
-            moved = torch.stack([logits.log_softmax(-1) for logits in forward(model)])
-            part.output.weight.data = weight
-            moves = (expected.exp() * (expected - moved)).sum(-1).mean()
-            assert float(known.fisher[unit]) * step**2 / 2 == pytest.approx(float(moves), rel=0.2)
-
-
-def forward(model: PreTrainedModel) -> torch.Tensor:
-    with torch.inference_mode():
-        return model.double()(**BATCH).logits  # type: ignore[no-any-return]
 
 
 def test_later_sublayers_are_measured_alone_as_they_are_together() -> None:
@@ -121,32 +100,39 @@ def test_one_threshold_holds_for_all_sublayers() -> None:
     assert above_threshold(scores, lines, 3 + 2 * 9) == [[0, 1, 2]] * 3
 
 
-def known_of(*fisher: float) -> Knowledge:
-    return Knowledge(torch.tensor([fisher]).sqrt(), torch.zeros(len(fisher)))
+def moments_of(units: np.ndarray, target: np.ndarray) -> Moments:
+    moments = Moments.zeros(units.shape[1], target.shape[1])
+    moments.add(torch.tensor(units), torch.tensor(target), torch.ones(len(units), dtype=torch.float64))
+    return moments
 
 
-def test_the_search_gives_up_as_little_information_as_the_time_allows() -> None:
-    known = [known_of(9, 4, 3), known_of(5, 1, 1, 1), known_of(8, 2, 1), known_of(6, 2, 1.5, 0)]
-    kinds = ["attention", "ffn"] * 2
-    lines = [Line(1, 4), Line(1, 1)] * 2
-    # 19 of 36 may stay, of which the fixed parts and the best units take 14: a head and a neuron, or five neurons.
-    assert search(known, lines, kinds, 19 / 36) == [[0], [0, 1, 2, 3], [0], [0, 1, 2]]
-    known[0] = known_of(9, 8, 3)
-    assert search(known, lines, kinds, 19 / 36) == [[0, 1], [0], [0], [0, 1]]
+def test_units_that_others_can_stand_in_for_go_first() -> None:
+    random = np.random.default_rng(0)
+    units = random.normal(size=(500, 6))
+    units[:, 4] = units[:, 0] + units[:, 1]  # can be made of two others
+    units[:, 5] *= 0.01  # hardly there
+    target = units @ random.normal(size=(6, 3)) + 2.0
+    kept = eliminate(moments_of(units, target), 1, [4, 6])
+    assert kept[6] == tuple(range(6))
+    assert 5 not in kept[4]
+    assert len({0, 1, 4} & set(kept[4])) == 2
 
 
-def test_rearrangement_sees_that_two_units_make_up_for_each_other() -> None:
-    signal = torch.randn(200, generator=torch.Generator().manual_seed(0))
-    other = torch.randn(200, generator=torch.Generator().manual_seed(1))
-    # Without the first two nothing changes; the third is the least of all when it goes alone.
-    gradients = torch.stack([signal, -signal, 0.5 * other, 2 * other], dim=1)
-    assert rearrange(gradients, [0, 3]) == [2, 3]
-    losses = {
-        pair: float(gradients[:, [unit for unit in range(4) if unit not in pair]].sum(1).square().sum())
-        for pair in combinations(range(4), 2)
-    }
-    assert min(losses, key=losses.__getitem__) == (2, 3)
-    assert rearrange(gradients, range(4)) == [0, 1, 2, 3]
+def test_elimination_finds_the_best_pair_of_heads() -> None:
+    random = np.random.default_rng(1)
+    units = random.normal(size=(400, 8))
+    weight = random.normal(size=(8, 3))
+    weight[2:4] *= 0.1
+    weight[6:] *= 0.01
+    assert eliminate(moments_of(units, units @ weight), 2, [2])[2] == (0, 2)
+
+
+def test_the_cheapest_divergence_within_the_time_is_chosen() -> None:
+    divergences = [{1: 0.9, 2: 0.1, 4: 0.0}, {1: 0.01, 2: 0.005, 4: 0.0}]
+    costs = [{1: 1.0, 2: 2.0, 4: 4.0}] * 2
+    assert choose_widths(divergences, costs, 0.4) == [2, 1]
+    assert choose_widths(divergences, costs, 0.99) == [4, 2]
+    assert choose_widths(divergences, costs, 0.01) == [1, 1]  # the least there is
 
 
 def test_texts_that_judge_do_not_calibrate() -> None:

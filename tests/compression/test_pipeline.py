@@ -13,7 +13,7 @@ from compression.recipe import Budget, ExportStep, QuantizeStep, Recipe, load_re
 
 def test_bundle_holds_what_the_design_says(sentiment_bundle: Bundle) -> None:
     names = {path.name for path in sentiment_bundle.path.iterdir()}
-    assert names == {"model.onnx", "tokenizer.json", "bundle.json", "report.html", "README.md"}
+    assert names == {"model.onnx", "tokenizer.json", "bundle.json", "golden.json", "report.html", "README.md"}
 
 
 def test_bundle_agrees_with_its_parent(sentiment_bundle: Bundle) -> None:

@@ -13,8 +13,8 @@ from compression.errors import CheckpointError, RecipeError
 from compression.evaluate import agreement
 from compression.prune.encoder import encoder_layers, remove_layer, sublayers
 from compression.prune.layers import drop_layers
-from compression.prune.regression import Moments, eliminate, refit
-from compression.prune.structure import choose_widths, prune_structure
+from compression.prune.regression import Moments, refit
+from compression.prune.structure import FFN_MULTIPLE, prune_structure
 from tests.compression.architectures import classifier
 
 BATCH = {
@@ -70,27 +70,6 @@ def moments_of(units: np.ndarray, target: np.ndarray) -> Moments:
     return moments
 
 
-def test_units_that_others_can_stand_in_for_go_first() -> None:
-    random = np.random.default_rng(0)
-    units = random.normal(size=(500, 6))
-    units[:, 4] = units[:, 0] + units[:, 1]  # can be made of two others
-    units[:, 5] *= 0.01  # hardly there
-    target = units @ random.normal(size=(6, 3)) + 2.0
-    kept = eliminate(moments_of(units, target), 1, [4, 6])
-    assert kept[6] == tuple(range(6))
-    assert 5 not in kept[4]
-    assert len({0, 1, 4} & set(kept[4])) == 2
-
-
-def test_elimination_finds_the_best_pair_of_heads() -> None:
-    random = np.random.default_rng(1)
-    units = random.normal(size=(400, 8))
-    weight = random.normal(size=(8, 3))
-    weight[2:4] *= 0.1
-    weight[6:] *= 0.01
-    assert eliminate(moments_of(units, units @ weight), 2, [2])[2] == (0, 2)
-
-
 def test_refit_makes_up_for_what_is_gone() -> None:
     random = np.random.default_rng(2)
     units = random.normal(size=(600, 4)) + 1.0
@@ -113,21 +92,13 @@ def test_the_old_weights_stay_where_no_fit_is_better() -> None:
     assert new.error < 1e-9
 
 
-def test_the_cheapest_divergence_within_the_time_is_chosen() -> None:
-    divergences = [{1: 0.9, 2: 0.1, 4: 0.0}, {1: 0.01, 2: 0.005, 4: 0.0}]
-    costs = [{1: 1.0, 2: 2.0, 4: 4.0}] * 2
-    assert choose_widths(divergences, costs, 0.4) == [2, 1]
-    assert choose_widths(divergences, costs, 0.99) == [4, 2]
-    assert choose_widths(divergences, costs, 0.01) == [1, 1]  # the least there is
-
-
 def test_pruning_keeps_the_share_and_most_answers(parent: Parent, texts: tuple[str, ...]) -> None:
     before = {name: tensor.clone() for name, tensor in parent.model.state_dict().items()}
     pruned = prune_structure(parent, texts, 0.5, arithmetic_cost)
     cost = sum(part.units * part.unit * (4 if part.kind == "attention" else 2) for part in sublayers(pruned.model))
     full = sum(part.units * part.unit * (4 if part.kind == "attention" else 2) for part in sublayers(parent.model))
     assert cost <= 0.5 * full
-    assert all(part.units % 32 == 0 for part in sublayers(pruned.model) if part.kind == "ffn")
+    assert all(part.units % FFN_MULTIPLE == 0 for part in sublayers(pruned.model) if part.kind == "ffn")
     expected, got = (predict(ParentClassifier(model), texts, "Judge") for model in (parent, pruned))
     assert agreement(expected, got) > 0.95
     for name, tensor in parent.model.state_dict().items():

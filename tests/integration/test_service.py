@@ -209,7 +209,14 @@ def test_paths_that_nobody_knows_add_no_series(client: httpx.Client) -> None:
 def test_openapi_lists_every_route_and_error(client: httpx.Client) -> None:
     document = client.get("/docs.json").json()
     assert set(document["paths"]) == {
-        "/v1/classify", "/v1/triage", "/v1/models", "/metrics", "/livez", "/readyz",
+        "/v1/classify", "/v1/triage", "/v1/models", "/metrics", "/livez", "/readyz", "/predict", "/",
+        "/v2", "/v2/health/live", "/v2/health/ready",
+        *(
+            f"/v2/models/{{model}}{version}{path}"
+            for version in ("", "/versions/{version}")
+            for path in ("", "/ready", "/infer")
+        ),
+        *(f"/v1/models/{{name}}/{change}" for change in ("load", "promote", "drop", "rollback")),
     }  # fmt: skip
     assert set(document["paths"]["/v1/classify"]["post"]["responses"]) == {
         "200", "400", "401", "404", "413", "415", "429", "500", "503", "504",

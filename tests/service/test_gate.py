@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.gate import App, Gate, Send
-from service.limits import Receive
+from service.gate import Gate
+from service.routing import App, Receive, Routes, Send
 from service.telemetry import Telemetry
 
 SECRET = "zanzibarium"
@@ -20,7 +20,7 @@ def ask(app: App, telemetry: Telemetry | None = None, authenticator: object = No
     serving: Any = SimpleNamespace(telemetry=telemetry or Telemetry(), authenticator=authenticator)
 
     async def main() -> httpx.Response:
-        transport = httpx.ASGITransport(Gate(app, lambda: serving))
+        transport = httpx.ASGITransport(Gate(app, lambda: serving, Routes([])))
         async with httpx.AsyncClient(transport=transport, base_url="http://lathe") as client:
             return await client.get("/v1/models")
 
@@ -68,8 +68,8 @@ def test_every_answer_is_counted_under_its_code() -> None:
     ask(failing, telemetry)
     ask(answering(404), telemetry)
     exposition = telemetry.exposition().decode()
-    assert 'lathe_requests_total{code="internal_error",route="/v1/models",status="500"} 1.0' in exposition
-    assert 'lathe_requests_total{code="not_found",route="/v1/models",status="404"} 1.0' in exposition
+    assert 'lathe_requests_total{code="internal_error",route="other",status="500"} 1.0' in exposition
+    assert 'lathe_requests_total{code="not_found",route="other",status="404"} 1.0' in exposition
 
 
 SHOP = SimpleNamespace(authenticate=lambda _: "shop")

@@ -1,0 +1,26 @@
+"""The service, with an engine that does nothing: `benchmarks.serving.noop_lathe:Lathe`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from compression.bundle import Encoded
+from service.app import Lathe
+from service.engine import Engine
+
+__all__ = ["Lathe"]
+
+_ENCODED = Encoded([0] * 16, [0] * 16, False)
+
+
+def _encode(self: Engine, text: str) -> Encoded:
+    return _ENCODED
+
+
+def _infer(self: Engine, batch: Sequence[Encoded]) -> npt.NDArray[np.float32]:
+    return np.zeros((len(batch), len(self.bundle.manifest.labels)), np.float32)
+
+
+Engine.encode = _encode  # type: ignore[method-assign]
+Engine.infer = _infer  # type: ignore[method-assign]

@@ -1,0 +1,92 @@
+"""Golden answers, `golden.json`: what the bundle answered to a few fixed texts on the machine that made it.
+
+Digests say that the files arrived as they were written. Golden answers say that this machine computes from them what
+the other one did: an older CPU can saturate the products of 8-bit numbers, a runtime can have a fault.
+
+The texts are the project's own, so that no private text travels with a bundle. They need not suit its task: any text
+has an answer, and that must stay the same.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import numpy as np
+from pydantic import ValidationError
+
+from compression.bundle.figures import Record
+from compression.bundle.runtime import Encoded, Logits, softmax
+from compression.bundle.storage import Bundle
+from compression.errors import BundleError
+
+GOLDEN = "golden.json"
+
+# The largest difference of any score that counts as the same answer. Rounding on another CPU or in float16 moves scores
+# by thousandths; saturation, a wrong tokenizer or other weights by tenths.
+GOLDEN_WITHIN = 0.05
+
+_TEXTS = (
+    "Good morning.",
+    "I am very happy with this, thank you!",
+    "This does not work at all, and nobody answers.",
+    "Where can I see when my order will arrive?",
+    "How do I change my password?",
+    "Please cancel it.",
+    "I was charged twice for the same thing: 12.50 on Monday, and 12.50 again on Tuesday.",
+    "It is fine, nothing special.",
+    "WHY IS THE LINE ALWAYS BUSY???",
+    "My phone was stolen yesterday and I cannot sign in any more.",
+    "Could you tell me what the fee is for sending money abroad?",
+    "not bad, not bad at all :-)",
+    "Das Wetter ist heute schön. 今天天气很好。",
+    "id 4711-0815, ref. #A9/x",
+    "ok",
+    "We waited for a long time, and then we waited some more. " * 24,  # longer than most windows: it is cut
+)
+
+
+class GoldenAnswers(Record):
+    """Texts and their logits, (texts, labels)."""
+
+    texts: tuple[str, ...]
+    logits: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, encode: Callable[[str], Encoded], infer: Callable[[Sequence[Encoded]], Logits]) -> Self:
+        """What a model answers to the project's texts, each alone."""
+        rows = [infer([encode(text)])[0].tolist() for text in _TEXTS]
+        return cls(texts=_TEXTS, logits=tuple(map(tuple, rows)))
+
+    def difference(self, logits: Logits) -> str | None:
+        """Where other answers to these texts are not the same ones; None where all are.
+
+        Scores may differ by GOLDEN_WITHIN, and the label must be the same where it led by more than that.
+
+        Args:
+            logits: (texts, labels)
+        """
+        expected = np.asarray(self.logits, np.float32)
+        if logits.shape != expected.shape:
+            return f"it gives answers of shape {logits.shape} in place of {expected.shape}"
+        expected_scores, scores = softmax(expected), softmax(logits)
+        for number, (then, now) in enumerate(zip(expected_scores, scores, strict=True), start=1):
+            furthest = float(np.abs(then - now).max())
+            lead = float(np.diff(np.sort(then)[-2:])[0])
+            if not furthest <= GOLDEN_WITHIN:  # also where it is not a number
+                return f"a score of text {number} of {len(scores)} is {furthest:.3f} from the golden one"
+            if then.argmax() != now.argmax() and lead > GOLDEN_WITHIN:
+                return f"text {number} of {len(scores)} gets another label than the golden one"
+        return None
+
+
+def read_golden(bundle: Bundle) -> GoldenAnswers | None:
+    """The golden answers of a verified bundle; None where it has none, as older ones do.
+
+    Raises:
+        BundleError: the file does not hold any.
+    """
+    if GOLDEN not in bundle.manifest.files:
+        return None
+    try:
+        return GoldenAnswers.model_validate_json((bundle.path / GOLDEN).read_bytes())
+    except ValidationError as error:
+        raise BundleError(f"{bundle.path / GOLDEN}: {error}; make the bundle anew with lathe compress") from error

@@ -1,0 +1,44 @@
+"""Puts a request's texts to models: within the request's time, for as long as its client is there."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from service.attendance import WhileThere
+from service.errors import PayloadTooLarge
+from service.lifecycle import Serving
+from service.limits import timeout_ms
+from service.models import Model
+from service.routing import Request
+from service.versions import Scored, together
+
+
+class Inference:
+    """What every route that asks a model shares. `serving` gives the service's state."""
+
+    def __init__(self, serving: Callable[[], Serving]) -> None:
+        self._serving = serving
+
+    async def ask(
+        self,
+        request: Request,
+        models: Sequence[Model],
+        texts: Sequence[str],
+        calibrated: bool = False,
+        cut: bool = True,
+    ) -> list[Scored]:
+        """Puts the texts to every model at once.
+
+        Args:
+            calibrated, cut: see `Model.ask`.
+
+        Raises:
+            PayloadTooLarge: too many texts, or one is too long.
+            DeadlineExceeded, ClientGone: what still waited in a queue was given up.
+            Overloaded, NotReady, InferenceFailed, NotANumber: of one model; what the others had queued is given up.
+        """
+        settings = self._serving().settings
+        if len(texts) > settings.max_inputs:
+            raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
+        deadline = time.monotonic() + timeout_ms(request, settings.request_timeout_ms) / 1e3
+        async with WhileThere(request.receive):
+            return await together([model.ask(texts, request.tenant, deadline, calibrated, cut) for model in models])

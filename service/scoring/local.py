@@ -1,0 +1,135 @@
+"""Scores chunks on this machine, with the engine and the batcher of the service."""
+
+import asyncio
+from collections.abc import Iterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from compression.bundle import Bundle, Encoded
+from service.batching import Batcher, BatchLimits
+from service.engine import Device, Engine, require_device
+from service.errors import InferenceFailed, NotANumber
+from service.scoring.files import CHUNK_ROWS, RowFile
+from service.scoring.parts import NOTES, Part
+from service.telemetry import Telemetry
+
+Texts = Sequence[str | None]
+
+_WINDOW = 512
+_NO_LIMIT_MS = 1e9  # nobody waits for a batch
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How texts are computed.
+
+    Attributes:
+        streams: batches at the same time; of each worker, on Ray.
+        batch_tokens: tokens in a batch, padding counted.
+    """
+
+    device: Device
+    streams: int
+    batch_tokens: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One chunk's part, the chunk's number, and how much of the file had been read by then, 0 to 1."""
+
+    number: int
+    part: Part
+    read: float
+
+
+class Scorer:
+    """One bundle, ready to score chunk after chunk; a context manager.
+
+    Raises:
+        ConfigurationError: no such device.
+    """
+
+    def __init__(self, bundle: Bundle, compute: Compute) -> None:
+        require_device(compute.device)
+        self._labels = len(bundle.manifest.labels)
+        self._engine = Engine(bundle, compute.device)
+        limits = BatchLimits(
+            streams=compute.streams,
+            # As in the service: an answer must not depend on its neighbours.
+            batch_texts=compute.batch_tokens if bundle.manifest.runtime.batch_exact else 1,
+            batch_tokens=compute.batch_tokens,
+            batch_ms=_NO_LIMIT_MS,
+            window=_WINDOW,
+            queue_texts=CHUNK_ROWS,
+            queue_tokens=CHUNK_ROWS * bundle.manifest.max_length,
+        )
+        self._batcher = Batcher("score", self._engine.infer, limits, Telemetry())
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> Self:
+        self._runner.run(self._start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._batcher.close())
+        self._runner.close()
+
+    def encode(self, texts: Texts) -> list[Encoded | None]:
+        """Tokenises a chunk; None where a row has no text. May run beside `score`."""
+        return [self._engine.encode(text) if text is not None and _is_text(text) else None for text in texts]
+
+    def score(self, encoded: Sequence[Encoded | None]) -> Part:
+        """The answers to a chunk.
+
+        Raises:
+            NotReady: the engine has died.
+        """
+        return self._runner.run(self._score(encoded))
+
+    async def _start(self) -> None:
+        self._batcher.start()
+
+    async def _score(self, encoded: Sequence[Encoded | None]) -> Part:
+        logits = np.full((len(encoded), self._labels), np.nan, np.float32)
+        notes = np.zeros(len(encoded), np.uint8)
+        items: dict[int, Encoded] = {}
+        for row, item in enumerate(encoded):
+            if item is None:
+                notes[row] = NOTES.index("no_text")
+            else:
+                items[row] = item
+                notes[row] = NOTES.index("truncated" if item.truncated else "")
+        rows = sorted(items, key=lambda row: -len(items[row]))
+        try:
+            if rows:
+                logits[rows] = await self._batcher.submit([items[row] for row in rows])
+        except (InferenceFailed, NotANumber):  # of one text; the others have an answer
+            for row in rows:
+                try:
+                    logits[row] = (await self._batcher.submit([items[row]]))[0]
+                except (InferenceFailed, NotANumber) as error:
+                    notes[row] = NOTES.index(error.code)
+        return Part(logits, notes)
+
+
+def score_here(bundle: Bundle, compute: Compute, file: RowFile[Any], done: Set[int]) -> Iterator[Scored]:
+    """The parts of all chunks that are not done, in order. While one is computed, the next is read and tokenised."""
+    with Scorer(bundle, compute) as scorer, ThreadPoolExecutor(1, thread_name_prefix="read") as ahead:
+        chunks = (
+            (number, scorer.encode(chunk.texts), chunk.read)
+            for number, chunk in enumerate(file.chunks())
+            if number not in done
+        )
+        coming = ahead.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = ahead.submit(next, chunks, None)
+            number, encoded, read = chunk
+            yield Scored(number, scorer.score(encoded), read)
+
+
+def _is_text(text: str) -> bool:
+    """Whether there is anything to read; half a surrogate pair, which JSON can hold, is no character."""
+    return bool(text.strip()) and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))

@@ -1,0 +1,154 @@
+"""One run: scores what is not scored yet, then writes the output."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Set
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from compression.bundle import Bundle, open_bundle, softmax
+from service.errors import ScoringError, ServiceError
+from service.scoring.files import CHUNK_ROWS, Added, Chunk, RowFile, open_rows
+from service.scoring.local import Compute, Scored
+from service.scoring.parts import NOTES, Part, Plan, Progress
+
+Score = Callable[[Bundle, Compute, RowFile[Any], Set[int]], Iterator[Scored]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is read and added.
+
+    Attributes:
+        text_column: the column that is scored.
+        probabilities: whether each label's probability is added too.
+        prefix: stands before the names of the columns that are added.
+    """
+
+    text_column: str = "text"
+    probabilities: bool = False
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Rows of the output, and how many of them have each note."""
+
+    rows: int
+    notes: Counter[str]
+
+    @property
+    def failed(self) -> int:
+        """Rows with a text that the model could not compute."""
+        return self.notes["inference_failed"] + self.notes["not_a_number"]
+
+
+def score(bundle: Path, source: Path, out: Path, options: Options, compute: Compute, scorer: Score) -> Summary:
+    """Scores a file; after a run that was stopped, goes on from what that one did.
+
+    Args:
+        scorer: computes the chunks: `score_here`, or on Ray.
+
+    Raises:
+        ScoringError: the output is there already, the input cannot be read or has changed, or nothing can be written.
+        BundleError: no bundle.
+        ConfigurationError: no such device.
+    """
+    if out.exists():
+        raise ScoringError(f"{out}: is there already and is never overwritten; remove it or name another file")
+    opened = open_bundle(bundle)
+    columns = _columns(opened, options)
+    file = open_rows(source, out, options.text_column, columns)
+    try:
+        plan = _plan(opened, source, options, compute)
+        with closing(Progress(out, plan)) as progress:
+            _score(opened, compute, file, progress, scorer)
+            notes: Counter[str] = Counter()
+            written = progress.folder / f"output{out.suffix}"
+            file.write(written, _results(opened, options, file, progress, notes))
+            if _plan(opened, source, options, compute) != plan:
+                raise ScoringError(f"{source}: has changed while it was scored; remove {progress.folder} and run again")
+            written.replace(out)
+            progress.remove()
+    except ServiceError as error:
+        raise ScoringError(f"{error}; run the same command again to go on") from error
+    except OSError as error:
+        raise ScoringError(
+            f"{error.filename or out}: {error.strerror or error}; when that is mended, run the same command to go on"
+        ) from error
+    return Summary(notes.total(), notes)
+
+
+def _columns(bundle: Bundle, options: Options) -> dict[str, type]:
+    """Names of the new columns, and what they hold."""
+    columns: dict[str, type] = {"label": str, "score": float, "note": str}
+    if options.probabilities:
+        columns |= {f"probability_{label}": float for label in bundle.manifest.labels}
+    return {f"{options.prefix}{name}": kind for name, kind in columns.items()}
+
+
+def _plan(bundle: Bundle, source: Path, options: Options, compute: Compute) -> Plan:
+    status = source.stat()
+    return {
+        "bundle": bundle.manifest.version(),
+        "input": str(source.resolve()),
+        "input_bytes": status.st_size,
+        "input_mtime_ns": status.st_mtime_ns,
+        "text_column": options.text_column,
+        "chunk_rows": CHUNK_ROWS,
+        "batch_tokens": compute.batch_tokens,
+        "device": compute.device,
+    }
+
+
+def _score(bundle: Bundle, compute: Compute, file: RowFile[Any], progress: Progress, scorer: Score) -> None:
+    columns = (
+        TextColumn("{task.description:<28}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rows]} rows"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(f"score {file.path.name}", total=1.0, rows=0)
+        rows = 0
+        for scored in scorer(bundle, compute, file, progress.done()):
+            progress.save(scored.number, scored.part)
+            rows += len(scored.part.notes)
+            bar.update(task, completed=scored.read, rows=rows)
+        bar.update(task, completed=1.0)
+
+
+def _results(
+    bundle: Bundle, options: Options, file: RowFile[Any], progress: Progress, notes: Counter[str]
+) -> Iterator[tuple[Chunk[Any], Added]]:
+    """Every chunk with its new columns; counts the notes."""
+    for number, chunk in enumerate(file.chunks()):
+        part = progress.load(number)
+        notes.update(NOTES[note] for note in part.notes)
+        yield chunk, _added(bundle, options, part)
+
+
+def _added(bundle: Bundle, options: Options, part: Part) -> Added:
+    answered = [bool(np.isfinite(row).all()) for row in part.logits]
+    probabilities = softmax(part.logits)
+    best = probabilities.argmax(axis=1)
+    labels = bundle.manifest.labels
+
+    def where_answered(values: list[Any]) -> list[Any]:
+        return [value if known else None for value, known in zip(values, answered, strict=True)]
+
+    added: dict[str, list[Any]] = {
+        "label": where_answered([labels[index] for index in best]),
+        "score": where_answered(probabilities.max(axis=1).tolist()),
+        "note": [NOTES[note] or None for note in part.notes],
+    }
+    if options.probabilities:
+        added |= {
+            f"probability_{label}": where_answered(column)
+            for label, column in zip(labels, probabilities.T.tolist(), strict=True)
+        }
+    return {f"{options.prefix}{name}": values for name, values in added.items()}

@@ -1,0 +1,101 @@
+"""Bundles written by hand in milliseconds, without training: a word has a weight for each label; logits are their sums.
+
+For tests of what is done with bundles, whatever is in them.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from compression.bundle import (
+    GOLDEN,
+    Bundle,
+    DataUsed,
+    Figures,
+    GoldenAnswers,
+    Manifest,
+    ModelFigures,
+    ParentModel,
+    Runtime,
+    RuntimeOptions,
+    open_bundle,
+    write_bundle,
+)
+
+LABELS = ("negative", "positive")
+WORDS = {"good": (-1.0, 1.0), "bad": (1.0, -1.0)}
+
+
+def make_bundle(
+    path: Path,
+    words: Mapping[str, Sequence[float]] = WORDS,
+    labels: Sequence[str] = LABELS,
+    temperature: float = 1.0,
+    golden: GoldenAnswers | None = None,
+) -> Bundle:
+    """Writes a bundle.
+
+    Args:
+        words: the weight of a word for each label; other words have none.
+        golden: in place of the bundle's own golden answers.
+    """
+    files = {"model.onnx": _model(words, len(labels)), "tokenizer.json": _tokenizer(words)}
+    manifest = Manifest(
+        labels=tuple(labels),
+        max_length=64,
+        runtime=RuntimeOptions(pad_token_id=0, batch_exact=True, temperature=temperature),
+        recipe={"name": "handmade"},
+        parent=ParentModel(name="none", sha256=""),
+        data=DataUsed(
+            name="none", sha256="", calibration_texts=0, selection_texts=0, test_texts=0, labelled_test_texts=0
+        ),
+        figures=Figures(
+            parent=ModelFigures(size_mb=1), bundle=ModelFigures(size_mb=1), agreement=1, agreement_low=1,
+            agreement_high=1, flipped=0, max_logit_difference=0, batch_texts=0, batch_label_changes=0,
+            batch_deviation=0, latency=(),
+        ),
+        files={},
+        tools={},
+    )  # fmt: skip
+    if golden is None:
+        runtime = Runtime.of(write_bundle(path, manifest, files))
+        golden = GoldenAnswers.of(runtime.encode, runtime.logits)
+    write_bundle(path, manifest, {**files, GOLDEN: golden.model_dump_json().encode()})
+    return open_bundle(path)
+
+
+def without_golden(bundle: Bundle) -> Bundle:
+    """The same bundle, as it was written before there were golden answers."""
+    files = {name: (bundle.path / name).read_bytes() for name in bundle.manifest.files if name != GOLDEN}
+    write_bundle(bundle.path, bundle.manifest, files)
+    return open_bundle(bundle.path)
+
+
+def _model(words: Mapping[str, Sequence[float]], labels: int) -> bytes:
+    """logits = sum over a text's tokens of their row of the table, (tokens, labels)."""
+    table = np.array([[0.0] * labels] * 2 + [list(weights) for weights in words.values()], np.float32)
+    texts_tokens = ["texts", "tokens"]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+            helper.make_node("ReduceSum", ["rows", "axis"], ["logits"], keepdims=0),
+        ],
+        "sum_of_words",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, texts_tokens)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["texts", labels])],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1]), "axis")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def _tokenizer(words: Mapping[str, Sequence[float]]) -> bytes:
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, **{word: number for number, word in enumerate(words, start=2)}}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return str(tokenizer.to_str()).encode()

@@ -1,0 +1,250 @@
+"""Clients of other servers, as their packages have them, against the real service."""
+
+import struct
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import huggingface_hub
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tritonclient.http as triton
+from huggingface_hub import InferenceClient
+from tritonclient.utils import InferenceServerException
+
+from compression.bundle import Bundle, Runtime, softmax
+from service.auth import add_key
+from tests.integration.conftest import LiveService, ServiceFactory
+
+pytestmark = pytest.mark.integration
+
+TEXTS = ["a great and lovely service", "awful 😀", "my bank is slow"]
+
+
+def probabilities(bundle: Bundle) -> npt.NDArray[np.float64]:
+    """Of the labels for TEXTS, each text alone: (texts, labels)."""
+    runtime = Runtime.of(bundle)
+    return softmax(np.concatenate([runtime.logits([runtime.encode(text)]) for text in TEXTS]))
+
+
+@pytest.fixture
+def tritons(live_service: LiveService) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(urlsplit(live_service.url).netloc) as client:
+        yield client
+
+
+def tensor(texts: list[str], binary: bool = True, shape: tuple[int, ...] | None = None) -> triton.InferInput:
+    array = np.array([text.encode() for text in texts], object).reshape(shape or (len(texts),))
+    given = triton.InferInput("text", list(array.shape), "BYTES")
+    given.set_data_from_numpy(array, binary_data=binary)
+    return given
+
+
+@pytest.mark.parametrize("binary_input", [True, False])
+@pytest.mark.parametrize("binary_output", [True, False])
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_triton_s_client_gets_labels_and_scores(
+    tritons: triton.InferenceServerClient, sentiment_bundle: Bundle,
+    binary_input: bool, binary_output: bool, shape: tuple[int, ...],
+) -> None:  # fmt: skip
+    outputs = [triton.InferRequestedOutput(name, binary_data=binary_output) for name in ("scores", "label")]
+    answer = tritons.infer("sentiment", [tensor(TEXTS, binary_input, shape)], outputs=outputs, request_id="seven")
+    expected = probabilities(sentiment_bundle)
+    assert answer.as_numpy("scores") == pytest.approx(expected, abs=1e-4)
+    assert answer.as_numpy("scores").dtype == np.float32
+    labels = [label.decode() if binary_output else label for label in answer.as_numpy("label").tolist()]
+    assert labels == [sentiment_bundle.manifest.labels[index] for index in expected.argmax(axis=1)]
+    assert answer.get_response()["id"] == "seven"
+
+
+def test_triton_s_client_gets_every_output_when_it_names_none(tritons: triton.InferenceServerClient) -> None:
+    answer = tritons.infer("banking-intents", [tensor(["lost my wallet"])])
+    assert answer.as_numpy("label").tolist() == [b"lost_or_stolen_card"]
+    assert answer.as_numpy("scores").shape == (1, 3)
+
+
+def test_triton_s_client_learns_what_there_is(tritons: triton.InferenceServerClient, sentiment_bundle: Bundle) -> None:
+    assert tritons.is_server_live()
+    assert tritons.is_server_ready()
+    assert "binary_tensor_data" in tritons.get_server_metadata()["extensions"]
+    metadata = tritons.get_model_metadata("sentiment")
+    assert metadata["versions"] == [sentiment_bundle.version]
+    assert [(one["name"], one["datatype"]) for one in metadata["inputs"]] == [("text", "BYTES")]
+    label, scores = metadata["outputs"]
+    assert (label["name"], scores["name"], scores["shape"]) == ("label", "scores", [-1, 2])
+    assert scores["parameters"]["labels"] == list(sentiment_bundle.manifest.labels)
+    assert tritons.is_model_ready("sentiment", sentiment_bundle.version)
+    assert not tritons.is_model_ready("sentiment", "2")
+    assert not tritons.is_model_ready("nobody")
+
+
+def test_a_version_can_be_asked_for(tritons: triton.InferenceServerClient, sentiment_bundle: Bundle) -> None:
+    answer = tritons.infer("sentiment", [tensor(TEXTS)], model_version=sentiment_bundle.version)
+    assert answer.get_response()["model_version"] == sentiment_bundle.version
+    with pytest.raises(InferenceServerException, match="no version '2'"):
+        tritons.infer("sentiment", [tensor(TEXTS)], model_version="2")
+
+
+def test_triton_s_client_can_read_the_errors(tritons: triton.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException, match="there is banking-intents, sentiment") as error:
+        tritons.infer("nobody", [tensor(TEXTS)])
+    assert error.value.status() == "404"
+    with pytest.raises(InferenceServerException, match=r"inputs\.0\.data\.1: text is empty"):
+        tritons.infer("sentiment", [tensor(["fine", " "])])
+    with pytest.raises(InferenceServerException, match="at most 256") as error:
+        tritons.infer("sentiment", [tensor(["fine"] * 257)])
+    assert error.value.status() == "413"
+    with pytest.raises(InferenceServerException, match="milliseconds above 0"):
+        tritons.infer("sentiment", [tensor(TEXTS)], headers={"X-Request-Timeout-Ms": "0"})
+
+
+@pytest.mark.parametrize(
+    ("binary", "says"),
+    [
+        (struct.pack("<I", 9) + b"good", "ends within the text"),
+        (b"\x01\x00", "ends within the text"),
+        (struct.pack("<I", 2) + b"\xff\xfe", "not UTF-8"),
+        (b"", "does not fit 0 texts"),
+        (struct.pack("<I", 1) + b"a" + struct.pack("<I", 1) + b"b", "does not fit 2 texts"),
+    ],
+)
+def test_broken_binary_tensors_are_refused(client: httpx.Client, binary: bytes, says: str) -> None:
+    header = (
+        b'{"inputs": [{"name": "t", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": %d}}]}'
+        % len(binary)
+    )
+    answer = client.post(
+        "/v2/models/sentiment/infer",
+        content=header + binary,
+        headers={"Inference-Header-Content-Length": str(len(header))},
+    )
+    assert answer.status_code == 400
+    assert says in answer.json()["error"]
+    assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b"[" * 50_000, b'{"inputs": []}', b'{"inputs": [{"name": "t", "datatype": "FP32", "shape": [1]}]}',
+        b'{"inputs": [{"name": "t", "datatype": "BYTES", "shape": [1]}]}',
+        b'{"inputs": [{"name": "t", "datatype": "BYTES", "shape": [-1, -1], "data": ["x"]}]}',
+        b'{"inputs": [{"name": "t", "datatype": "BYTES", "shape": [1], "data": ["x"]}], "outputs": [{"name": "y"}]}',
+        b'{"inputs": [{"name": "t", "datatype": "BYTES", "shape": [1], "data": ["\\ud800"]}]}',
+    ],
+)  # fmt: skip
+def test_bad_inference_requests_are_refused(client: httpx.Client, body: bytes) -> None:
+    answer = client.post("/v2/models/sentiment/infer", content=body)
+    assert answer.status_code == 400
+    assert set(answer.json()) == {"error"}
+
+
+@pytest.mark.parametrize("value", ["-1", "x", "9" * 5000, "99"])
+def test_a_json_that_is_longer_than_the_body_is_refused(client: httpx.Client, value: str) -> None:
+    headers = {"Inference-Header-Content-Length": value}
+    assert client.post("/v2/models/sentiment/infer", content=b"{}", headers=headers).status_code == 400
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lets huggingface_hub's client talk to the service where the environment keeps it from the network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    huggingface_hub.configure_http_backend()
+    yield
+    monkeypatch.undo()
+    huggingface_hub.configure_http_backend()
+
+
+@pytest.mark.usefixtures("online")
+def test_hugging_face_s_client_gets_every_label(live_service: LiveService, sentiment_bundle: Bundle) -> None:
+    client = InferenceClient(base_url=live_service.url)
+    for text, expected in zip(TEXTS, probabilities(sentiment_bundle), strict=True):
+        answer = client.text_classification(text)
+        assert [element.score for element in answer] == pytest.approx(sorted(expected, reverse=True), abs=1e-4)
+        assert answer[0].label == sentiment_bundle.manifest.labels[expected.argmax()]
+    assert len(client.text_classification(TEXTS[0], top_k=1)) == 1
+    logits = client.text_classification(TEXTS[0], function_to_apply="none")
+    assert softmax(np.array([[element.score for element in logits]]))[0].max() == pytest.approx(
+        probabilities(sentiment_bundle)[0].max(), abs=1e-4
+    )
+
+
+@pytest.mark.usefixtures("online")
+def test_hugging_face_s_client_can_read_the_errors(live_service: LiveService) -> None:
+    with pytest.raises(huggingface_hub.errors.HfHubHTTPError, match="text is empty"):
+        InferenceClient(base_url=live_service.url).text_classification(" ")
+
+
+def predict(client: httpx.Client, **body: object) -> httpx.Response:
+    return client.post("/predict", json=body)
+
+
+def test_predict_answers_one_text_with_a_list_and_several_with_lists(
+    client: httpx.Client, sentiment_bundle: Bundle
+) -> None:
+    one = predict(client, inputs=TEXTS[0], truncate=True).json()
+    assert {element["label"] for element in one} == set(sentiment_bundle.manifest.labels)
+    assert one[0]["score"] > one[1]["score"]
+    assert predict(client, inputs=[TEXTS[0]]).json() == one
+    several = predict(client, inputs=[[text] for text in TEXTS]).json()
+    assert [element[0]["score"] for element in several] == pytest.approx(
+        probabilities(sentiment_bundle).max(axis=1), abs=1e-4
+    )
+    assert len(predict(client, inputs=[[TEXTS[0]]]).json()[0]) == 2
+
+
+def test_raw_scores_are_logits(client: httpx.Client, sentiment_bundle: Bundle) -> None:
+    runtime = Runtime.of(sentiment_bundle)
+    expected = sorted(runtime.logits([runtime.encode(TEXTS[0])])[0].tolist(), reverse=True)
+    answer = predict(client, inputs=TEXTS[0], raw_scores=True).json()
+    assert [element["score"] for element in answer] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ({}, 400, "inputs: Field required"),
+        ({"inputs": ["one", "two"]}, 400, "a pair"),
+        ({"inputs": [["one"], ["two", "three"]]}, 400, "inputs.1: two texts"),
+        ({"inputs": []}, 400, "inputs: List should have at least 1 item"),
+        ({"inputs": [[]]}, 400, "inputs.0: List should have at least 1 item"),
+        ({"inputs": 5}, 400, "Input should be a text"),
+        ({"inputs": [["fine"]] * 257}, 413, "at most 256"),
+        ({"inputs": "good " * 500, "truncate": False}, 413, "more than 64 tokens"),
+        ({"inputs": "x", "truncation_direction": "Left"}, 400, "truncation_direction"),
+    ],
+)
+def test_predict_refuses_in_its_own_shape(client: httpx.Client, body: object, status: int, says: str) -> None:
+    answer = client.post("/predict", json=body)
+    assert answer.status_code == status
+    assert says in answer.json()["error"]
+    assert answer.json()["error_type"] == "Validation"
+
+
+def test_the_page_at_the_root_stays(client: httpx.Client) -> None:
+    assert "text/html" in client.get("/").headers["content-type"]
+
+
+def test_the_model_that_predict_asks_can_be_chosen(service_factory: ServiceFactory) -> None:
+    with service_factory(LATHE_PREDICT_MODEL="banking-intents") as service:
+        answer = httpx.post(f"{service.url}/predict", json={"inputs": "lost my wallet"})
+        assert answer.json()[0]["label"] == "lost_or_stolen_card"
+
+
+def test_dialects_need_a_key_as_everything_does(
+    service_factory: ServiceFactory, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("keys") / "keys.json"
+    key = add_key(file, "shop")
+    with service_factory(LATHE_KEYS_FILE=str(file)) as service, httpx.Client(base_url=service.url) as client:
+        for path in ("/v2/health/live", "/v2/health/ready"):
+            assert client.get(path).status_code == 200
+        for path in ("/v2", "/v2/models/sentiment", "/v2/models/sentiment/ready"):
+            assert client.get(path).status_code == 401
+        for path in ("/", "/predict", "/v2/models/sentiment/infer"):
+            answer = client.post(path, json={"inputs": "good"})
+            assert answer.status_code == 401
+            assert answer.json()["error"] == "no key: send the header Authorization: Bearer KEY"
+        headers = {"Authorization": f"Bearer {key}"}
+        assert client.post("/predict", json={"inputs": "good"}, headers=headers).status_code == 200
