@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from compression.bundle import Bundle, BundleError, open_bundle
+from compression.bundle import Bundle, BundleError, Encoded, open_bundle
 from service.batching import Batcher, BatchLimits
+from service.cache import CachingBatcher, ResultCache
 from service.engine import Engine
 from service.errors import ConfigurationError
 from service.settings import Settings, members
@@ -63,6 +64,8 @@ class Loader:
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         self._settings = settings
         self._telemetry = telemetry
+        self._cache = ResultCache(settings.cache_bytes)
+        telemetry.cache(lambda: self._cache.size_bytes)
 
     def load(self, name: str, location: str, locate: Locate, degraded: bool = False) -> Version:
         """Opens the bundles of a location, see `open_members`, and makes their sessions.
@@ -89,7 +92,13 @@ class Loader:
             queue_texts=settings.queue_texts,
             queue_tokens=settings.queue_tokens,
         )
-        return Member(engine, Batcher(name, engine.infer, limits, self._telemetry), weight, self._telemetry)
+        if settings.cache_bytes:
+            batcher: Batcher[Encoded] = CachingBatcher(
+                self._cache, bundle.manifest.version(), name, engine.infer, limits, self._telemetry
+            )
+        else:
+            batcher = Batcher(name, engine.infer, limits, self._telemetry)
+        return Member(engine, batcher, weight, self._telemetry)
 
 
 def _some(labels: Sequence[str]) -> str:

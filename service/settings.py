@@ -101,6 +101,12 @@ class Settings(BaseModel):
         description="Texts of one model that may wait; beyond that, 429. API keys share them equally.",
     )
     queue_tokens: int = Field(default=262144, ge=1, description="Tokens of one model that may wait; beyond that, 429.")
+    cache_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Bytes of answers that are kept for texts that come again; 0: none. API keys share them, so that a "
+        "fast answer can tell one key that another has sent the same text.",
+    )
     request_timeout_ms: int = Field(
         default=10000, ge=1, description="Time a request may take; X-Request-Timeout-Ms can shorten it."
     )

@@ -94,6 +94,12 @@ class Telemetry:
         self._failed = Counter(
             "lathe_failed_texts", "Texts that the model could not compute.", ["model", "code"], registry=registry
         )
+        self._cached = Counter(
+            "lathe_cache_texts",
+            "Texts asked of the cache: hit, shared (equal to one being computed) or miss.", ["model", "outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self._cache_bytes = Gauge("lathe_cache_bytes", "What the cache holds.", registry=registry)
         self._model = Gauge(
             "lathe_model_info", "1 for each model that is served.", ["model", "version", "recipe", "batch_exact"],
             registry=registry,
@@ -162,6 +168,15 @@ class Telemetry:
         """A text that the model could not compute."""
         self._failed.labels(model, code).inc()
 
+    def cached(self, model: str, hits: int = 0, shared: int = 0, misses: int = 0) -> None:
+        """Texts that the cache was asked for; the hit ratio is hits and shared over all."""
+        for outcome, texts in (("hit", hits), ("shared", shared), ("miss", misses)):
+            self._cached.labels(model, outcome).inc(texts)
+
+    def cache(self, size_bytes: Callable[[], float]) -> None:
+        """Where to look, when Prometheus asks, for what the cache holds."""
+        self._cache_bytes.set_function(size_bytes)
+
     def model(self, name: str, version: str, recipe: str, batch_exact: bool) -> None:
         """A model that is served; its series exist from now on, so that a rate over them is 0 and not absent."""
         labels = (name, version, recipe, str(batch_exact).lower())
@@ -174,6 +189,7 @@ class Telemetry:
         for code in ("inference_failed", "not_a_number"):
             self._failed.labels(name, code)
         self._truncated.labels(name)
+        self.cached(name)
 
     def model_gone(self, name: str) -> None:
         """Nothing is served under this name any more: what said how things stand is forgotten, what counted is not."""

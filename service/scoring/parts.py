@@ -68,14 +68,15 @@ class Progress:
             raise
 
     def _begin(self, plan: Plan) -> None:
-        before = self.folder / "plan.json"
-        if before.is_file():
-            self._require_same(json.loads(before.read_bytes()), plan)
+        if self.done():
+            self._require_same(json.loads((self.folder / "plan.json").read_bytes()), plan)
         else:
             self._write("plan.json", json.dumps(plan, indent=2).encode())
 
     def close(self) -> None:
-        """Lets another run go on."""
+        """Lets another run go on; leaves nothing where nothing was scored, so that the input can be mended."""
+        if not self.done():
+            shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
 
     def done(self) -> frozenset[int]:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from compression.bundle import Bundle, Runtime, softmax
+from tests.integration.conftest import LiveService, ServiceFactory
 
 pytestmark = pytest.mark.integration
 
@@ -222,3 +223,19 @@ def test_openapi_lists_every_route_and_error(client: httpx.Client) -> None:
         "200", "400", "401", "404", "413", "415", "429", "500", "503", "504",
     }  # fmt: skip
     assert "text/html" in client.get("/").headers["content-type"]
+
+
+def test_a_cache_gives_the_same_answers_and_says_how_many_it_had(
+    live_service: LiveService, service_factory: ServiceFactory
+) -> None:
+    body = {"model": "sentiment", "inputs": ["a great app", "slow and broken", "a great app"]}
+    uncached = httpx.post(f"{live_service.url}/v1/classify", json=body).json()
+    with service_factory(LATHE_CACHE_BYTES="100000") as service:
+        for _ in range(3):
+            cached = httpx.post(f"{service.url}/v1/classify", json=body).json()
+            assert cached["usage"] == uncached["usage"]
+            for one, other in zip(cached["results"], uncached["results"], strict=True):
+                assert (one["label"], one["score"]) == (other["label"], pytest.approx(other["score"], abs=1e-6))
+        metrics = httpx.get(f"{service.url}/metrics").text
+    for outcome, count in (("miss", 2), ("hit", 4), ("shared", 3)):
+        assert f'lathe_cache_texts_total{{model="sentiment",outcome="{outcome}"}} {count}.0' in metrics

@@ -278,7 +278,7 @@ def test_a_bad_input_is_one_line_that_names_it_and_the_remedy(
     assert code == 1
     assert str(tmp_path / name) in printed
     assert message in printed
-    assert not out.exists()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_other_mistakes_are_one_line_too(sentiment_bundle: Bundle, tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""Answers kept by what the model read: an optional cache in front of the batchers, bounded in bytes.
+
+    texts ──known──────────────▶ answer                                     hit
+      │ ────being computed─────▶ that answer, when it is there              shared
+      └─────else: leads────────▶ batcher ──▶ kept, and given to who shares  miss
+
+The key is the bundle's version and the tokens of the text, so that texts which the model cannot tell apart share one
+answer, and a new bundle begins with nothing. Only answers are kept, never errors: whoever shared a computation that
+failed, was cancelled or was given up asks again for itself, within its own time. API keys share the cache.
+"""
+
+import asyncio
+import hashlib
+import math
+import sys
+import time
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+
+import numpy as np
+
+from compression.bundle import Encoded
+from service.batching import Batcher, BatchLimits, Logits
+from service.errors import DeadlineExceeded
+from service.telemetry import Telemetry
+
+# Of an entry besides key and answer: its places in the dict and in the order, the array around the answer.
+_ENTRY_BYTES = 400
+
+
+class ResultCache:
+    """The answers of every model; the least recently used ones leave first.
+
+    Args:
+        max_bytes: of keys and answers as Python holds them.
+
+    Attributes:
+        size_bytes: what it holds.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._rows: OrderedDict[bytes, Logits] = OrderedDict()
+        self.size_bytes = 0
+
+    def get(self, key: bytes) -> Logits | None:
+        """The answer, (labels,), or None; it is now the most recently used."""
+        row = self._rows.get(key)
+        if row is not None:
+            self._rows.move_to_end(key)
+        return row
+
+    def put(self, key: bytes, row: Logits) -> None:
+        """Keeps an answer, (labels,), that is not kept yet; one that does not fit at all is not."""
+        size = _size(key, row)
+        if key in self._rows or size > self._max_bytes:
+            return
+        self._rows[key] = row.copy()  # a view would keep the whole batch
+        self.size_bytes += size
+        while self.size_bytes > self._max_bytes:
+            self.size_bytes -= _size(*self._rows.popitem(last=False))
+
+
+class CachingBatcher(Batcher[Encoded]):
+    """A batcher that computes only what is neither known nor being computed.
+
+    Args:
+        version: of the bundle, as in its manifest.
+    """
+
+    def __init__(
+        self,
+        cache: ResultCache,
+        version: str,
+        name: str,
+        infer: Callable[[Sequence[Encoded]], Logits],
+        limits: BatchLimits,
+        telemetry: Telemetry,
+        clock: Callable[[], float] = time.monotonic,
+        executor: Executor | None = None,
+    ) -> None:
+        super().__init__(name, infer, limits, telemetry, clock, executor)
+        self._cache = cache
+        self._version = version.encode()
+        self._flights: dict[bytes, asyncio.Future[Logits | None]] = {}  # None: nothing came of it, ask again
+
+    async def submit(self, items: Sequence[Encoded], tenant: str = "", deadline: float = math.inf) -> Logits:
+        """As the batcher's, with the same answers and errors."""
+        keys = [self._key(item) for item in items]
+        wanted = dict(zip(keys, items, strict=True))
+        rows: dict[bytes, Logits] = {}
+        while missing := [key for key in wanted if key not in rows]:
+            hits = {key: row for key in missing if (row := self._cache.get(key)) is not None}
+            shared = {key: flight for key in missing if (flight := self._flights.get(key)) is not None}
+            leads = [key for key in missing if key not in hits and key not in shared]
+            if leads:
+                rows |= await self._lead({key: wanted[key] for key in leads}, tenant, deadline)
+            if shared:
+                await self._follow(shared.values(), deadline)
+            answers = {key: row for key, flight in shared.items() if (row := flight.result()) is not None}
+            rows |= hits | answers
+            self._telemetry.cached(self._name, hits=len(hits), shared=len(answers), misses=len(leads))
+        self._telemetry.cached(self._name, shared=len(keys) - len(wanted))  # equal texts of one request
+        return np.stack([rows[key] for key in keys])
+
+    async def _lead(self, items: dict[bytes, Encoded], tenant: str, deadline: float) -> dict[bytes, Logits]:
+        """Computes; whoever asks for one of them meanwhile follows."""
+        loop = asyncio.get_running_loop()
+        flights: dict[bytes, asyncio.Future[Logits | None]] = {key: loop.create_future() for key in items}
+        self._flights |= flights
+        try:
+            rows = dict(zip(items, await super().submit(list(items.values()), tenant, deadline), strict=True))
+            for key, row in rows.items():
+                self._cache.put(key, row)
+                flights[key].set_result(row)
+            return rows
+        finally:
+            for key, flight in flights.items():
+                del self._flights[key]
+                if not flight.done():
+                    flight.set_result(None)
+
+    async def _follow(self, flights: Iterable["asyncio.Future[Logits | None]"], deadline: float) -> None:
+        """Waits, within its own time; neither its end nor its being cancelled touches the others."""
+        seconds = None if deadline == math.inf else max(0, deadline - self._clock())
+        _, late = await asyncio.wait(flights, timeout=seconds)
+        if late:
+            self._telemetry.shed(self._name, "deadline", len(late))
+            raise DeadlineExceeded("there was no answer within the request's time")
+
+    def _key(self, item: Encoded) -> bytes:
+        tokens = array("q", item.ids).tobytes() + array("q", item.type_ids).tobytes()
+        return hashlib.sha256(self._version + tokens).digest()
+
+
+def _size(key: bytes, row: Logits) -> int:
+    return sys.getsizeof(key) + row.nbytes + _ENTRY_BYTES
