@@ -86,6 +86,9 @@ class CachingBatcher(Batcher[Encoded]):
         self._version = version.encode()
         self._flights: dict[bytes, asyncio.Future[Logits | None]] = {}  # None: nothing came of it, ask again
 
+    def require_room(self, texts: int, tenant: str = "", deadline: float = math.inf) -> None:
+        """Refuses nothing: what is known needs no room, and what is not is refused later."""
+
     async def submit(self, items: Sequence[Encoded], tenant: str = "", deadline: float = math.inf) -> Logits:
         """As the batcher's, with the same answers and errors."""
         keys = [self._key(item) for item in items]

@@ -68,6 +68,7 @@ class Member:
     async def ask(self, texts: Sequence[str], tenant: str, deadline: float, calibrated: bool, cut: bool) -> Scored:
         """Tokenises and computes; see `Version.ask`."""
         name = self.batcher.name
+        self.batcher.require_room(len(texts), tenant, deadline)
 
         def encode() -> list[Encoded]:
             return [self.engine.encode(text) for text in texts]

@@ -24,8 +24,9 @@ from typing import Any
 
 from benchmarks.compression.chinese import train_chinese_parent
 from benchmarks.compression.common import measure_all
-from benchmarks.compression.peer import PEERS, Peer, PeerError, environment, produce, versions
+from benchmarks.compression.peer import PEERS, Peer, produce, versions
 from benchmarks.compression.table import write_table
+from benchmarks.environments import PeerError
 from compression.checkpoint import Parent, load_parent
 from compression.data import read_examples
 from compression.machine import this_machine
@@ -84,7 +85,7 @@ def run_set(name: str, data: Path, environments: Path, work: Path, peers: Sequen
         print(f"{name}: {peer.title}", flush=True)
         out = work / peer.name
         try:
-            python = environment(peer, environments)
+            python = peer.python(environments)
             seconds = produce(peer, python, folder, texts, out)
         except PeerError as error:
             absent[peer.title] = str(error)

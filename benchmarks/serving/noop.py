@@ -8,75 +8,23 @@ rounds, in CPU time of the server's processes, threads included: a busy machine 
 bundles (`make bundles`), or LATHE_MODELS with a model named `sentiment`; of them only the labels are used.
 """
 
-import asyncio
 import contextlib
-import os
 import statistics
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 import orjson
-import psutil  # type: ignore[import-untyped]
+import uvloop
 
-from loadtests.run import start, stop
+from benchmarks.serving.client import closed_loop
+from benchmarks.serving.servers import served
 
 TARGETS = {
     "lathe": "benchmarks.serving.noop_lathe:Lathe",
     "@bentoml.api": "benchmarks.serving.noop_bentoml:Noop",
 }
 BODY = orjson.dumps({"model": "sentiment", "inputs": "the card that you sent has still not arrived"})
-
-
-@dataclass(frozen=True)
-class Server:
-    """One that is measured: where it answers, and its processes."""
-
-    url: str
-    processes: tuple[psutil.Process, ...]
-
-    def cpu_seconds(self) -> float:
-        """CPU time that its processes have taken so far."""
-        return sum(sum(process.cpu_times()[:2]) for process in self.processes)
-
-
-@contextlib.contextmanager
-def served(target: str, log: Path) -> Iterator[Server]:
-    """Runs a service."""
-    url, process = start(log, {**os.environ, "BENTOML_DO_NOT_TRACK": "True", "LATHE_STREAMS": "2"}, target)
-    try:
-        parent = psutil.Process(process.pid)
-        yield Server(url, (parent, *parent.children(recursive=True)))
-    finally:
-        stop(process)
-
-
-async def ask(url: str, requests: int, connections: int) -> None:
-    """Sends so many requests over so many connections, one at a time on each.
-
-    Raises:
-        RuntimeError: an answer is not 200.
-    """
-    address = urlsplit(url)
-    head = f"POST /v1/classify HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-type: application/json\r\n"
-    request = f"{head}content-length: {len(BODY)}\r\n\r\n".encode() + BODY
-
-    async def connection(count: int) -> None:
-        reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        for _ in range(count):
-            writer.write(request)
-            answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-            body = await reader.readexactly(length)
-            if not answer.startswith(b"http/1.1 200"):
-                raise RuntimeError(f"{url} answers {answer[:12].decode()}: {body[:200].decode()}")
-        writer.close()
-        await writer.wait_closed()
-
-    await asyncio.gather(*(connection(requests // connections) for _ in range(connections)))
 
 
 @click.command()
@@ -97,7 +45,7 @@ def main(requests: int, rounds: int, connections: str) -> None:
             for number in range(rounds + 1):  # the first warms up
                 for name, server in servers.items():
                     before = server.cpu_seconds()
-                    asyncio.run(ask(server.url, requests, count))
+                    uvloop.run(closed_loop(f"{server.url}/v1/classify", [BODY], requests, count))
                     if number:
                         measured[name].append((server.cpu_seconds() - before) / requests * 1e6)
             for name, values in measured.items():

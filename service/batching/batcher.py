@@ -149,9 +149,15 @@ class Batcher(Generic[T]):
             self._executor.shutdown(wait=False)
         await asyncio.gather(*self._streams, return_exceptions=True)
 
+    def require_room(self, texts: int, tenant: str = "", deadline: float = math.inf) -> None:
+        """Refuses what `submit` would, of so many texts, however short: in overload, tokenising them would be in vain.
+
+        Raises:
+            Overloaded, DeadlineExceeded, NotReady: see `submit`.
+        """
+        self._require_room(texts, texts, tenant, deadline, self._clock())
+
     def _admit(self, items: Sequence[T], tenant: str, deadline: float) -> Request[T]:
-        if self._refusal is not None:
-            raise NotReady(self._refusal)
         if not items:
             raise ValueError("there are no items to compute")
         now = self._clock()
@@ -163,12 +169,7 @@ class Batcher(Generic[T]):
                 f"the request has {texts} texts and {tokens} tokens; the queue of {self._name!r} never holds more "
                 f"than {limits.queue_texts} and {limits.queue_tokens}: send fewer at a time"
             )
-        if deadline <= now:
-            self._telemetry.shed(self._name, "deadline", texts)
-            raise DeadlineExceeded("the request's time was over before it could be queued")
-        if not self._in_time(request) or not (queue.fits(texts, tokens) or queue.within_share(tenant, texts, tokens)):
-            self._telemetry.shed(self._name, "overloaded", texts)
-            raise self._overloaded()
+        self._require_room(texts, tokens, tenant, deadline, now)
         while not queue.fits(texts, tokens):
             self._give_up(queue.gives_way(), self._overloaded(), "overloaded")
         queue.add(request)
@@ -176,15 +177,25 @@ class Batcher(Generic[T]):
         self._wake_a_stream()
         return request
 
-    def _in_time(self, request: Request[T]) -> bool:
-        """Whether a request can be expected to be answered before its deadline.
+    def _require_room(self, texts: int, tokens: int, tenant: str, deadline: float, now: float) -> None:
+        if self._refusal is not None:
+            raise NotReady(self._refusal)
+        if deadline <= now:
+            self._telemetry.shed(self._name, "deadline", texts)
+            raise DeadlineExceeded("the request's time was over before it could be queued")
+        in_time = self._in_time(texts, tokens, tenant, deadline - now)
+        if not in_time or not (self._queue.fits(texts, tokens) or self._queue.within_share(tenant, texts, tokens)):
+            self._telemetry.shed(self._name, "overloaded", texts)
+            raise self._overloaded()
+
+    def _in_time(self, texts: int, tokens: int, tenant: str, seconds: float) -> bool:
+        """Whether a request can be expected to be answered within so many seconds.
 
         An empty queue takes everything: were nothing computed any more, a wrong estimate could never be corrected.
         """
-        if not self._queue or request.deadline == math.inf:
+        if not self._queue or seconds == math.inf:
             return True
-        ahead = self._queue.ahead_of(request.tenant, len(request.texts), request.tokens)
-        return self._seconds(*ahead) <= _HEADROOM * (request.deadline - request.since)
+        return self._seconds(*self._queue.ahead_of(tenant, texts, tokens)) <= _HEADROOM * seconds
 
     def _seconds(self, texts: int, tokens: int) -> float:
         """Expected seconds until the streams have done what they are at and so much more."""

@@ -128,9 +128,20 @@ class BatcherMachine(RuleBasedStateMachine):
             assert not numbers & self.computed
             for tenant in TENANTS:
                 oldest = next(self.waiting(tenant), None)
-                if oldest is not None and oldest not in batch:
+                if oldest is not None and oldest not in batch and oldest.number not in self.doomed():
                     self.skipped[oldest.number] += 1
                     assert self.skipped[oldest.number] < len(TENANTS)
+
+    def doomed(self) -> set[int]:
+        """Texts of requests that have failed, or will when a batch that runs ends: nobody owes them a turn."""
+        return {
+            text.number
+            for sent in self.sent
+            if any(
+                one.number in self.victims or (one.kind == NAN and one.number in self.computed) for one in sent.texts
+            )
+            for text in sent.texts
+        }
 
     @rule(
         tenant=st.sampled_from(TENANTS),
@@ -151,12 +162,23 @@ class BatcherMachine(RuleBasedStateMachine):
         ]
         self.numbers += len(texts)
         deadline = math.inf if seconds is None else self.loop.time() + seconds
+        early = self.early_refusal(len(texts), tenant, deadline)
         sent = Sent(tenant, texts, deadline, self.loop.create_task(self.batcher.submit(texts, tenant, deadline)))
         sent.task.add_done_callback(lambda _: setattr(sent, "ended", self.loop.time()))
         self.sent.append(sent)
         self.loop.settle()
         self.check_admission(sent, before, pending)
+        if early is not None:
+            assert isinstance(sent.task.exception(), (type(early), PayloadTooLarge))
         self.loop.pass_time(pause)
+
+    def early_refusal(self, texts: int, tenant: str, deadline: float) -> Exception | None:
+        """What so many texts are told before they are tokenised."""
+        try:
+            self.batcher.require_room(texts, tenant, deadline)
+        except (Overloaded, DeadlineExceeded, NotReady) as error:
+            return error
+        return None
 
     def check_admission(self, sent: Sent, before: dict[str, list[Text]], pending: list[Sent]) -> None:
         """Who was refused or had to give way held more than the equal share of a queue that was too full."""

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compression.bundle import softmax
-from service.errors import NotANumber
+from compression.bundle import Encoded, softmax
+from service.engine import Engine
+from service.errors import NotANumber, Overloaded
 from service.loading import Loader
 from service.models import Candidate, Model
 from service.settings import Settings
@@ -259,5 +260,26 @@ def test_an_answer_that_is_no_number_is_an_error_of_its_own_and_leaves_the_other
         assert isinstance(one, Scored)
         assert isinstance(other, Scored)
         assert shop.metric('lathe_failed_texts_total{code="not_a_number",model="shop"}') == 1
+
+    play(scenario)
+
+
+def test_what_a_full_queue_will_refuse_is_not_tokenised(
+    play: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        room = Settings().queue_texts
+        waiting = asyncio.create_task(shop.model.ask(["good"] * room))
+        while not shop.metric('lathe_queue_texts{model="shop"}'):
+            await asyncio.sleep(0)  # until all are queued; no stream has had its turn yet
+
+        def encode(_: Engine, text: str) -> Encoded:
+            raise AssertionError("a text was tokenised that nobody will compute")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Engine, "encode", encode)
+            with pytest.raises(Overloaded):
+                await shop.model.ask(["good"])
+        assert len((await waiting).truncated) == room
 
     play(scenario)
