@@ -35,8 +35,7 @@ class Admin:
     async def load(self, request: Request) -> Answer:
         """POST /v1/models/{name}/load."""
         rollout = self._admit(request)
-        limit = self._serving().settings.max_body_bytes
-        body = parse(LoadRequest, await read_body(request, limit))
+        body = parse(LoadRequest, await read_body(request, self._serving().settings))
         return _answer(await rollout.load(request.parameters["name"], body))
 
     def calling(self, change: Change) -> Handler:

@@ -7,6 +7,7 @@ ServiceError
 ├── NotFound              404  no such path
 ├── ModelNotFound         404  no such model
 ├── MethodNotAllowed      405
+├── BodyTimeout           408  the body did not come within the request's time
 ├── Conflict              409  nothing to promote, to drop or to return to
 ├── PayloadTooLarge       413  body or inputs beyond the limits
 ├── UnsupportedMediaType  415  not application/json
@@ -93,6 +94,16 @@ class MethodNotAllowed(ServiceError):
     @property
     def headers(self) -> dict[str, str]:
         return {"Allow": self.allow}
+
+
+class BodyTimeout(ServiceError):
+    code = "body_timeout"
+    status = HTTPStatus.REQUEST_TIMEOUT
+    retryable = True
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Connection": "close"}
 
 
 class Conflict(ServiceError):

@@ -27,7 +27,7 @@ class Api:
     async def classify(self, request: Request) -> Answer:
         """POST /v1/classify."""
         serving = self._serving()
-        body = parse(ClassifyRequest, await read_body(request, serving.settings.max_body_bytes))
+        body = parse(ClassifyRequest, await read_body(request, serving.settings))
         model = serving.model(body.model)
         (scored,) = await self._inference.ask(request, [model], _texts(body.inputs))
         return _json(
@@ -43,7 +43,7 @@ class Api:
     async def triage(self, request: Request) -> Answer:
         """POST /v1/triage."""
         serving = self._serving()
-        body = parse(TriageRequest, await read_body(request, serving.settings.max_body_bytes))
+        body = parse(TriageRequest, await read_body(request, serving.settings))
         rules = serving.triage
         models = [serving.model(name) for name in (serving.settings.triage_sentiment, serving.settings.triage_intent)]
         sentiment, intent = await self._inference.ask(request, models, _texts(body.inputs), calibrated=True)

@@ -1,12 +1,14 @@
 """Bounds on what a request may bring in: content type, size of the body, its shape, and its time."""
 
+import asyncio
 from collections.abc import Collection
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+from service.errors import BodyTimeout, InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 from service.routing import Request
+from service.settings import Settings
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -19,14 +21,16 @@ class ClientGone(Exception):
     """The client closed the connection; there is nobody to answer."""
 
 
-async def read_body(request: Request, max_bytes: int, content_types: Collection[str] = _JSON) -> bytes:
-    """Reads a body, and no more of it than allowed.
+async def read_body(request: Request, settings: Settings, content_types: Collection[str] = _JSON) -> bytes:
+    """Reads a body, no more of it than allowed, and for no longer than a request may take.
 
     Raises:
         UnsupportedMediaType: its content type is another one, or it is compressed.
         PayloadTooLarge: it says it is too long, or turns out to be.
+        BodyTimeout: it did not come in time; who sends a byte now and then would otherwise be waited for.
         ClientGone: the connection closed before the end.
     """
+    max_bytes = settings.max_body_bytes
     content_type = (request.header(b"content-type") or "").partition(";")[0].strip().lower()
     if content_type not in content_types:
         raise UnsupportedMediaType(f"the content type is {content_type[:64]!r}; send application/json")
@@ -37,15 +41,19 @@ async def read_body(request: Request, max_bytes: int, content_types: Collection[
     if length.isdecimal() and int(length) > max_bytes:
         raise _too_large(max_bytes)
     body = bytearray()
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body += message.get("body", b"")
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-        if not message.get("more_body", False):
-            return bytes(body)
+    try:
+        async with asyncio.timeout(settings.request_timeout_ms / 1e3):
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                body += message.get("body", b"")
+                if len(body) > max_bytes:
+                    raise _too_large(max_bytes)
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise BodyTimeout(f"the body was not complete after {settings.request_timeout_ms} ms; send it faster") from None
 
 
 def parse(model: type[Body], body: bytes) -> Body:

@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 from service import __version__, schemas
 from service.dialects import open_inference, text_embeddings_inference
 from service.errors import (
+    BodyTimeout,
     BundleRefused,
     Conflict,
     DeadlineExceeded,
@@ -30,14 +31,14 @@ Json = dict[str, Any]
 
 _REFERENCE = "#/components/schemas/{model}"
 _POST_ERRORS: tuple[type[ServiceError], ...] = (
-    InvalidRequest, Unauthorized, ModelNotFound, PayloadTooLarge, UnsupportedMediaType, Overloaded, InternalError,
-    InferenceFailed, NotANumber, NotReady, DeadlineExceeded,
+    InvalidRequest, Unauthorized, ModelNotFound, BodyTimeout, PayloadTooLarge, UnsupportedMediaType, Overloaded,
+    InternalError, InferenceFailed, NotANumber, NotReady, DeadlineExceeded,
 )  # fmt: skip
 _CHANGE_ERRORS: tuple[type[ServiceError], ...] = (
     Unauthorized, Forbidden, ModelNotFound, Conflict, InternalError, NotReady,
 )  # fmt: skip
 _LOAD_ERRORS: tuple[type[ServiceError], ...] = (
-    *_CHANGE_ERRORS, InvalidRequest, PayloadTooLarge, UnsupportedMediaType, BundleRefused,
+    *_CHANGE_ERRORS, InvalidRequest, BodyTimeout, PayloadTooLarge, UnsupportedMediaType, BundleRefused,
 )  # fmt: skip
 _GET_ERRORS: tuple[type[ServiceError], ...] = (Unauthorized, InternalError)
 _MODEL_ERRORS: tuple[type[ServiceError], ...] = (*_GET_ERRORS, ModelNotFound, NotReady)

@@ -24,3 +24,4 @@ def _infer(self: Engine, batch: Sequence[Encoded]) -> npt.NDArray[np.float32]:
 
 Engine.encode = _encode  # type: ignore[method-assign]
 Engine.infer = _infer  # type: ignore[method-assign]
+Engine.verify = lambda self: None  # type: ignore[method-assign]  # its answers are nobody's

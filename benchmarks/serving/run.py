@@ -201,16 +201,17 @@ class Ceiling:
 
     def measure(self, load: Load, texts: Texts, seconds: float) -> dict[str, float]:
         """The cheapest batch size for many texts; one text at a time for the lone client."""
-        runs = [self._run(texts, size, seconds / 2) for size in ((8, 32) if load.clients > 1 else (1,))]
+        in_flight = load.clients * load.texts
+        runs = [self._run(texts, size, in_flight, seconds / 2) for size in ((4, 8) if in_flight > 1 else (1,))]
         return min(runs, key=lambda run: run["cpu_s_per_1000_texts"])
 
-    def _run(self, texts: Texts, size: int, seconds: float) -> dict[str, float]:
+    def _run(self, texts: Texts, size: int, window: int, seconds: float) -> dict[str, float]:
+        """Batches of `size`, sorted by length among as many texts as are in flight."""
         latencies: list[float] = []
-        window = 32 * size  # texts among which lengths are sorted, as there are in flight
         cpu, start = time.process_time(), time.perf_counter()
         at = 0
         while time.perf_counter() - start < seconds:
-            share = [texts[(at + offset) % len(texts)] for offset in range(window if size > 1 else 1)]
+            share = [texts[(at + offset) % len(texts)] for offset in range(window)]
             at += len(share)
             if size == 1:
                 begin = time.perf_counter()

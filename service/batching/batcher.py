@@ -46,6 +46,7 @@ class Batcher(Generic[T]):
         infer: computes a batch, (items) -> (items, labels); called on a thread, at most `limits.streams` at once.
         clock: seconds, monotonic.
         executor: where `infer` runs; one thread for each stream when left out.
+        thread_clock: as `clock`, for the time that `infer` takes.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Batcher(Generic[T]):
         telemetry: Telemetry,
         clock: Callable[[], float] = time.monotonic,
         executor: Executor | None = None,
+        thread_clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._name = name
         self._infer = infer
         self._limits = limits
         self._telemetry = telemetry
         self._clock = clock
+        self._thread_clock = thread_clock
         self._executor = executor or ThreadPoolExecutor(limits.streams, thread_name_prefix=f"infer-{name}")
         self._queue: FairQueue[T] = FairQueue(limits.queue_texts, limits.queue_tokens)
         self._cost = CostModel()
@@ -202,7 +205,7 @@ class Batcher(Generic[T]):
         padded = tokens * self._cost.padding
         batches = min(texts, max(padded / self._batch_tokens(), texts / self._limits.batch_texts))
         seconds = self._cost.seconds(padded + self._computing_tokens, batches + self._computing_batches)
-        return seconds / self._limits.streams
+        return seconds * self._cost.delay / self._limits.streams
 
     def _batch_tokens(self) -> float:
         """Padded tokens of a batch: as many as it may have, and as are expected to keep its time."""
@@ -244,7 +247,9 @@ class Batcher(Generic[T]):
 
     def _take(self) -> list[Text[T]]:
         """The next batch, without those that nobody waits for any more."""
-        batch = self._queue.take(self._limits.batch_texts, self._batch_tokens(), self._limits.window)
+        batch = self._queue.take(
+            self._limits.batch_texts, self._batch_tokens(), self._cost.fixed_tokens, self._limits.window
+        )
         return [text for text in batch if self._is_wanted(text)]
 
     def _is_wanted(self, text: Text[T]) -> bool:
@@ -291,24 +296,26 @@ class Batcher(Generic[T]):
         self._computing_tokens += padded
         try:
             with self._telemetry.stage(self._name, "infer"):
-                rows = await self._schedule([text.item for text in batch])
+                rows, seconds = await self._schedule([text.item for text in batch])
         finally:
             self._computing_batches -= 1
             self._computing_tokens -= padded
         if rows.ndim != 2 or len(rows) != len(batch):
             raise InternalError(f"the engine gave answers of shape {rows.shape} for {len(batch)} texts")
-        self._cost.observe(sum(lengths), padded, self._clock() - start)
+        self._cost.observe(sum(lengths), padded, seconds, self._clock() - start)
         return rows
 
-    def _schedule(self, items: list[T]) -> "asyncio.Future[Logits]":
+    def _schedule(self, items: list[T]) -> "asyncio.Future[tuple[Logits, float]]":
         try:
             return asyncio.get_running_loop().run_in_executor(self._executor, self._run, items)
         except RuntimeError as error:  # the executor's threads are gone
             raise _EngineDied from error
 
-    def _run(self, items: list[T]) -> Logits:
+    def _run(self, items: list[T]) -> tuple[Logits, float]:
+        """The logits, and the seconds that they took on this thread."""
+        start = self._thread_clock()
         try:
-            return self._infer(items)
+            return self._infer(items), self._thread_clock() - start
         except Exception:
             raise
         except BaseException as error:  # a thread's own end, or a panic in native code

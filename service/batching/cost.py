@@ -9,7 +9,9 @@ to take rather too long than too short.
 import math
 
 _MEMORY = 0.98  # weight of the batch before: the last 50 or so count
+_FEW = 8  # batches that tell nothing yet of what is fixed and what is not
 _RIDGE = 0.01  # of the fixed cost, in batches
+_HANDOVER_S = 0.0002  # to a thread and back, in the event loop's time (benchmarks/serving/batcher.py)
 _OUTLIER = 3.0  # a batch counts as no more than so many times what was expected: one stall is not the model's cost
 
 
@@ -23,24 +25,28 @@ class CostModel:
             0.0  # weighted sums over batches: padded tokens x, seconds y
         )
         self._unpadded = 0.0
+        self._elapsed = 0.0
 
-    def observe(self, tokens: int, padded: int, seconds: float) -> None:
+    def observe(self, tokens: int, padded: int, seconds: float, elapsed: float) -> None:
         """Learns from a batch.
 
         Args:
             tokens: of its texts.
             padded: longest times count.
-            seconds: from its being taken to its answers.
+            seconds: on the thread that computed it.
+            elapsed: from its being taken to its answers.
         """
         expected = self.seconds(padded)
         if expected > 0:
             seconds = min(seconds, _OUTLIER * expected)
+            elapsed = min(elapsed, _OUTLIER * expected * self.delay)
         self._n = _MEMORY * self._n + 1
         self._x = _MEMORY * self._x + padded
         self._y = _MEMORY * self._y + seconds
         self._xx = _MEMORY * self._xx + padded * padded
         self._xy = _MEMORY * self._xy + padded * seconds
         self._unpadded = _MEMORY * self._unpadded + tokens
+        self._elapsed = _MEMORY * self._elapsed + elapsed
         n = self._n + _RIDGE
         determinant = n * self._xx - self._x * self._x
         self._fixed_s = (self._y * self._xx - self._x * self._xy) / determinant
@@ -49,7 +55,7 @@ class CostModel:
             self._fixed_s, self._token_s = 0.0, self._xy / self._xx
 
     def seconds(self, padded: float, batches: float = 1) -> float:
-        """Expected seconds of so many padded tokens in so many batches."""
+        """Expected seconds, on a thread, of so many padded tokens in so many batches."""
         return batches * self._fixed_s + padded * self._token_s
 
     def tokens_within(self, seconds: float) -> int | float:
@@ -61,6 +67,16 @@ class CostModel:
         if self._token_s == 0:
             return math.inf
         return int(max(seconds - self._fixed_s, self._fixed_s) / self._token_s)
+
+    @property
+    def fixed_tokens(self) -> float:
+        """Padded tokens that cost as much as a batch does besides its own; infinite while little is known."""
+        return (self._fixed_s + _HANDOVER_S) / self._token_s if self._n > _FEW else math.inf
+
+    @property
+    def delay(self) -> float:
+        """How many times longer than on its thread a batch takes altogether: the event loop has other work, too."""
+        return max(1.0, self._elapsed / self._y) if self._y else 1.0
 
     @property
     def padding(self) -> float:

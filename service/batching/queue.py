@@ -88,14 +88,14 @@ class FairQueue(Generic[T]):
             texts = self._lines[request.tenant].texts
             self._remove([text for text in request.texts if text in texts])
 
-    def take(self, max_texts: int, max_tokens: float, window: int) -> list[Text[T]]:
-        """The next batch, and the next key's turn after it; looks at no more than `window` texts."""
+    def take(self, max_texts: int, max_tokens: float, fixed_tokens: float, window: int) -> list[Text[T]]:
+        """The next batch, made by `pack`, and the next key's turn after it; looks at no more than `window` texts."""
         tenant = next(iter(self._lines))
         line = self._lines.pop(tenant)
         own = list(islice(line.texts, window))
         others = list(islice(chain.from_iterable(other.texts for other in self._lines.values()), window - len(own)))
         self._lines[tenant] = line  # at the end of the turns
-        batch = pack(own, others, max_texts, max_tokens)
+        batch = pack(own, others, max_texts, max_tokens, fixed_tokens)
         self._remove(batch)
         return batch
 

@@ -163,7 +163,7 @@ class _Api:
     async def infer(self, request: Request) -> Answer:
         """POST /v2/models/{model}/infer."""
         serving = self._serving()
-        content = await read_body(request, serving.settings.max_body_bytes, _CONTENT_TYPES)
+        content = await read_body(request, serving.settings, _CONTENT_TYPES)
         length = _header_length(request, content)
         body = parse(InferRequest, content[:length])
         texts = _texts(body.inputs[0], content[length:])

@@ -86,7 +86,7 @@ class _Api:
     async def predict(self, request: Request) -> Answer:
         """POST /predict: every label's score, the highest first; of several texts, a list of such lists."""
         serving = self._serving()
-        body = parse(PredictRequest, await read_body(request, serving.settings.max_body_bytes))
+        body = parse(PredictRequest, await read_body(request, serving.settings))
         batch = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         texts = [text if isinstance(text, str) else text[0] for text in batch]
         model = serving.model(serving.settings.predict_model or next(iter(serving.settings.models)))

@@ -13,7 +13,7 @@ import pytest
 from compression.bundle import Bundle
 from loadtests.run import free_port, stop
 from service.auth import add_key, revoke_key
-from tests.integration.conftest import ServiceFactory, serve, service_command, service_environment
+from tests.integration.conftest import ServiceFactory, service_command, service_environment
 
 pytestmark = pytest.mark.integration
 
@@ -119,21 +119,6 @@ def test_a_full_queue_answers_429_at_once_and_the_rest_is_served(service_factory
             assert len(answer.json()["results"]) == 8
     shed = f'lathe_shed_texts_total{{model="sentiment",reason="overloaded"}} {8.0 * statuses.count(429)}'
     assert shed in metrics
-
-
-def test_an_engine_that_dies_fails_the_liveness_probe_at_once_and_leaves_nobody_waiting(
-    models_setting: str, tmp_path: Path
-) -> None:
-    body = {"model": "sentiment", "inputs": ["good"] * 7 + ["good " * 500]}
-    settings = {"LATHE_MODELS": models_setting, "LATHE_STREAMS": "1"}
-    with serve(tmp_path / "service.log", settings, "tests.integration.dying:Lathe") as service:
-        assert httpx.get(f"{service.url}/livez").status_code == 200
-        with concurrent.futures.ThreadPoolExecutor(8) as threads:
-            answers = list(threads.map(lambda _: httpx.post(f"{service.url}/v1/classify", json=body), range(8)))
-        assert {answer.status_code for answer in answers} == {503}
-        assert {answer.json()["error"]["code"] for answer in answers} == {"not_ready"}
-        assert httpx.get(f"{service.url}/livez").status_code == 503
-        assert httpx.get(f"{service.url}/readyz").status_code == 503
 
 
 def test_sigterm_answers_what_was_accepted_and_exits_with_0(service_factory: ServiceFactory) -> None:

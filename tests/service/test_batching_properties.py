@@ -80,8 +80,8 @@ class BatcherMachine(RuleBasedStateMachine):
             self.loop, streams, lambda batch: self.slowness * (0.00213 + 0.000171 * self.padded(batch))
         )
         self.batcher: Batcher[Text] = Batcher(
-            "m", self.infer, self.limits, Telemetry(), self.loop.time, self.engine
-        )  # fmt: skip
+            "m", self.infer, self.limits, Telemetry(), self.loop.time, self.engine, self.engine.clock
+        )
         self.loop.run_until_complete(self.begin())
 
     async def begin(self) -> None:

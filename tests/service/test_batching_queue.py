@@ -1,6 +1,7 @@
 """The lines of the keys, whose turn it is, who gives way, and which texts go together."""
 
 import asyncio
+import math
 import random
 
 import pytest
@@ -40,7 +41,7 @@ def test_keys_take_turns_and_each_line_keeps_its_order() -> None:
     add(queue, "c", 5)
     turns = []
     while queue:
-        turns.append([text.request.tenant for text in queue.take(2, 100, 10)])
+        turns.append([text.request.tenant for text in queue.take(2, 100, math.inf, 10)])
     assert turns == [["a", "a"], ["b", "b"], ["c", "a"], ["a", "a"], ["b", "b"], ["a", "a"], ["a"]]
 
 
@@ -48,7 +49,7 @@ def test_a_batch_rather_takes_texts_of_the_key_whose_turn_it_is() -> None:
     queue: FairQueue[list[int]] = FairQueue(100, 1000)
     add(queue, "a", 10, 50, 12)
     add(queue, "b", 11, 20, 13)
-    batch = queue.take(4, 1000, 100)
+    batch = queue.take(4, 1000, math.inf, 100)
     assert [(text.request.tenant, text.tokens) for text in batch] == [("a", 10), ("a", 12), ("b", 11), ("b", 13)]
 
 
@@ -56,7 +57,7 @@ def test_a_key_with_a_window_full_of_texts_has_its_turn_to_itself() -> None:
     queue: FairQueue[list[int]] = FairQueue(100, 1000)
     add(queue, "a", *range(1, 11))
     add(queue, "b", *[1] * 20)
-    assert {text.request.tenant for text in queue.take(4, 1000, 10)} == {"a"}
+    assert {text.request.tenant for text in queue.take(4, 1000, math.inf, 10)} == {"a"}
 
 
 def test_a_key_within_its_share_gets_in_and_the_newest_of_the_largest_gives_way() -> None:
@@ -96,16 +97,23 @@ def test_nothing_is_left_of_a_key_that_has_nothing_waiting() -> None:
     for number in range(1000):
         queue.discard(add(queue, f"key {number}", 3, 4))
     taken = add(queue, "a", 5)
-    queue.take(1, 10, 10)
+    queue.take(1, 10, math.inf, 10)
     queue.discard(taken)
     assert (queue.texts, queue.tokens, queue._lines) == (0, 0, {})
 
 
 def test_the_nearest_in_length_join_the_first() -> None:
-    assert lengths_of(pack(texts_of(16, 1, 2, 15, 4, 16, 6), [], 64, 48)) == [16, 16, 15]
-    assert lengths_of(pack(texts_of(4, 100, 5, 3), [], 64, 16)) == [4, 5, 3]
-    assert lengths_of(pack(texts_of(100, 1), [], 64, 16)) == [100]  # longer than a batch: alone, but it goes
-    assert lengths_of(pack(texts_of(1, 1, 1), [], 2, 16)) == [1, 1]
+    assert lengths_of(pack(texts_of(16, 1, 2, 15, 4, 16, 6), [], 64, 48, math.inf)) == [16, 16, 15]
+    assert lengths_of(pack(texts_of(4, 100, 5, 3), [], 64, 16, math.inf)) == [4, 5, 3]
+    assert lengths_of(pack(texts_of(100, 1), [], 64, 16, math.inf)) == [100]  # longer than a batch: alone, but it goes
+    assert lengths_of(pack(texts_of(1, 1, 1), [], 2, 16, math.inf)) == [1, 1]
+
+
+def test_a_text_that_makes_the_others_dearer_waits_for_a_batch_of_its_own() -> None:
+    assert lengths_of(pack(texts_of(10, 59, 11, 12), [], 64, 2048, 7)) == [10, 11, 12]
+    assert lengths_of(pack(texts_of(59, 10, 11, 12), [], 64, 2048, 7)) == [59]
+    assert lengths_of(pack(texts_of(10, 59, 11, 12), [], 64, 2048, 1000)) == [10, 11, 12, 59]  # a batch costs much
+    assert lengths_of(pack(texts_of(*[20] * 9), [], 64, 2048, 0.1)) == [20] * 9
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -114,7 +122,7 @@ def test_no_pack_is_too_large_and_none_leaves_room_for_one_more(seed: int) -> No
     texts = texts_of(*(choose.randint(1, 60) for _ in range(50)))
     split = choose.randint(1, 50)
     max_texts, max_tokens = choose.randint(1, 30), choose.randint(60, 600)
-    batch = pack(texts[:split], texts[split:], max_texts, max_tokens)
+    batch = pack(texts[:split], texts[split:], max_texts, max_tokens, math.inf)
     longest = max(lengths_of(batch))
     assert texts[0] is batch[0]
     assert len(set(map(id, batch))) == len(batch) <= max_texts

@@ -1,0 +1,208 @@
+"""What goes wrong in production, done to the real service: nobody but the one at fault notices."""
+
+import concurrent.futures
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from tests.integration.conftest import LiveService, ServiceFactory, serve
+from tests.integration.faulty import FAILS, FAILS_ONCE, KILLS
+
+pytestmark = pytest.mark.integration
+
+JSON = {"content-type": "application/json"}
+
+
+def ask(service: LiveService, inputs: object) -> httpx.Response:
+    return httpx.post(f"{service.url}/v1/classify", json={"model": "sentiment", "inputs": inputs}, timeout=60)
+
+
+def metric(service: LiveService, name: str) -> float:
+    lines = httpx.get(f"{service.url}/metrics", timeout=30).text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+def until(condition: object, seconds: float = 30) -> None:
+    """Waits until a function says yes."""
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def sending(service: LiveService, body: bytes, length: int | None = None) -> Iterator[socket.socket]:
+    """A connection on which a request was sent, or its beginning where it says it is longer."""
+    address = urlsplit(service.url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        head = "POST /v1/classify HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        connection.sendall(f"{head}content-length: {length or len(body)}\r\n\r\n".encode() + body)
+        yield connection
+
+
+@pytest.fixture
+def faulty(models_setting: str, tmp_path: Path) -> Iterator[LiveService]:
+    settings = {"LATHE_MODELS": models_setting, "LATHE_STREAMS": "1"}
+    with serve(tmp_path / "service.log", settings, "tests.integration.faulty:Lathe") as service:
+        yield service
+
+
+def test_a_text_that_the_model_cannot_compute_fails_alone(faulty: LiveService) -> None:
+    inputs: list[object] = [["good " * 60] * 200]  # while it is computed, the others gather to one batch
+    inputs += [f"good number {number}" for number in range(31)]
+    inputs.insert(16, FAILS)
+    with concurrent.futures.ThreadPoolExecutor(len(inputs)) as threads:
+        answers = list(threads.map(lambda text: ask(faulty, text), inputs))
+    failed = answers.pop(16)
+    assert failed.status_code == 500
+    assert failed.json()["error"]["code"] == "inference_failed"
+    assert {answer.status_code for answer in answers} == {200}
+    assert metric(faulty, 'lathe_failed_texts_total{code="inference_failed",model="sentiment"}') == 1
+
+
+def test_a_model_that_fails_once_is_asked_again(faulty: LiveService) -> None:
+    assert [ask(faulty, [FAILS_ONCE, "bad"]).status_code for _ in range(2)] == [200, 200]
+    assert httpx.get(f"{faulty.url}/livez").status_code == 200
+
+
+def test_an_engine_that_dies_fails_the_liveness_probe_at_once_and_leaves_nobody_waiting(faulty: LiveService) -> None:
+    assert httpx.get(f"{faulty.url}/livez").status_code == 200
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: ask(faulty, ["good"] * 7 + [KILLS]), range(8)))
+    assert {answer.status_code for answer in answers} == {503}
+    assert {answer.json()["error"]["code"] for answer in answers} == {"not_ready"}
+    start = time.monotonic()
+    assert httpx.get(f"{faulty.url}/livez").status_code == 503
+    assert time.monotonic() - start < 1
+    assert httpx.get(f"{faulty.url}/readyz").status_code == 503
+
+
+def test_a_client_that_leaves_in_a_batch_costs_the_others_nothing(
+    service_factory: ServiceFactory,
+) -> None:
+    body = json.dumps({"model": "sentiment", "inputs": ["good " * 60] * 200}).encode()
+    gone = 'lathe_shed_texts_total{model="sentiment",reason="client_gone"}'
+    with (
+        service_factory(LATHE_STREAMS="1", LATHE_REQUEST_TIMEOUT_MS="60000") as service,
+        concurrent.futures.ThreadPoolExecutor(4) as threads,
+    ):
+        others = [threads.submit(ask, service, ["good " * 60] * 100) for _ in range(4)]
+        with sending(service, body):
+            until(lambda: metric(service, "lathe_queue_texts") > 100)
+        until(lambda: metric(service, gone) > 0)
+        assert [len(answer.result().json()["results"]) for answer in others] == [100] * 4
+        assert metric(service, "lathe_queue_texts") == 0
+        assert "rror" not in service.log.read_text()
+
+
+def test_a_client_that_sends_slowly_is_given_up_and_holds_nobody_up(service_factory: ServiceFactory) -> None:
+    with service_factory(LATHE_REQUEST_TIMEOUT_MS="2000") as service, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(sending(service, b'{"model": "senti', 100)) for _ in range(50)]
+        assert [ask(service, "good").status_code for _ in range(20)] == [200] * 20
+        for connection in slow:
+            answer = connection.makefile("rb").read()  # to the end: the service closes
+            assert answer.startswith(b"HTTP/1.1 408")
+            assert b'"body_timeout"' in answer
+
+
+def test_a_worker_that_is_killed_is_replaced_while_the_other_goes_on(
+    models_setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENTOML_CONFIG_OPTIONS", "services.lathe.workers=2")
+    with serve(tmp_path / "service.log", {"LATHE_MODELS": models_setting}) as service:
+
+        def workers() -> list[int]:
+            found = []
+            for child in psutil.Process(service.process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                    if "--worker-id" in child.cmdline():
+                        found.append(child.pid)
+            return found
+
+        until(lambda: len(workers()) == 2)
+        victim = workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        statuses = []
+        while victim in workers() or len(workers()) < 2:
+            with contextlib.suppress(httpx.TransportError):  # of what the dead one had accepted
+                statuses.append(ask(service, "good").status_code)
+        assert statuses
+        assert set(statuses) <= {200, 503}  # 503: the new one, while it loads
+        until(lambda: [ask(service, "good").status_code for _ in range(10)] == [200] * 10)
+
+
+def test_ten_thousand_paths_add_no_series(live_service: LiveService) -> None:
+    address = urlsplit(live_service.url)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
+    httpx.get(f"{live_service.url}/metrics")  # its own series
+    before = 0
+    for number in range(10_000):
+        connection.request(("GET", "POST", "DELETE")[number % 3], f"/v2/models/{number}/{number * 7919}?q={number}")
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status in (404, 405)
+        if number == 100:
+            before = len(httpx.get(f"{live_service.url}/metrics").text.splitlines())
+    assert len(httpx.get(f"{live_service.url}/metrics").text.splitlines()) == before
+
+
+ROUTES = {
+    "/v1/classify": '{"model": "sentiment", "inputs": [%s]}',
+    "/v1/triage": '{"inputs": [%s]}',
+    "/predict": '{"inputs": [[%s]]}',
+    "/v2/models/sentiment/infer": '{"inputs": [{"name": "TEXT", "shape": [1], "datatype": "BYTES", "data": [%s]}]}',
+}
+HOSTILE = {
+    "NUL": '"\\u0000"', "lone surrogate": '"\\ud800 good"', "reversed pair": '"\\udc00\\ud800"', "empty": '""',
+    "1 MB word": '"' + "x" * 1_000_000 + '"', "10,000 emoji": '"' + "😀" * 10_000 + '"', "spaces": '" \\t\\n"',
+    "right to left": '"\\u202e שלום"', "number": "1" + "0" * 4000, "float": "1e400", "NaN": "NaN",
+    "nested": "[" * 100_000, "objects": '{"a":' * 100_000, "closed": "[" * 5000 + "]" * 5000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_input_is_never_a_fault_of_the_service(live_service: LiveService, path: str, name: str) -> None:
+    body = (ROUTES[path] % HOSTILE[name]).encode()
+    answer = httpx.post(live_service.url + path, content=body, headers=JSON, timeout=60)
+    assert answer.status_code in (200, 400, 413)
+    assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_keys_that_come_twice_and_huge_numbers_are_refused(live_service: LiveService, path: str) -> None:
+    body = ROUTES[path] % '"good"'
+    twice = body[:-1] + ', "inputs": 5}'
+    huge = body[:-1] + f', "top_k": {"9" * 5000}, "id": -1e999}}'
+    for content in (twice, huge):
+        answer = httpx.post(live_service.url + path, content=content, headers=JSON, timeout=60)
+        assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_a_compressed_body_is_refused_before_it_is_read(live_service: LiveService, path: str) -> None:
+    import gzip
+
+    bomb = gzip.compress(b" " * 200_000_000)
+    before = _memory(live_service)
+    answer = httpx.post(live_service.url + path, content=bomb, headers={**JSON, "content-encoding": "gzip"})
+    assert answer.status_code == 415
+    assert _memory(live_service) - before < 50_000_000
+
+
+def _memory(service: LiveService) -> int:
+    processes = [psutil.Process(service.process.pid)]
+    processes += processes[0].children(recursive=True)
+    return sum(process.memory_info().rss for process in processes)
