@@ -4,6 +4,7 @@
 NAME              is there when it is complete, and not before
 """
 
+import ctypes
 import errno
 import os
 import shutil
@@ -34,17 +35,9 @@ def replacing(path: Path, remedy: str) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_abandoned(path)
         staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        new, old = staging / path.name, staging / "replaced"
         try:
-            yield new
-            if path.is_dir():  # a file is replaced in one move, a directory is not
-                os.replace(path, old)
-            try:
-                os.replace(new, path)
-            except OSError:
-                with suppress(FileNotFoundError):
-                    os.replace(old, path)
-                raise
+            yield staging / path.name
+            _replace(staging / path.name, path, staging / "replaced")
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -78,6 +71,28 @@ def explained(path: Path, remedy: str) -> Iterator[None]:
         if reason is None:
             raise
         raise StorageError(f"{path}: cannot be written: {reason}; {remedy}") from error
+
+
+def _replace(new: Path, path: Path, old: Path) -> None:
+    """Moves `new` to `path`; what is there goes to `old`, or changes places with it."""
+    if not path.is_dir():  # a file is replaced in one move, a directory is not
+        os.replace(new, path)
+    elif not _exchange(new, path):
+        os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            os.replace(old, path)
+            raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Lets two directories change places in one step; False where the system or the filesystem has none (renameat2)."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    if renameat2 is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def _clear_abandoned(path: Path) -> None:

@@ -93,11 +93,14 @@ def revoke(identity: str, file: Path) -> None:
     help="Also read from LATHE_DEVICE.",
 )
 @click.option(
-    "--streams", type=click.IntRange(1), help="Batches computed at the same time.  [default: number of cores]"
+    "--streams",
+    type=click.IntRange(1),
+    help="Batches computed at the same time; by each worker, on Ray.  [default: number of cores]",
 )
 @click.option(
     "--batch-tokens", type=click.IntRange(1), default=1024, show_default=True, help="In a batch, padding counted."
 )
+@click.option("--ray", metavar="ADDRESS", help="Compute on the Ray cluster whose head is at HOST:PORT.")
 @click.pass_context
 @_reporting
 def score(
@@ -111,6 +114,7 @@ def score(
     device: Literal["cpu", "cuda", "tensorrt"],
     streams: int | None,
     batch_tokens: int,
+    ray: str | None,
 ) -> None:
     """Score the rows of a file with BUNDLE: adds label, score and note.
 
@@ -128,7 +132,7 @@ def score(
         out,
         scoring.Options(text_column, probabilities, prefix),
         scoring.Compute(device, streams or os.cpu_count() or 1, batch_tokens),
-        scoring.score_here,
+        scoring.score_here if ray is None else scoring.score_on_ray(ray),
     )
     notes = "".join(f", {count} {note}" for note, count in sorted(summary.notes.items()) if note)
     click.echo(f"{out}: {summary.rows} rows{notes}")

@@ -31,6 +31,11 @@ class Connection:
         length = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
         return int(answer[9:12]), await self._reader.readexactly(length)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the server has closed it, as servers do with those that idle."""
+        return self._reader.at_eof()
+
     async def close(self) -> None:
         """Closes it."""
         self._writer.close()
@@ -74,7 +79,7 @@ class Sent:
 
     Attributes:
         at: seconds since the beginning, when it was sent.
-        status: of its answer.
+        status: of its answer; 0 where there was none.
         seconds: until that.
     """
 
@@ -97,10 +102,17 @@ async def open_loop(url: str, bodies: Sequence[bytes], rate: float, seconds: flo
 
     async def ask(body: bytes) -> None:
         start = time.perf_counter()
-        connection = idle.pop() if idle else await Connection.open(url, f"x-request-timeout-ms: {timeout_ms}\r\n")
-        status, _ = await connection.post(body)
+        connection = idle.pop() if idle else None
+        while connection is not None and connection.closed:
+            connection = idle.pop() if idle else None
+        if connection is None:
+            connection = await Connection.open(url, f"x-request-timeout-ms: {timeout_ms}\r\n")
+        try:
+            status, _ = await connection.post(body)
+            idle.append(connection)
+        except (OSError, asyncio.IncompleteReadError):
+            status = 0
         sent.append(Sent(start - begin, status, time.perf_counter() - start))
-        idle.append(connection)
 
     due = 0.0
     while due < seconds:

@@ -4,10 +4,11 @@
         --ignore-label neutral --recipe balanced --out bundles/sentiment-balanced
     python -m benchmarks.serving.run bundles/sentiment-balanced bundles/sentiment
 
-The second bundle is what the parent is in int8 and nothing else; peers that serve ONNX serve both.
-Infinity and the pipeline serve the parent in float32. Every server has uvloop where it runs on asyncio, and as many
-processes or streams as there are cores. The client shares the cores: CPU seconds of the server's processes stand beside
-the rates. Rounds are interleaved, each figure is a median over them. The first run makes an environment for each peer.
+The second bundle is what the parent is in int8 and nothing else; peers that serve ONNX serve both. Infinity and the
+pipeline serve the parent in float32. Every server has uvloop where it runs on asyncio, as many processes or streams as
+there are cores, and is stopped (SIGSTOP) while another is asked. The client shares the cores: CPU seconds of the
+server's processes stand beside the rates. Rounds are interleaved, each figure is a median over them. The first run
+makes an environment for each peer.
 """
 
 import contextlib
@@ -101,13 +102,16 @@ def main(small: Path, plain: Path, rounds: int, seconds: float, environments: Pa
                 absent[f"{entry.name}, {entry.serves}"] = str(error)
                 click.echo(str(error))
         idle = idle_cpu([server for _, server in running])
+        for _, server in running:
+            server.pause()
+            stack.callback(server.resume)
         ceilings = {"small": Ceiling(small), "plain": Ceiling(plain)}
         for number in range(rounds + 1):  # the first warms up
             for load in LOADS:
                 click.echo(f"round {number} of {rounds}: {load.name}")
                 found = [{"server": f"ceiling, {name}", **ceiling.measure(load, texts, seconds)}
                          for name, ceiling in ceilings.items()]  # fmt: skip
-                found += [{"server": f"{entry.name}, {entry.serves}", **measure(entry, server, load, texts, seconds)}
+                found += [{"server": f"{entry.name}, {entry.serves}", **alone(entry, server, load, texts, seconds)}
                           for entry, server in running]  # fmt: skip
                 if number:
                     rows += [{"round": number, "load": load.name, **row} for row in found]
@@ -159,8 +163,9 @@ def entries(small: Path, plain: Path, parent: Path, environments: Path) -> Itera
     yield Entry(
         "Infinity", "parent", "/classify", infinity_body,
         lambda log, body: launched(
-            [python("infinity"), "-m", "infinity_emb", "v2", "--model-id", str(parent), "--served-model-name", "parent",
-             "--engine", "torch", "--device", "cpu", "--no-model-warmup", "--port", "{port}"],
+            [python("infinity"), "-c", "from infinity_emb.cli import cli; cli()", "v2", "--model-id", str(parent),
+             "--served-model-name", "parent", "--engine", "torch", "--device", "cpu", "--no-model-warmup",
+             "--port", "{port}"],
             log, {"DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0", "HF_HUB_OFFLINE": "1"}, "/classify", body,
         ),
     )  # fmt: skip
@@ -173,17 +178,29 @@ def entries(small: Path, plain: Path, parent: Path, environments: Path) -> Itera
     )  # fmt: skip
 
 
-def measure(entry: Entry, server: Server, load: Load, texts: Texts, seconds: float) -> dict[str, float]:
-    """One load on one server."""
+def alone(entry: Entry, server: Server, load: Load, texts: Texts, seconds: float) -> dict[str, Any]:
+    """One load on one server, while the others are stopped."""
+    server.resume()
+    try:
+        return measure(entry, server, load, texts, seconds)
+    finally:
+        server.pause()
+
+
+def measure(entry: Entry, server: Server, load: Load, texts: Texts, seconds: float) -> dict[str, Any]:
+    """One load on one server; `refused` where it does not answer all of it with 200."""
     bodies = [entry.body([texts[(at + offset) % len(texts)] for offset in range(load.texts)])
               for at in range(0, len(texts), load.texts)]  # fmt: skip
     url = server.url + entry.path
-    start = time.perf_counter()
-    uvloop.run(closed_loop(url, bodies, 2 * load.clients, load.clients))
-    requests = max(load.clients, int(2 * load.clients / (time.perf_counter() - start) * seconds))
-    cpu, start = server.cpu_seconds(), time.perf_counter()
-    latencies = uvloop.run(closed_loop(url, bodies, requests, load.clients))
-    passed = time.perf_counter() - start
+    try:
+        start = time.perf_counter()
+        uvloop.run(closed_loop(url, bodies, load.clients, load.clients))
+        requests = max(load.clients, int(load.clients / (time.perf_counter() - start) * seconds))
+        cpu, start = server.cpu_seconds(), time.perf_counter()
+        latencies = uvloop.run(closed_loop(url, bodies, requests, load.clients))
+        passed = time.perf_counter() - start
+    except RuntimeError as error:
+        return {"refused": str(error)}
     return {
         "texts_per_s": round(requests * load.texts / passed, 1),
         "requests_per_s": round(requests / passed, 1),

@@ -34,6 +34,16 @@ class Server:
         """CPU time that its processes have taken so far."""
         return float(sum(sum(process.cpu_times()[:2]) for process in self.processes))
 
+    def pause(self) -> None:
+        """Stops its processes until `resume`: some take a quarter of a core while nobody asks."""
+        for process in self.processes:
+            process.suspend()
+
+    def resume(self) -> None:
+        """Lets them go on."""
+        for process in reversed(self.processes):  # a supervisor last, so that it finds its workers well
+            process.resume()
+
     def rss_bytes(self) -> int:
         """Memory that its processes hold."""
         return sum(process.memory_info().rss for process in self.processes)

@@ -42,6 +42,6 @@ def write_table(results: Path) -> None:
 def _median(rows: list[dict[str, Any]], name: str) -> str:
     values = [row[name] for row in rows if name in row]
     if not values:
-        return ""
+        return "refused" if any("refused" in row for row in rows) else ""
     digits = 0 if min(values) >= 100 else 2
     return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"

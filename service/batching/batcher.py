@@ -247,9 +247,9 @@ class Batcher(Generic[T]):
 
     def _take(self) -> list[Text[T]]:
         """The next batch, without those that nobody waits for any more."""
-        batch = self._queue.take(
-            self._limits.batch_texts, self._batch_tokens(), self._cost.fixed_tokens, self._limits.window
-        )
+        limits = self._limits
+        fixed_tokens = self._cost.fixed_tokens if limits.fixed_tokens is None else limits.fixed_tokens
+        batch = self._queue.take(limits.batch_texts, self._batch_tokens(), fixed_tokens, limits.window)
         return [text for text in batch if self._is_wanted(text)]
 
     def _is_wanted(self, text: Text[T]) -> bool:

@@ -15,6 +15,7 @@ class BatchLimits:
         window: waiting texts among which similar lengths are looked for.
         queue_texts: texts that may wait.
         queue_tokens: tokens that may wait.
+        fixed_tokens: what a batch costs besides its tokens, in tokens, for `pack`; measured where it is None.
     """
 
     streams: int
@@ -24,3 +25,4 @@ class BatchLimits:
     window: int
     queue_texts: int
     queue_tokens: int
+    fixed_tokens: float | None = None

@@ -12,6 +12,7 @@ machines, it writes the same file.
 """
 
 from service.scoring.local import Compute, score_here
+from service.scoring.on_ray import score_on_ray
 from service.scoring.run import Options, Summary, score
 
-__all__ = ["Compute", "Options", "Summary", "score", "score_here"]
+__all__ = ["Compute", "Options", "Summary", "score", "score_here", "score_on_ray"]

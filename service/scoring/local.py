@@ -1,6 +1,7 @@
 """Scores chunks on this machine, with the engine and the batcher of the service."""
 
 import asyncio
+import math
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class Scorer:
             window=_WINDOW,
             queue_texts=CHUNK_ROWS,
             queue_tokens=CHUNK_ROWS * bundle.manifest.max_length,
+            fixed_tokens=math.inf,  # measured times must not decide what is computed together
         )
         self._batcher = Batcher("score", self._engine.infer, limits, Telemetry())
         self._runner = asyncio.Runner()
@@ -79,7 +81,7 @@ class Scorer:
 
     def encode(self, texts: Texts) -> list[Encoded | None]:
         """Tokenises a chunk; None where a row has no text. May run beside `score`."""
-        return [self._engine.encode(text) if text is not None and _is_text(text) else None for text in texts]
+        return [self._engine.encode(text) if text is not None and is_text(text) else None for text in texts]
 
     def score(self, encoded: Sequence[Encoded | None]) -> Part:
         """The answers to a chunk.
@@ -130,6 +132,6 @@ def score_here(bundle: Bundle, compute: Compute, file: RowFile[Any], done: Set[i
             yield Scored(number, scorer.score(encoded), read)
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
     """Whether there is anything to read; half a surrogate pair, which JSON can hold, is no character."""
     return bool(text.strip()) and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))
