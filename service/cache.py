@@ -80,7 +80,7 @@ class CachingBatcher(Batcher[Encoded]):
         telemetry: Telemetry,
         clock: Callable[[], float] = time.monotonic,
         executor: Executor | None = None,
-        thread_clock: Callable[[], float] = time.perf_counter,
+        thread_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(name, infer, limits, telemetry, clock, executor, thread_clock)
         self._cache = cache

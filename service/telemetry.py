@@ -143,6 +143,10 @@ class Telemetry:
         """Times the block that it is the context of."""
         return _Stage(self._stage_seconds[model, stage])
 
+    def inferred(self, model: str, seconds: float) -> None:
+        """A batch was computed, in so long on its thread."""
+        self._stage_seconds[model, "infer"].observe(seconds)
+
     def queue(
         self,
         model: str,

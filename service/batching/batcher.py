@@ -31,7 +31,10 @@ logger = logging.getLogger(__name__)
 
 # Part of its time that a request may be expected to wait. The rest is for what an estimate cannot know: which texts
 # will be overtaken by others of the window. In overload a shorter queue costs nothing, and late answers do.
-_HEADROOM = 0.5
+_HEADROOM = 0.35
+# Batches that a thread may have before it at most, so that it is not idle until a busy event loop brings the next.
+_AHEAD = 8
+_LEARNING = 0.2  # weight of the newest in a running mean
 
 
 class _EngineDied(Exception):
@@ -46,7 +49,7 @@ class Batcher(Generic[T]):
         infer: computes a batch, (items) -> (items, labels); called on a thread, at most `limits.streams` at once.
         clock: seconds, monotonic.
         executor: where `infer` runs; one thread for each stream when left out.
-        thread_clock: as `clock`, for the time that `infer` takes.
+        thread_clock: the same clock, as the threads see it.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class Batcher(Generic[T]):
         telemetry: Telemetry,
         clock: Callable[[], float] = time.monotonic,
         executor: Executor | None = None,
-        thread_clock: Callable[[], float] = time.perf_counter,
+        thread_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
         self._infer = infer
@@ -70,6 +73,7 @@ class Batcher(Generic[T]):
         self._cost = CostModel()
         self._computing_batches = 0
         self._computing_tokens = 0  # of these batches, padding counted
+        self._lag_s = 0.0  # how late the event loop learns that a thread is done
         self._unanswered: set[Request[T]] = set()
         self._idle: deque[asyncio.Future[None]] = deque()  # of each stream without work, what wakes it
         self._streams: list[asyncio.Task[None]] = []
@@ -77,7 +81,7 @@ class Batcher(Generic[T]):
 
     def start(self) -> None:
         """Starts the streams; call it inside the event loop."""
-        self._streams = [asyncio.create_task(self._stream()) for _ in range(self._limits.streams)]
+        self._streams = [asyncio.create_task(self._stream()) for _ in range(_AHEAD * self._limits.streams)]
         for stream in self._streams:
             stream.add_done_callback(self._stream_ended)
         self.rename(self._name)
@@ -153,12 +157,13 @@ class Batcher(Generic[T]):
         await asyncio.gather(*self._streams, return_exceptions=True)
 
     def require_room(self, texts: int, tenant: str = "", deadline: float = math.inf) -> None:
-        """Refuses what `submit` would, of so many texts, however short: in overload, tokenising them would be in vain.
+        """Refuses what `submit` would, of so many texts like those that wait: tokenising them would be in vain.
 
         Raises:
             Overloaded, DeadlineExceeded, NotReady: see `submit`.
         """
-        self._require_room(texts, texts, tenant, deadline, self._clock())
+        mean_tokens = self._queue.tokens // self._queue.texts if self._queue else 1
+        self._require_room(texts, texts * mean_tokens, tenant, deadline, self._clock(), least_tokens=texts)
 
     def _admit(self, items: Sequence[T], tenant: str, deadline: float) -> Request[T]:
         if not items:
@@ -172,7 +177,7 @@ class Batcher(Generic[T]):
                 f"the request has {texts} texts and {tokens} tokens; the queue of {self._name!r} never holds more "
                 f"than {limits.queue_texts} and {limits.queue_tokens}: send fewer at a time"
             )
-        self._require_room(texts, tokens, tenant, deadline, now)
+        self._require_room(texts, tokens, tenant, deadline, now, least_tokens=tokens)
         while not queue.fits(texts, tokens):
             self._give_up(queue.gives_way(), self._overloaded(), "overloaded")
         queue.add(request)
@@ -180,14 +185,17 @@ class Batcher(Generic[T]):
         self._wake_a_stream()
         return request
 
-    def _require_room(self, texts: int, tokens: int, tenant: str, deadline: float, now: float) -> None:
+    def _require_room(
+        self, texts: int, tokens: int, tenant: str, deadline: float, now: float, least_tokens: int
+    ) -> None:
         if self._refusal is not None:
             raise NotReady(self._refusal)
         if deadline <= now:
             self._telemetry.shed(self._name, "deadline", texts)
             raise DeadlineExceeded("the request's time was over before it could be queued")
         in_time = self._in_time(texts, tokens, tenant, deadline - now)
-        if not in_time or not (self._queue.fits(texts, tokens) or self._queue.within_share(tenant, texts, tokens)):
+        queue = self._queue
+        if not in_time or not (queue.fits(texts, least_tokens) or queue.within_share(tenant, texts, least_tokens)):
             self._telemetry.shed(self._name, "overloaded", texts)
             raise self._overloaded()
 
@@ -205,7 +213,7 @@ class Batcher(Generic[T]):
         padded = tokens * self._cost.padding
         batches = min(texts, max(padded / self._batch_tokens(), texts / self._limits.batch_texts))
         seconds = self._cost.seconds(padded + self._computing_tokens, batches + self._computing_batches)
-        return seconds * self._cost.delay / self._limits.streams
+        return seconds / self._limits.streams
 
     def _batch_tokens(self) -> float:
         """Padded tokens of a batch: as many as it may have, and as are expected to keep its time."""
@@ -227,8 +235,15 @@ class Batcher(Generic[T]):
         self._queue.discard(request)
         request.fail(error)
 
+    def _may_take(self) -> bool:
+        """Whether a thread is free, or will be before the event loop, which has other work, can learn of it."""
+        if not self._queue or self._computing_batches < self._limits.streams:
+            return bool(self._queue)
+        taken_s = self._cost.seconds(self._computing_tokens, self._computing_batches) / self._limits.streams
+        return taken_s < self._lag_s
+
     def _wake_a_stream(self) -> None:
-        while self._idle:
+        while self._idle and self._may_take():
             sleeping = self._idle.popleft()
             if not sleeping.done():
                 sleeping.set_result(None)
@@ -236,12 +251,10 @@ class Batcher(Generic[T]):
 
     async def _stream(self) -> None:
         while True:
-            while not self._queue:
+            while not self._may_take():
                 self._idle.append(asyncio.get_running_loop().create_future())
                 await self._idle[-1]
             batch = self._take()
-            if self._queue:
-                self._wake_a_stream()
             if batch:
                 await self._compute(batch)
 
@@ -263,13 +276,13 @@ class Batcher(Generic[T]):
 
     async def _compute(self, batch: list[Text[T]]) -> None:
         try:
-            rows = await self._on_thread(batch)
+            texts, rows = await self._on_thread(batch)
         except _EngineDied:
             raise
         except Exception as error:
             await self._after_failure(batch, error)
             return
-        for text, row, finite in zip(batch, rows, np.logical_and.reduce(np.isfinite(rows), axis=1), strict=True):
+        for text, row, finite in zip(texts, rows, np.logical_and.reduce(np.isfinite(rows), axis=1), strict=True):
             if finite:
                 text.request.answer(text.position, row)
             else:
@@ -286,36 +299,44 @@ class Batcher(Generic[T]):
                      describe_exception(error))  # fmt: skip
         self._fail(batch[0], InferenceFailed(f"the model {self._name!r} could not compute this text"))
 
-    async def _on_thread(self, batch: list[Text[T]]) -> Logits:
-        """The batch's logits, (items, labels); learns from it what a batch costs."""
-        start = self._clock()
+    async def _on_thread(self, batch: list[Text[T]]) -> tuple[list[Text[T]], Logits]:
+        """Those of the texts that were computed, and their logits, (texts, labels); learns what a batch costs."""
+        now = self._clock()
         lengths = [text.tokens for text in batch]
         padded = max(lengths) * len(lengths)
-        self._telemetry.batch(self._name, lengths, [start - text.request.since for text in batch])
+        self._telemetry.batch(self._name, lengths, [now - text.request.since for text in batch])
         self._computing_batches += 1
         self._computing_tokens += padded
+        self._wake_a_stream()  # for what is left
         try:
-            with self._telemetry.stage(self._name, "infer"):
-                rows, seconds = await self._schedule([text.item for text in batch])
+            texts, rows, start, end = await self._schedule(batch)
         finally:
             self._computing_batches -= 1
             self._computing_tokens -= padded
-        if rows.ndim != 2 or len(rows) != len(batch):
-            raise InternalError(f"the engine gave answers of shape {rows.shape} for {len(batch)} texts")
-        self._cost.observe(sum(lengths), padded, seconds, self._clock() - start)
-        return rows
+        if rows.ndim != 2 or len(rows) != len(texts):
+            raise InternalError(f"the engine gave answers of shape {rows.shape} for {len(texts)} texts")
+        self._lag_s += _LEARNING * (max(0.0, self._clock() - end) - self._lag_s)
+        if len(texts) == len(batch):
+            self._cost.observe(sum(lengths), padded, end - start)
+            self._telemetry.inferred(self._name, end - start)
+        for text in set(batch).difference(texts):
+            self._is_wanted(text)  # it is not; this counts why
+        return texts, rows
 
-    def _schedule(self, items: list[T]) -> "asyncio.Future[tuple[Logits, float]]":
+    def _schedule(self, batch: list[Text[T]]) -> "asyncio.Future[tuple[list[Text[T]], Logits, float, float]]":
         try:
-            return asyncio.get_running_loop().run_in_executor(self._executor, self._run, items)
+            return asyncio.get_running_loop().run_in_executor(self._executor, self._run, batch)
         except RuntimeError as error:  # the executor's threads are gone
             raise _EngineDied from error
 
-    def _run(self, items: list[T]) -> tuple[Logits, float]:
-        """The logits, and the seconds that they took on this thread."""
+    def _run(self, batch: list[Text[T]]) -> tuple[list[Text[T]], Logits, float, float]:
+        """On a thread: those texts that somebody still waits for, their logits, and when that began and ended."""
+        now = self._clock()
+        texts = [text for text in batch if text.request.deadline > now and not text.request.future.done()]
         start = self._thread_clock()
         try:
-            return self._infer(items), self._thread_clock() - start
+            rows = self._infer([text.item for text in texts]) if texts else np.empty((0, 0), np.float32)
+            return texts, rows, start, self._thread_clock()
         except Exception:
             raise
         except BaseException as error:  # a thread's own end, or a panic in native code

@@ -25,28 +25,24 @@ class CostModel:
             0.0  # weighted sums over batches: padded tokens x, seconds y
         )
         self._unpadded = 0.0
-        self._elapsed = 0.0
 
-    def observe(self, tokens: int, padded: int, seconds: float, elapsed: float) -> None:
+    def observe(self, tokens: int, padded: int, seconds: float) -> None:
         """Learns from a batch.
 
         Args:
             tokens: of its texts.
             padded: longest times count.
             seconds: on the thread that computed it.
-            elapsed: from its being taken to its answers.
         """
         expected = self.seconds(padded)
         if expected > 0:
             seconds = min(seconds, _OUTLIER * expected)
-            elapsed = min(elapsed, _OUTLIER * expected * self.delay)
         self._n = _MEMORY * self._n + 1
         self._x = _MEMORY * self._x + padded
         self._y = _MEMORY * self._y + seconds
         self._xx = _MEMORY * self._xx + padded * padded
         self._xy = _MEMORY * self._xy + padded * seconds
         self._unpadded = _MEMORY * self._unpadded + tokens
-        self._elapsed = _MEMORY * self._elapsed + elapsed
         n = self._n + _RIDGE
         determinant = n * self._xx - self._x * self._x
         self._fixed_s = (self._y * self._xx - self._x * self._xy) / determinant
@@ -72,11 +68,6 @@ class CostModel:
     def fixed_tokens(self) -> float:
         """Padded tokens that cost as much as a batch does besides its own; infinite while little is known."""
         return (self._fixed_s + _HANDOVER_S) / self._token_s if self._n > _FEW else math.inf
-
-    @property
-    def delay(self) -> float:
-        """How many times longer than on its thread a batch takes altogether: the event loop has other work, too."""
-        return max(1.0, self._elapsed / self._y) if self._y else 1.0
 
     @property
     def padding(self) -> float:

@@ -13,7 +13,7 @@ def learnt(fixed: float, per_token: float, batches: list[int], noise: float = 0.
     choose, cost = random.Random(0), CostModel()
     for padded in batches:
         seconds = (fixed + per_token * padded) * choose.lognormvariate(0, noise)
-        cost.observe(int(padded / padding), padded, seconds, seconds)
+        cost.observe(int(padded / padding), padded, seconds)
     return cost
 
 
@@ -27,7 +27,6 @@ def test_nothing_is_known_at_first() -> None:
     assert cost.seconds(1000) == 0
     assert cost.tokens_within(0.001) == math.inf
     assert cost.fixed_tokens == math.inf
-    assert cost.delay == 1
     assert cost.padding == 1
 
 
@@ -53,8 +52,8 @@ def test_batches_of_one_size_put_the_whole_cost_on_the_tokens() -> None:
 @pytest.mark.parametrize(("first", "second"), [(0.01, 0.001), (0.001, 0.01)])
 def test_no_part_of_a_cost_is_below_zero(first: float, second: float) -> None:
     cost = CostModel()
-    cost.observe(100, 100, first, first)
-    cost.observe(101, 101, second, second)
+    cost.observe(100, 100, first)
+    cost.observe(101, 101, second)
     assert cost.seconds(0) >= 0
     assert cost.seconds(10**6) >= cost.seconds(100) > 0
 
@@ -63,14 +62,14 @@ def test_a_slower_machine_is_noticed_within_a_hundred_batches() -> None:
     cost = learnt(0.002, 5e-5, sizes())
     for padded in sizes(100):
         seconds = 10 * (0.002 + 5e-5 * padded)
-        cost.observe(padded, padded, seconds, seconds)
+        cost.observe(padded, padded, seconds)
     assert cost.seconds(1000) == pytest.approx(0.52, rel=0.25)
 
 
 def test_one_stall_is_not_the_cost_of_the_model() -> None:
     cost = learnt(0.002, 5e-5, sizes())
     before = cost.seconds(1000)
-    cost.observe(1000, 1000, 60, 60)
+    cost.observe(1000, 1000, 60)
     assert cost.seconds(1000) == pytest.approx(before, rel=0.1)
 
 
@@ -81,11 +80,3 @@ def test_padding_is_that_of_the_batches_seen() -> None:
 def test_what_a_batch_costs_besides_its_tokens_is_known_in_tokens() -> None:
     assert learnt(0.002, 5e-5, sizes()).fixed_tokens == pytest.approx(44, abs=1)  # 2 ms, and 0.2 ms to hand it over
     assert learnt(0, 5e-5, sizes()).fixed_tokens >= 4  # never nothing
-
-
-def test_the_event_loop_s_delay_is_no_cost_of_the_model() -> None:
-    cost = CostModel()
-    for padded in sizes():
-        cost.observe(padded, padded, 5e-5 * padded, 1.5 * 5e-5 * padded)
-    assert cost.seconds(1000) == pytest.approx(0.05, rel=0.01)
-    assert cost.delay == pytest.approx(1.5)

@@ -2,6 +2,7 @@
 
 import asyncio
 import selectors
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -55,44 +56,59 @@ class VirtualEngine(Executor):
 
     Args:
         seconds: what a batch takes.
+        delay: how much later the event loop learns that it is done.
     """
 
-    def __init__(self, loop: VirtualLoop, threads: int, seconds: Callable[[Sequence[Any]], float]) -> None:
+    def __init__(
+        self, loop: VirtualLoop, threads: int, seconds: Callable[[Sequence[Any]], float], delay: float = 0.0
+    ) -> None:
+        self._delay = delay
         self._loop = loop
         self._threads = threads
         self._seconds = seconds
         self.running = 0
         self.broken = False
-        self._passed = 0.0  # of the batch that is being computed
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._looks: list[float] = []
 
     def clock(self) -> float:
         """Its threads' clock: a batch is computed at once, and all of its time passes between two looks at this."""
-        passed, self._passed = self._passed, 0.0
-        return self._loop.time() - passed
+        return self._looks.pop(0)
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **_: Any) -> "Future[Any]":
-        """Starts a batch; what it gives is known after its time."""
+        """Starts a batch as soon as a thread is free; what it gives is known after its time, and the delay."""
         if self.broken:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        self.running += 1
-        assert self.running <= self._threads
         future: Future[Any] = Future()
-        self._passed = seconds = self._seconds(arguments[0])
-        started: Future[Any] = Future()
+        self._waiting.append(lambda: self._start(function, arguments[0], future))
+        self._next()
+        return future
+
+    def _next(self) -> None:
+        while self._waiting and self.running < self._threads:
+            self._waiting.popleft()()
+
+    def _start(self, function: Callable[..., Any], batch: Sequence[Any], future: "Future[Any]") -> None:
+        self.running += 1
+        now, seconds = self._loop.time(), self._seconds([text.item for text in batch])
+        self._looks = [now, now + seconds]
         try:
-            started.set_result(function(*arguments))
-        except Exception as error:
-            started.set_exception(error)
+            result, error = function(batch), None
+        except Exception as raised:
+            result, error = None, raised
 
         def finish() -> None:
             self.running -= 1
-            if (error := started.exception()) is not None:
+            self._next()
+
+        def tell() -> None:
+            if error is not None:
                 future.set_exception(error)
             else:
-                future.set_result(started.result())
+                future.set_result(result)
 
         self._loop.call_later(seconds, finish)
-        return future
+        self._loop.call_later(seconds + self._delay, tell)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self.broken = True
