@@ -11,7 +11,7 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 import orjson
@@ -66,9 +66,10 @@ class Gate:
         request_id = f"{self._prefix}{next(self._numbers):012x}"
         path = scope["path"]
         endpoint, parameters = self._routes.find(path)
+        ours: Iterable[str] = ()  # methods of a path that the app behind knows, too
         if endpoint is not None and endpoint.shared and endpoint.handler(scope["method"]) is None:
-            endpoint = None
-        reply = _Reply(request_id, send, own_error_body if endpoint is None else endpoint.error_body)
+            ours, endpoint = endpoint.handlers, None
+        reply = _Reply(request_id, send, own_error_body if endpoint is None else endpoint.error_body, ours)
         try:
             headers = dict(reversed(scope["headers"]))
             public = path in _PROBES if endpoint is None else endpoint.public
@@ -112,10 +113,11 @@ async def _handle(endpoint: Endpoint, method: str, request: Request) -> Answer:
 class _Reply:
     """The answer on its way out: adds the request's id, and replaces error pages that are not in our shape."""
 
-    def __init__(self, request_id: str, send: Send, error_body: ErrorBody) -> None:
+    def __init__(self, request_id: str, send: Send, error_body: ErrorBody, ours: Iterable[str]) -> None:
         self._id = request_id
         self._send = send
         self._error_body = error_body
+        self._ours = ours
         self._started = False
         self._replaced = False
         self.status = 500
@@ -131,7 +133,8 @@ class _Reply:
             headers = {name.lower(): value for name, value in message.get("headers", ())}
             if message["status"] >= 400 and headers.get(b"content-type") != b"application/json":
                 self._replaced = True
-                await self.fail(for_status(message["status"], headers.get(b"allow", b"").decode("latin-1")))
+                allow = ", ".join(filter(None, (headers.get(b"allow", b"").decode("latin-1"), *self._ours)))
+                await self.fail(for_status(message["status"], allow))
                 return
             self._started = True
             self.status = message["status"]

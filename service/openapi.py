@@ -110,10 +110,12 @@ def _text_embeddings_inference() -> Json:
     predictions = {"type": "array", "items": {"$ref": _REFERENCE.format(model="Prediction")}}
     content = {"application/json": {"schema": {"anyOf": [predictions, {"type": "array", "items": predictions}]}}}
     errors = "PredictErrorResponse"
-    return {
+    paths = {
         path: {"post": _post(name, "As text-embeddings-inference's /predict.", "PredictRequest", content, errors)}
         for path, name in (("/predict", "predict"), ("/", "predict_at_root"))
     }
+    paths["/"]["get"] = _get("page", "A page to try this API.", {"text/html": {"schema": {"type": "string"}}})
+    return paths
 
 
 def _open_inference() -> Json:

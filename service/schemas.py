@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 
 def _not_blank(text: str) -> str:
@@ -11,13 +11,21 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _kind(value: object) -> str | None:
     if isinstance(value, str):
         return "text"
     return "texts" if isinstance(value, list) else None
 
 
-Text = Annotated[str, AfterValidator(_not_blank)]
+# What str.strip leaves something of, as a pattern for those who read the OpenAPI document.
+Text = Annotated[str, AfterValidator(_not_blank), Field(json_schema_extra={"pattern": r"[^\s\x1c-\x1f\x85]"})]
+_WHOLE = BeforeValidator(_whole)  # 2.0 is a whole number in JSON Schema
+FromZero = Annotated[int, Field(ge=0), _WHOLE]
+FromOne = Annotated[int, Field(ge=1), _WHOLE]
 Inputs = Annotated[
     Annotated[Text, Tag("text")] | Annotated[list[Text], Field(min_length=1), Tag("texts")],
     Discriminator(
@@ -35,7 +43,7 @@ class ClassifyRequest(_Body):
 
     model: str = Field(description="A name from GET /v1/models.", examples=["sentiment"])
     inputs: Inputs = Field(examples=["Thank you, that was quick!"])
-    top_k: int = Field(default=1, ge=1, description="How many labels `scores` holds, the most probable first.")
+    top_k: FromOne = Field(default=1, description="How many labels `scores` holds, the most probable first.")
 
 
 class TriageRequest(_Body):

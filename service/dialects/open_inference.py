@@ -21,6 +21,7 @@ from service.lifecycle import Serving
 from service.limits import parse, read_body
 from service.models import Model
 from service.routing import Answer, Endpoint, Handler, Request
+from service.schemas import FromZero
 from service.versions import Scored
 
 _CONTENT_TYPES = ("", "application/json", "application/octet-stream")  # tritonclient names none
@@ -32,7 +33,7 @@ class _Body(BaseModel):
 
 
 class InputParameters(_Body):
-    binary_data_size: int | None = Field(default=None, ge=0, description="Bytes of this tensor behind the JSON.")
+    binary_data_size: FromZero | None = Field(default=None, description="Bytes of this tensor behind the JSON.")
 
 
 class InferInput(_Body):

@@ -16,7 +16,7 @@ from service.inference import Inference
 from service.lifecycle import Serving
 from service.limits import parse, read_body
 from service.routing import Answer, Endpoint, Request
-from service.schemas import Text
+from service.schemas import FromOne, Text
 from service.versions import Scored
 
 
@@ -36,7 +36,9 @@ def _no_pair(texts: list[str]) -> list[str]:
 
 _One = Annotated[list[Text], Field(min_length=1, json_schema_extra={"maxItems": 1}), AfterValidator(_no_pair)]
 _Inputs = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[_One, Tag("texts")] | Annotated[list[_One], Tag("batch")],
+    Annotated[Text, Tag("text")]
+    | Annotated[_One, Tag("texts")]
+    | Annotated[list[_One], Field(min_length=1), Tag("batch")],
     Discriminator(
         _kind,
         custom_error_type="inputs_type",
@@ -52,7 +54,7 @@ class _Body(BaseModel):
 class PredictParameters(_Body):
     """What huggingface_hub sends beside the inputs."""
 
-    top_k: int | None = Field(default=None, ge=1, description="How many labels an answer has. Default: all.")
+    top_k: FromOne | None = Field(default=None, description="How many labels an answer has. Default: all.")
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
         default=None, description="What makes scores of logits. Default: softmax."
     )

@@ -6,6 +6,7 @@ The file is read where the command runs, as far ahead as Ray's object store has 
 the bundle, once to each worker. Every node needs the same installation; none needs the file.
 """
 
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Set
@@ -19,6 +20,7 @@ from service.scoring.local import Compute, Scored, Scorer, is_text
 from service.scoring.parts import Part
 
 Row = dict[str, Any]
+_ANSWERS_WITHIN_S = 10
 
 
 class _Worker:
@@ -125,8 +127,11 @@ def _connect(address: str) -> Any:
     except ImportError as error:
         raise ScoringError("--ray needs Ray; pip install 'lathe[ray]', on every node") from error
     try:
+        if address != "auto":
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), _ANSWERS_WITHIN_S).close()  # Ray itself tries for minutes
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ScoringError(
             f"{address}: no Ray cluster there: {str(error).splitlines()[0]}; start one with ray start --head"
         ) from error

@@ -8,6 +8,8 @@ import pytest
 
 from tests.integration.conftest import ServiceFactory
 
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+
 pytestmark = pytest.mark.integration
 
 
@@ -16,7 +18,7 @@ def test_schemathesis_finds_no_answer_that_the_document_does_not_describe(
 ) -> None:
     with service_factory() as service:
         done = subprocess.run(
-            [Path(sys.executable).with_name("schemathesis"), "run", f"{service.url}/docs.json", "--checks", "all",
+            [Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIG, "run", f"{service.url}/docs.json",
              "--max-examples", "25", "--generation-deterministic", "--phases", "examples,coverage,fuzzing",
              "--no-color"],
             cwd=tmp_path, capture_output=True, text=True, check=False,

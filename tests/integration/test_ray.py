@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from compression.bundle import Bundle
-from tests.service.test_scoring import KILLED_AT, texts
+from tests.service.test_scoring import texts
+from tests.test_stopped import KILLED_AT
 
 pytestmark = pytest.mark.integration
 
