@@ -17,10 +17,10 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.integration.conftest import LiveService, ServiceFactory, serve
-from tests.integration.faulty import FAILS, FAILS_ONCE, KILLS
 
 pytestmark = pytest.mark.integration
 
+FAILS, FAILS_ONCE, KILLS = "good " * 5, "good " * 6, "good " * 500  # see faulty.py, which must not be imported here
 JSON = {"content-type": "application/json"}
 
 
@@ -96,13 +96,15 @@ def test_a_client_that_leaves_in_a_batch_costs_the_others_nothing(
     gone = 'lathe_shed_texts_total{model="sentiment",reason="client_gone"}'
     with (
         service_factory(LATHE_STREAMS="1", LATHE_REQUEST_TIMEOUT_MS="60000") as service,
-        concurrent.futures.ThreadPoolExecutor(4) as threads,
+        concurrent.futures.ThreadPoolExecutor(8) as threads,
     ):
-        others = [threads.submit(ask, service, ["good " * 60] * 100) for _ in range(4)]
+        others = [threads.submit(ask, service, ["good " * 60] * 200) for _ in range(8)]
+        tokenised = 'lathe_stage_seconds_count{model="sentiment",stage="tokenize"}'
+        until(lambda: metric(service, tokenised) >= 8)
         with sending(service, body):
-            until(lambda: metric(service, "lathe_queue_texts") > 100)
+            until(lambda: metric(service, tokenised) >= 9)
         until(lambda: metric(service, gone) > 0)
-        assert [len(answer.result().json()["results"]) for answer in others] == [100] * 4
+        assert [len(answer.result().json()["results"]) for answer in others] == [200] * 8
         assert metric(service, "lathe_queue_texts") == 0
         assert "rror" not in service.log.read_text()
 
@@ -145,16 +147,17 @@ def test_a_worker_that_is_killed_is_replaced_while_the_other_goes_on(
 
 def test_ten_thousand_paths_add_no_series(live_service: LiveService) -> None:
     address = urlsplit(live_service.url)
-    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
     httpx.get(f"{live_service.url}/metrics")  # its own series
     before = 0
-    for number in range(10_000):
-        connection.request(("GET", "POST", "DELETE")[number % 3], f"/v2/models/{number}/{number * 7919}?q={number}")
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status in (404, 405)
-        if number == 100:
-            before = len(httpx.get(f"{live_service.url}/metrics").text.splitlines())
+    with contextlib.closing(http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)) as connection:
+        for number in range(10_000):
+            method = ("GET", "POST", "DELETE")[number % 3]
+            connection.request(method, f"/v2/models/{number}/{number * 7919}?q={number}")
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status in (404, 405)
+            if number == 100:
+                before = len(httpx.get(f"{live_service.url}/metrics").text.splitlines())
     assert len(httpx.get(f"{live_service.url}/metrics").text.splitlines()) == before
 
 
