@@ -80,9 +80,8 @@ class CachingBatcher(Batcher[Encoded]):
         telemetry: Telemetry,
         clock: Callable[[], float] = time.monotonic,
         executor: Executor | None = None,
-        thread_clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(name, infer, limits, telemetry, clock, executor, thread_clock)
+        super().__init__(name, infer, limits, telemetry, clock, executor)
         self._cache = cache
         self._version = version.encode()
         self._flights: dict[bytes, asyncio.Future[Logits | None]] = {}  # None: nothing came of it, ask again

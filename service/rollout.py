@@ -60,9 +60,7 @@ class Rollout:
         """
         async with self._changing:
             model = self._changeable(name)
-            if model.candidate is None:
-                raise Conflict(f"no version of {name!r} is on trial; load one with `canary` or `shadow`")
-            model.swap(model.candidate.version)
+            model.swap(self._on_trial(model))
             return self._changed(model, "promoted")
 
     async def drop(self, name: str) -> Model:
@@ -73,8 +71,7 @@ class Rollout:
         """
         async with self._changing:
             model = self._changeable(name)
-            if model.candidate is None:
-                raise Conflict(f"no version of {name!r} is on trial")
+            self._on_trial(model)
             model.drop()
             return self._changed(model, "dropped")
 
@@ -107,6 +104,16 @@ class Rollout:
         if self._serving.state is not State.READY:
             raise NotReady(f"the service is {self._serving.state}")
         return model
+
+    def _on_trial(self, model: Model) -> Version:
+        """The version on trial.
+
+        Raises:
+            Conflict: there is none.
+        """
+        if model.candidate is None:
+            raise Conflict(f"no version of {model.name!r} is on trial; load one with `canary` or `shadow`")
+        return model.candidate.version
 
     def _loaded(self, name: str, location: str, root: Path) -> Version:
         version = self._serving.loader.load(name, location, partial(_below, root))

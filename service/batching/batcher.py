@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Generic
 
 import numpy as np
@@ -41,15 +42,24 @@ class _EngineDied(Exception):
     """What happened is no failure of a batch: nothing that is sent to this engine will be answered."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Computed(Generic[T]):
+    """What a thread made of a batch: which texts it computed, their logits, (texts, labels), from when to when."""
+
+    texts: list[Text[T]]
+    logits: Logits
+    start: float
+    end: float
+
+
 class Batcher(Generic[T]):
     """Collects items into batches and computes them on threads.
 
     Args:
         name: the model's name, for metrics and messages.
         infer: computes a batch, (items) -> (items, labels); called on a thread, at most `limits.streams` at once.
-        clock: seconds, monotonic.
+        clock: seconds, monotonic; the threads look at it, too.
         executor: where `infer` runs; one thread for each stream when left out.
-        thread_clock: the same clock, as the threads see it.
     """
 
     def __init__(
@@ -60,14 +70,12 @@ class Batcher(Generic[T]):
         telemetry: Telemetry,
         clock: Callable[[], float] = time.monotonic,
         executor: Executor | None = None,
-        thread_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
         self._infer = infer
         self._limits = limits
         self._telemetry = telemetry
         self._clock = clock
-        self._thread_clock = thread_clock
         self._executor = executor or ThreadPoolExecutor(limits.streams, thread_name_prefix=f"infer-{name}")
         self._queue: FairQueue[T] = FairQueue(limits.queue_texts, limits.queue_tokens)
         self._cost = CostModel()
@@ -163,7 +171,8 @@ class Batcher(Generic[T]):
             Overloaded, DeadlineExceeded, NotReady: see `submit`.
         """
         mean_tokens = self._queue.tokens // self._queue.texts if self._queue else 1
-        self._require_room(texts, texts * mean_tokens, tenant, deadline, self._clock(), least_tokens=texts)
+        self._require_time(texts, texts * mean_tokens, tenant, deadline, self._clock())
+        self._require_place(texts, texts, tenant)  # its tokens are not known, and its share must not be guessed
 
     def _admit(self, items: Sequence[T], tenant: str, deadline: float) -> Request[T]:
         if not items:
@@ -177,7 +186,8 @@ class Batcher(Generic[T]):
                 f"the request has {texts} texts and {tokens} tokens; the queue of {self._name!r} never holds more "
                 f"than {limits.queue_texts} and {limits.queue_tokens}: send fewer at a time"
             )
-        self._require_room(texts, tokens, tenant, deadline, now, least_tokens=tokens)
+        self._require_time(texts, tokens, tenant, deadline, now)
+        self._require_place(texts, tokens, tenant)
         while not queue.fits(texts, tokens):
             self._give_up(queue.gives_way(), self._overloaded(), "overloaded")
         queue.add(request)
@@ -185,17 +195,20 @@ class Batcher(Generic[T]):
         self._wake_a_stream()
         return request
 
-    def _require_room(
-        self, texts: int, tokens: int, tenant: str, deadline: float, now: float, least_tokens: int
-    ) -> None:
+    def _require_time(self, texts: int, tokens: int, tenant: str, deadline: float, now: float) -> None:
+        """Refuses what would not be answered in time, as far as that can be known."""
         if self._refusal is not None:
             raise NotReady(self._refusal)
         if deadline <= now:
             self._telemetry.shed(self._name, "deadline", texts)
             raise DeadlineExceeded("the request's time was over before it could be queued")
-        in_time = self._in_time(texts, tokens, tenant, deadline - now)
-        queue = self._queue
-        if not in_time or not (queue.fits(texts, least_tokens) or queue.within_share(tenant, texts, least_tokens)):
+        if not self._in_time(texts, tokens, tenant, deadline - now):
+            self._telemetry.shed(self._name, "overloaded", texts)
+            raise self._overloaded()
+
+    def _require_place(self, texts: int, tokens: int, tenant: str) -> None:
+        """Refuses what has no place in the queue, where the key holds its share of it."""
+        if not (self._queue.fits(texts, tokens) or self._queue.within_share(tenant, texts, tokens)):
             self._telemetry.shed(self._name, "overloaded", texts)
             raise self._overloaded()
 
@@ -276,13 +289,15 @@ class Batcher(Generic[T]):
 
     async def _compute(self, batch: list[Text[T]]) -> None:
         try:
-            texts, rows = await self._on_thread(batch)
+            computed = await self._on_thread(batch)
         except _EngineDied:
             raise
         except Exception as error:
             await self._after_failure(batch, error)
             return
-        for text, row, finite in zip(texts, rows, np.logical_and.reduce(np.isfinite(rows), axis=1), strict=True):
+        rows = computed.logits
+        finite_rows = np.logical_and.reduce(np.isfinite(rows), axis=1)
+        for text, row, finite in zip(computed.texts, rows, finite_rows, strict=True):
             if finite:
                 text.request.answer(text.position, row)
             else:
@@ -299,8 +314,8 @@ class Batcher(Generic[T]):
                      describe_exception(error))  # fmt: skip
         self._fail(batch[0], InferenceFailed(f"the model {self._name!r} could not compute this text"))
 
-    async def _on_thread(self, batch: list[Text[T]]) -> tuple[list[Text[T]], Logits]:
-        """Those of the texts that were computed, and their logits, (texts, labels); learns what a batch costs."""
+    async def _on_thread(self, batch: list[Text[T]]) -> "_Computed[T]":
+        """What a thread makes of a batch; learns what a batch costs."""
         now = self._clock()
         lengths = [text.tokens for text in batch]
         padded = max(lengths) * len(lengths)
@@ -309,34 +324,35 @@ class Batcher(Generic[T]):
         self._computing_tokens += padded
         self._wake_a_stream()  # for what is left
         try:
-            texts, rows, start, end = await self._schedule(batch)
+            computed = await self._schedule(batch)
         finally:
             self._computing_batches -= 1
             self._computing_tokens -= padded
-        if rows.ndim != 2 or len(rows) != len(texts):
-            raise InternalError(f"the engine gave answers of shape {rows.shape} for {len(texts)} texts")
-        self._lag_s += _LEARNING * (max(0.0, self._clock() - end) - self._lag_s)
+        texts, logits = computed.texts, computed.logits
+        if logits.ndim != 2 or len(logits) != len(texts):
+            raise InternalError(f"the engine gave answers of shape {logits.shape} for {len(texts)} texts")
+        self._lag_s += _LEARNING * (max(0.0, self._clock() - computed.end) - self._lag_s)
         if len(texts) == len(batch):
-            self._cost.observe(sum(lengths), padded, end - start)
-            self._telemetry.inferred(self._name, end - start)
+            seconds = computed.end - computed.start
+            self._cost.observe(sum(lengths), padded, seconds)
+            self._telemetry.inferred(self._name, seconds)
         for text in set(batch).difference(texts):
             self._is_wanted(text)  # it is not; this counts why
-        return texts, rows
+        return computed
 
-    def _schedule(self, batch: list[Text[T]]) -> "asyncio.Future[tuple[list[Text[T]], Logits, float, float]]":
+    def _schedule(self, batch: list[Text[T]]) -> "asyncio.Future[_Computed[T]]":
         try:
             return asyncio.get_running_loop().run_in_executor(self._executor, self._run, batch)
         except RuntimeError as error:  # the executor's threads are gone
             raise _EngineDied from error
 
-    def _run(self, batch: list[Text[T]]) -> tuple[list[Text[T]], Logits, float, float]:
-        """On a thread: those texts that somebody still waits for, their logits, and when that began and ended."""
-        now = self._clock()
-        texts = [text for text in batch if text.request.deadline > now and not text.request.future.done()]
-        start = self._thread_clock()
+    def _run(self, batch: list[Text[T]]) -> "_Computed[T]":
+        """Computes, on a thread, those texts that somebody still waits for."""
+        start = self._clock()
+        texts = [text for text in batch if text.request.deadline > start and not text.request.future.done()]
         try:
-            rows = self._infer([text.item for text in texts]) if texts else np.empty((0, 0), np.float32)
-            return texts, rows, start, self._thread_clock()
+            logits = self._infer([text.item for text in texts]) if texts else np.empty((0, 0), np.float32)
+            return _Computed(texts, logits, start, self._clock())
         except Exception:
             raise
         except BaseException as error:  # a thread's own end, or a panic in native code

@@ -300,7 +300,7 @@ def test_a_late_timer_does_not_let_a_text_through() -> None:
 def test_what_waits_too_long_for_its_deadline_is_refused_at_once_and_an_empty_queue_refuses_nothing() -> None:
     loop = VirtualLoop()
     engine = VirtualEngine(loop, 1, lambda batch: 0.1 * len(batch))
-    batcher: Batcher[list[int]] = Batcher("m", sums, LIMITS, Telemetry(), loop.time, engine, engine.clock)
+    batcher: Batcher[list[int]] = Batcher("m", sums, LIMITS, Telemetry(), engine.clock, engine)
 
     async def main() -> None:
         batcher.start()

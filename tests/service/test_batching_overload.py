@@ -52,7 +52,7 @@ def overload(
         return np.zeros((len(batch), 2), np.float32)
 
     engine = VirtualEngine(loop, limits.streams, cost)
-    batcher: Batcher[list[int]] = Batcher("m", infer, limits, Telemetry(), loop.time, engine, engine.clock)
+    batcher: Batcher[list[int]] = Batcher("m", infer, limits, Telemetry(), engine.clock, engine)
 
     async def ask(tenant: str) -> None:
         start = loop.time()

@@ -79,9 +79,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.engine = VirtualEngine(
             self.loop, streams, lambda batch: self.slowness * (0.00213 + 0.000171 * self.padded(batch))
         )
-        self.batcher: Batcher[Text] = Batcher(
-            "m", self.infer, self.limits, Telemetry(), self.loop.time, self.engine, self.engine.clock
-        )
+        self.batcher: Batcher[Text] = Batcher("m", self.infer, self.limits, Telemetry(), self.engine.clock, self.engine)
         self.loop.run_until_complete(self.begin())
 
     async def begin(self) -> None:

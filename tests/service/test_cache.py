@@ -38,9 +38,7 @@ class World:
         self.cache = ResultCache(max_bytes)
         self.telemetry = Telemetry()
         engine = VirtualEngine(self.loop, 1, lambda batch: 1.0)
-        self.batcher = CachingBatcher(
-            self.cache, "v1", "m", self.infer, LIMITS, self.telemetry, self.loop.time, engine, engine.clock
-        )
+        self.batcher = CachingBatcher(self.cache, "v1", "m", self.infer, LIMITS, self.telemetry, engine.clock, engine)
         self.loop.run_until_complete(self._start())
 
     async def _start(self) -> None:
@@ -148,9 +146,7 @@ def test_another_version_begins_with_nothing() -> None:
     world.ask(1)
     world.loop.pass_time(2)
     engine = VirtualEngine(world.loop, 1, lambda batch: 1.0)
-    other = CachingBatcher(
-        world.cache, "v2", "m", world.infer, LIMITS, world.telemetry, world.loop.time, engine, engine.clock
-    )
+    other = CachingBatcher(world.cache, "v2", "m", world.infer, LIMITS, world.telemetry, engine.clock, engine)
 
     async def ask() -> None:
         other.start()

@@ -72,8 +72,9 @@ class VirtualEngine(Executor):
         self._looks: list[float] = []
 
     def clock(self) -> float:
-        """Its threads' clock: a batch is computed at once, and all of its time passes between two looks at this."""
-        return self._looks.pop(0)
+        """The loop's time, and that of its threads: a batch is computed at once, and all of its time passes between two
+        looks at this."""
+        return self._looks.pop(0) if self._looks else self._loop.time()
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **_: Any) -> "Future[Any]":
         """Starts a batch as soon as a thread is free; what it gives is known after its time, and the delay."""
@@ -96,6 +97,7 @@ class VirtualEngine(Executor):
             result, error = function(batch), None
         except Exception as raised:
             result, error = None, raised
+        self._looks = []
 
         def finish() -> None:
             self.running -= 1
