@@ -113,9 +113,10 @@ def main(small: Path, plain: Path, rounds: int, seconds: float, environments: Pa
                 click.echo(f"round {number} of {rounds}: {load.name}")
                 found = [{"server": f"ceiling, {name}", **ceiling.measure(load, texts, seconds)}
                          for name, ceiling in ceilings.items()]  # fmt: skip
-                found += [{"server": f"{entry.name}, {entry.serves}",
-                           **alone(entry, server, share, load, texts, seconds)}
-                          for (entry, server), share in zip(running, idle, strict=True)]  # fmt: skip
+                for (entry, server), share in zip(running, idle, strict=True):
+                    with server.resumed() if share > BUSY_WHEN_IDLE else contextlib.nullcontext():
+                        row = measure(entry, server, load, texts, seconds)
+                    found.append({"server": f"{entry.name}, {entry.serves}", **row})
                 if number:
                     rows += [{"round": number, "load": load.name, **row} for row in found]
     result = {
@@ -179,17 +180,6 @@ def entries(small: Path, plain: Path, parent: Path, environments: Path) -> Itera
             log, {"PARENT": str(parent), "HF_HUB_OFFLINE": "1"}, "/classify", body,
         ),
     )  # fmt: skip
-
-
-def alone(entry: Entry, server: Server, idle_share: float, load: Load, texts: Texts, seconds: float) -> dict[str, Any]:
-    """One load on one server; one that takes a share of a core when idle is stopped at other times."""
-    if idle_share <= BUSY_WHEN_IDLE:
-        return measure(entry, server, load, texts, seconds)
-    server.resume()
-    try:
-        return measure(entry, server, load, texts, seconds)
-    finally:
-        server.pause()
 
 
 def measure(entry: Entry, server: Server, load: Load, texts: Texts, seconds: float) -> dict[str, Any]:

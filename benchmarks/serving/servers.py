@@ -1,5 +1,6 @@
 """The servers that are measured: started as processes of their own, stopped with their descendants."""
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -43,6 +44,15 @@ class Server:
         """Lets them go on."""
         for process in reversed(self.processes):  # a supervisor last, so that it finds its workers well
             process.resume()
+
+    @contextlib.contextmanager
+    def resumed(self) -> Iterator[None]:
+        """While this lasts, they run."""
+        self.resume()
+        try:
+            yield
+        finally:
+            self.pause()
 
     def rss_bytes(self) -> int:
         """Memory that its processes hold."""
@@ -92,8 +102,6 @@ def launched(
 
 
 def _answers(url: str, body: bytes) -> bool:
-    import asyncio
-
     async def ask() -> bool:
         connection = await Connection.open(url)
         status, _ = await connection.post(body)

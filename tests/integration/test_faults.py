@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import gzip
 import http.client
 import json
 import os
@@ -196,8 +197,6 @@ def test_keys_that_come_twice_and_huge_numbers_are_refused(live_service: LiveSer
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_a_compressed_body_is_refused_before_it_is_read(live_service: LiveService, path: str) -> None:
-    import gzip
-
     bomb = gzip.compress(b" " * 200_000_000)
     before = _memory(live_service)
     answer = httpx.post(live_service.url + path, content=bomb, headers={**JSON, "content-encoding": "gzip"})
