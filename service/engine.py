@@ -41,6 +41,12 @@ class Engine:
         self.bundle = bundle
         self._runtime = Runtime.of(bundle, _PROVIDERS[device])
 
+    @property
+    def tokenizer_key(self) -> tuple[str, int]:
+        """The same for engines that tokenise every text alike: the tokenizer's digest, and the window."""
+        manifest = self.bundle.manifest
+        return manifest.files[self.bundle.tokenizer_path.name], manifest.max_length
+
     def encode(self, text: str) -> Encoded:
         """Tokenises one text, cut to the model's window."""
         return self._runtime.encode(text)

@@ -1,4 +1,4 @@
-"""Puts a request's texts to models: within the request's time, for as long as its client is there."""
+"""Puts a request's texts to models: tokenised once, within the request's time, for as long as its client is there."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from service.lifecycle import Serving
 from service.limits import timeout_ms
 from service.models import Model
 from service.routing import Request
+from service.texts import Texts
 from service.versions import Scored, together
 
 
@@ -39,6 +40,7 @@ class Inference:
         settings = self._serving().settings
         if len(texts) > settings.max_inputs:
             raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
+        shared = Texts(texts)
         deadline = time.monotonic() + timeout_ms(request, settings.request_timeout_ms) / 1e3
         async with WhileThere(request.receive):
-            return await together([model.ask(texts, request.tenant, deadline, calibrated, cut) for model in models])
+            return await together([model.ask(shared, request.tenant, deadline, calibrated, cut) for model in models])

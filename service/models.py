@@ -19,6 +19,7 @@ import numpy as np
 
 from service.errors import ServiceError
 from service.telemetry import Telemetry
+from service.texts import Texts
 from service.versions import Scored, Version, together
 
 
@@ -86,6 +87,7 @@ class Model:
         Raises:
             ServiceError: one of those of `Version.ask`.
         """
+        texts = Texts.of(texts)
         live, candidate = self.live, self.candidate
         if candidate is None or not candidate.version.alive:
             with live.in_use():
@@ -146,9 +148,7 @@ class Model:
             version.forget()
             self._run(version.stop())
 
-    async def _compare(
-        self, candidate: Candidate, texts: Sequence[str], tenant: str, deadline: float, answer: Scored
-    ) -> None:
+    async def _compare(self, candidate: Candidate, texts: Texts, tenant: str, deadline: float, answer: Scored) -> None:
         """Asks the candidate, too, and counts where its label is another; its failures are nobody's but its own."""
         if self.candidate is not candidate:
             return
@@ -175,7 +175,7 @@ async def _split(
     live: Version,
     candidate: Version,
     to_candidate: Sequence[bool],
-    texts: Sequence[str],
+    texts: Texts,
     tenant: str,
     deadline: float,
     calibrated: bool,
@@ -188,8 +188,7 @@ async def _split(
     ]
     shares = [(version, indices) for version, indices in shares if indices]
     answers = await together(
-        version.ask([texts[index] for index in indices], tenant, deadline, calibrated, cut)
-        for version, indices in shares
+        version.ask(texts.part(indices), tenant, deadline, calibrated, cut) for version, indices in shares
     )
     if len(answers) == 1:
         return answers[0]

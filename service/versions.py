@@ -18,11 +18,9 @@ from service.batching import Batcher
 from service.engine import Engine
 from service.errors import PayloadTooLarge
 from service.telemetry import Telemetry
+from service.texts import Texts
 
 T = TypeVar("T")
-
-# Tokenising runs at some 10 MB/s; below this it costs less than handing it to a thread does.
-_INLINE_CHARACTERS = 4000
 
 
 @dataclass(frozen=True)
@@ -65,22 +63,19 @@ class Member:
     def bundle(self) -> Bundle:
         return self.engine.bundle
 
-    async def ask(self, texts: Sequence[str], tenant: str, deadline: float, calibrated: bool, cut: bool) -> Scored:
+    async def ask(self, texts: Texts, tenant: str, deadline: float, calibrated: bool, cut: bool) -> Scored:
         """Tokenises and computes; see `Version.ask`."""
         name = self.batcher.name
         self.batcher.require_room(len(texts), tenant, deadline)
-
-        def encode() -> list[Encoded]:
-            return [self.engine.encode(text) for text in texts]
-
-        with self._telemetry.stage(name, "tokenize"):
-            inline = sum(map(len, texts)) <= _INLINE_CHARACTERS
-            encoded = encode() if inline else await asyncio.to_thread(encode)
+        encoded = await texts.encoded(self.engine, name, self._telemetry)
         truncated = [one.truncated for one in encoded]
         manifest = self.bundle.manifest
         if any(truncated):
             if not cut:
-                raise PayloadTooLarge(f"a text has more than {manifest.max_length} tokens; shorten it or send truncate")
+                place = texts.places[truncated.index(True)]
+                raise PayloadTooLarge(
+                    f"inputs.{place} has more than {manifest.max_length} tokens; shorten it or send truncate"
+                )
             self._telemetry.truncated(name, sum(truncated))
         logits = await self.batcher.submit(encoded, tenant, deadline)
         scaled = logits.astype(np.float64) / manifest.runtime.temperature if calibrated else logits
@@ -175,7 +170,7 @@ class Version:
             if not self._in_use:
                 self._unused.set()
 
-    async def ask(self, texts: Sequence[str], tenant: str, deadline: float, calibrated: bool, cut: bool) -> Scored:
+    async def ask(self, texts: Texts, tenant: str, deadline: float, calibrated: bool, cut: bool) -> Scored:
         """Answers texts.
 
         Args:

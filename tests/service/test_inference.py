@@ -12,6 +12,7 @@ import pytest
 
 from compression.bundle import Encoded
 from service.batching import Batcher, BatchLimits, Logits
+from service.engine import Engine
 from service.errors import Overloaded, PayloadTooLarge
 from service.inference import Inference
 from service.loading import Loader
@@ -48,6 +49,35 @@ def version(folder: Path, location: str, telemetry: Telemetry) -> Version:
     return Loader(Settings(streams=1), telemetry).load("shop", location, folder.joinpath, degraded=True)
 
 
+@pytest.mark.parametrize("words", [["x", "yy"], ["x " * 1000, "yy " * 1000]])  # in the event loop, on a thread
+@pytest.mark.parametrize(
+    ("first", "second", "times"),
+    [("good", "opposite", 1), ("good", "others", 2), ("good@1+opposite@1", "opposite", 1)],
+)
+def test_models_that_tokenise_alike_have_a_text_tokenised_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], first: str, second: str, times: int
+) -> None:
+    tokenised: list[str] = []
+    encode = Engine.encode
+
+    def count(engine: Engine, text: str) -> Encoded:
+        tokenised.append(text)
+        return encode(engine, text)
+
+    async def main() -> None:
+        telemetry = Telemetry()
+        make_bundle(tmp_path / "others", {"another": (1.0, -1.0)})
+        models = [Model(name, version(tmp_path, name, telemetry), telemetry) for name in (first, second)]
+        monkeypatch.setattr(Engine, "encode", count)
+        answers = await inference().ask(request(), models, words)
+        assert [len(answer.logits) for answer in answers] == [2, 2]
+        assert sorted(tokenised) == sorted(words * times)
+        for model in models:
+            await model.stop()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("trial", [None, 50.0])
 @pytest.mark.parametrize("location", ["good", "good@1+opposite@1"])
 def test_a_text_that_may_not_be_cut_is_refused_by_whichever_version(
@@ -62,7 +92,7 @@ def test_a_text_that_may_not_be_cut_is_refused_by_whichever_version(
             model.try_out(candidate, trial)
         (scored,) = await inference().ask(request(), [model], ["good", LONG])
         assert scored.truncated == [False, True]
-        with pytest.raises(PayloadTooLarge, match="more than 64 tokens"):
+        with pytest.raises(PayloadTooLarge, match=r"inputs\.1 has more than 64 tokens"):
             await inference().ask(request(), [model], ["good", LONG], cut=False)
         await model.stop()
 

@@ -17,6 +17,7 @@ from service.loading import Loader
 from service.models import Candidate, Model
 from service.settings import Settings
 from service.telemetry import Telemetry
+from service.texts import Texts
 from service.versions import Scored, Version
 from tests.handmade import make_bundle
 
@@ -195,7 +196,7 @@ def test_a_shadow_is_compared_and_never_sent(play: Callable[[Scenario], None]) -
         assert shop.model.candidate is not None
         await shop.model.candidate.version.members[0].batcher.close()
         candidate = shop.model.candidate
-        await shop.model._compare(candidate, ["good"], "", float("inf"), answer)
+        await shop.model._compare(candidate, Texts(["good"]), "", float("inf"), answer)
         assert shop.metric('lathe_shadow_texts_total{model="shop",result="failed"}') == 1
 
     play(scenario)
