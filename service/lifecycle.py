@@ -167,8 +167,10 @@ class Serving:
         signal.signal(signal.SIGTERM, drain)
 
     def _require_taking(self) -> None:
-        if self.state not in (State.READY, State.DRAINING) or not self._complete():
+        if self.state not in (State.READY, State.DRAINING):
             raise NotReady(f"the service is {self.state}")
+        if not self._complete():
+            raise NotReady("a model computes no more; the service must be restarted")
 
     def _complete(self) -> bool:
         return set(self._models) == set(self.settings.models) and self._models_alive()

@@ -91,6 +91,7 @@ class Loader:
             window=settings.batch_window,
             queue_texts=settings.queue_texts,
             queue_tokens=settings.queue_tokens,
+            hang_s=settings.hang_ms / 1e3,
         )
         if settings.cache_bytes:
             batcher: Batcher[Encoded] = CachingBatcher(

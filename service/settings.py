@@ -110,6 +110,12 @@ class Settings(BaseModel):
     request_timeout_ms: int = Field(
         default=10000, ge=1, description="Time a request may take; X-Request-Timeout-Ms can shorten it."
     )
+    hang_ms: int = Field(
+        default=30000,
+        ge=1,
+        description="Time after which a batch that is still being computed counts as hung: /livez is 503, so that the "
+        "process is replaced.",
+    )
     drain_pause_ms: int = Field(
         default=1000,
         ge=0,

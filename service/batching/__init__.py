@@ -14,7 +14,8 @@
   full of texts has its turn to itself.
 - In a full queue a key below its equal share gets in, and the key that holds most gives way with its newest request.
 - One request of 64 texts and 64 requests of one text are treated alike: lines, bounds and shares count texts.
-- When a stream or the engine dies, all that waits is answered with an error at once, and `alive` is false.
+- When a stream or the engine dies, all that waits is answered with an error at once, and `alive` is false. It is false
+  also while a batch hangs.
 
 Texts come tokenised: the event loop (or a thread of its own, for long ones) does it while the engine's threads compute.
 """

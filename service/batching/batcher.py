@@ -79,12 +79,13 @@ class Batcher(Generic[T]):
         self._executor = executor or ThreadPoolExecutor(limits.streams, thread_name_prefix=f"infer-{name}")
         self._queue: FairQueue[T] = FairQueue(limits.queue_texts, limits.queue_tokens)
         self._cost = CostModel()
-        self._computing_batches = 0
+        self._computing: dict[int, float] = {}  # batches by id, oldest first: when each was handed to a thread
         self._computing_tokens = 0  # of these batches, padding counted
         self._lag_s = 0.0  # how late the event loop learns that a thread is done
         self._unanswered: set[Request[T]] = set()
         self._idle: deque[asyncio.Future[None]] = deque()  # of each stream without work, what wakes it
         self._streams: list[asyncio.Task[None]] = []
+        self._running = False  # every stream is
         self._refusal: str | None = None  # why nothing is taken any more
 
     def start(self) -> None:
@@ -92,6 +93,7 @@ class Batcher(Generic[T]):
         self._streams = [asyncio.create_task(self._stream()) for _ in range(_AHEAD * self._limits.streams)]
         for stream in self._streams:
             stream.add_done_callback(self._stream_ended)
+        self._running = True
         self.rename(self._name)
 
     @property
@@ -112,8 +114,12 @@ class Batcher(Generic[T]):
 
     @property
     def alive(self) -> bool:
-        """Whether every stream is running; a dead one would leave texts waiting for ever."""
-        return bool(self._streams) and not any(stream.done() for stream in self._streams)
+        """Whether every stream is running, and no batch hangs; either would leave texts waiting for ever.
+
+        A batch that is done after all, say on a machine that was paused, makes it alive again.
+        """
+        oldest = next(iter(self._computing.values()), math.inf)
+        return self._running and self._clock() - oldest <= self._limits.hang_s
 
     async def submit(self, items: Sequence[T], tenant: str = "", deadline: float = math.inf) -> Logits:
         """Queues items and waits for their logits, (items, labels), in their order.
@@ -157,6 +163,7 @@ class Batcher(Generic[T]):
             if self._unanswered:
                 await asyncio.wait([request.future for request in self._unanswered])
         finally:
+            self._running = False
             for stream in self._streams:
                 stream.remove_done_callback(self._stream_ended)
                 stream.cancel()
@@ -225,7 +232,7 @@ class Batcher(Generic[T]):
         """Expected seconds until the streams have done what they are at and so much more."""
         padded = tokens * self._cost.padding
         batches = min(texts, max(padded / self._batch_tokens(), texts / self._limits.batch_texts))
-        seconds = self._cost.seconds(padded + self._computing_tokens, batches + self._computing_batches)
+        seconds = self._cost.seconds(padded + self._computing_tokens, batches + len(self._computing))
         return seconds / self._limits.streams
 
     def _batch_tokens(self) -> float:
@@ -250,9 +257,9 @@ class Batcher(Generic[T]):
 
     def _may_take(self) -> bool:
         """Whether a thread is free, or will be before the event loop, which has other work, can learn of it."""
-        if not self._queue or self._computing_batches < self._limits.streams:
+        if not self._queue or len(self._computing) < self._limits.streams:
             return bool(self._queue)
-        taken_s = self._cost.seconds(self._computing_tokens, self._computing_batches) / self._limits.streams
+        taken_s = self._cost.seconds(self._computing_tokens, len(self._computing)) / self._limits.streams
         return taken_s < self._lag_s
 
     def _wake_a_stream(self) -> None:
@@ -320,13 +327,13 @@ class Batcher(Generic[T]):
         lengths = [text.tokens for text in batch]
         padded = max(lengths) * len(lengths)
         self._telemetry.batch(self._name, lengths, [now - text.request.since for text in batch])
-        self._computing_batches += 1
+        self._computing[id(batch)] = now
         self._computing_tokens += padded
         self._wake_a_stream()  # for what is left
         try:
             computed = await self._schedule(batch)
         finally:
-            self._computing_batches -= 1
+            del self._computing[id(batch)]
             self._computing_tokens -= padded
         texts, logits = computed.texts, computed.logits
         if logits.ndim != 2 or len(logits) != len(texts):
@@ -365,6 +372,7 @@ class Batcher(Generic[T]):
 
     def _stream_ended(self, stream: "asyncio.Task[None]") -> None:
         """Nothing ends a stream but `close`; whatever else did, nobody is left waiting for it."""
+        self._running = False
         error = None if stream.cancelled() else stream.exception()
         reason = "cancelled" if error is None else describe_exception(error)
         logger.critical("model %s computes no more, a stream has died: %s", self._name, reason)

@@ -1,5 +1,6 @@
 """The bounds of a batcher, of its batches and of its queue."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -16,6 +17,7 @@ class BatchLimits:
         queue_texts: texts that may wait.
         queue_tokens: tokens that may wait.
         fixed_tokens: what a batch costs besides its tokens, in tokens, for `pack`; measured where it is None.
+        hang_s: a batch that takes longer is not expected to end.
     """
 
     streams: int
@@ -26,3 +28,4 @@ class BatchLimits:
     queue_texts: int
     queue_tokens: int
     fixed_tokens: float | None = None
+    hang_s: float = math.inf

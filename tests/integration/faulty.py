@@ -1,9 +1,10 @@
 """The service, with an engine that fails at texts of one word alone: `tests.integration.faulty:Lathe`.
 
-Five times the word: it raises. Six times: it raises once, and then never again. More than the window takes: its thread
-ends.
+Five times the word: it raises. Six times: it raises once, and then never again. Seven times: it never ends. More than
+the window takes: its thread ends.
 """
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,6 +37,8 @@ def _infer_or_fail(self: Engine, batch: Sequence[Encoded]) -> npt.NDArray[np.flo
         if words == 6 and not _failed_once:
             _failed_once = True
             raise RuntimeError("this once")
+        if words == 7:
+            threading.Event().wait()
     return _infer(self, batch)
 
 

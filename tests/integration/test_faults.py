@@ -21,7 +21,8 @@ from tests.integration.conftest import LiveService, ServiceFactory, serve
 
 pytestmark = pytest.mark.integration
 
-FAILS, FAILS_ONCE, KILLS = "good " * 5, "good " * 6, "good " * 500  # see faulty.py, which must not be imported here
+# See faulty.py, which must not be imported here.
+FAILS, FAILS_ONCE, HANGS, KILLS = "good " * 5, "good " * 6, "good " * 7, "good " * 500
 JSON = {"content-type": "application/json"}
 
 
@@ -55,7 +56,8 @@ def sending(service: LiveService, body: bytes, length: int | None = None) -> Ite
 
 @pytest.fixture
 def faulty(models_setting: str, tmp_path: Path) -> Iterator[LiveService]:
-    settings = {"LATHE_MODELS": models_setting, "LATHE_STREAMS": "1"}
+    settings = {"LATHE_MODELS": models_setting, "LATHE_STREAMS": "1", "LATHE_HANG_MS": "2000"}
+    settings |= {"LATHE_DRAIN_PAUSE_MS": "0", "LATHE_DRAIN_TIMEOUT_MS": "1000"}
     with serve(tmp_path / "service.log", settings, "tests.integration.faulty:Lathe") as service:
         yield service
 
@@ -88,6 +90,27 @@ def test_an_engine_that_dies_fails_the_liveness_probe_at_once_and_leaves_nobody_
     assert httpx.get(f"{faulty.url}/livez").status_code == 503
     assert time.monotonic() - start < 1
     assert httpx.get(f"{faulty.url}/readyz").status_code == 503
+
+
+def test_an_engine_that_hangs_fails_the_liveness_probe_and_does_not_keep_the_process(faulty: LiveService) -> None:
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        hanging = threads.submit(
+            httpx.post,
+            f"{faulty.url}/v1/classify",
+            json={"model": "sentiment", "inputs": HANGS},
+            headers={"x-request-timeout-ms": "1000"},
+            timeout=60,
+        )
+        assert hanging.result().json()["error"]["code"] == "deadline_exceeded"
+        until(lambda: httpx.get(f"{faulty.url}/livez").status_code == 503)
+        assert httpx.get(f"{faulty.url}/readyz").status_code == 503
+        start = time.monotonic()
+        answer = ask(faulty, "good")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
+        assert "restarted" in answer.json()["error"]["message"]
+        assert time.monotonic() - start < 1
+    faulty.process.terminate()
+    assert faulty.process.wait(30) == 0
 
 
 def test_a_client_that_leaves_in_a_batch_costs_the_others_nothing(

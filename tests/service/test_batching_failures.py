@@ -99,6 +99,19 @@ def test_when_a_stream_dies_all_that_waits_is_answered_at_once(death: str, caplo
     assert "a stream has died" in caplog.text
 
 
+def test_a_batch_that_hangs_is_told_from_one_that_takes_its_time() -> None:
+    async def scenario(batcher: Batcher[list[int]], model: FakeModel) -> None:
+        held = await hold_the_stream(batcher, model)
+        assert batcher.alive
+        await asyncio.sleep(0.25)
+        assert not batcher.alive
+        model.gate.set()  # it was slow and no more
+        assert (await held)[0, 0] == 1
+        assert batcher.alive
+
+    run(scenario, replace(LIMITS, hang_s=0.2))
+
+
 def test_closing_answers_what_waits_and_takes_nothing_new() -> None:
     async def scenario(batcher: Batcher[list[int]], model: FakeModel) -> None:
         held = await hold_the_stream(batcher, model)
