@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import random
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -231,3 +233,40 @@ def test_a_cache_gives_the_same_answers_and_says_how_many_it_had(
         metrics = httpx.get(f"{service.url}/metrics").text
     for outcome, count in (("miss", 2), ("hit", 4), ("shared", 3)):
         assert f'lathe_cache_texts_total{{model="sentiment",outcome="{outcome}"}} {count}.0' in metrics
+
+
+def _received(service: LiveService, request: bytes, pieces: int = 1) -> list[bytes]:
+    """What comes on a new connection, as it comes."""
+    address = urlsplit(service.url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(request)
+        return [connection.recv(1 << 20) for _ in range(pieces)]
+
+
+def _request(method: str, path: str, body: bytes = b"", headers: bytes = b"") -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    return head.encode() + headers + b"\r\n" + body
+
+
+def test_an_answer_comes_in_one_piece(live_service: LiveService) -> None:
+    request = _request("POST", "/v1/classify", b'{"model": "sentiment", "inputs": "good"}')
+    for _ in range(20):  # two pieces may be received as one by chance
+        (answer,) = _received(live_service, request)
+        assert answer.endswith(b"}")
+
+
+def test_two_requests_in_one_piece_are_both_answered(live_service: LiveService) -> None:
+    request = _request("POST", "/v1/classify", b'{"model": "sentiment", "inputs": "good"}')
+    closing = _request("GET", "/livez", headers=b"connection: close\r\n")
+    answers = b"".join(_received(live_service, request + closing, 10))  # to the end: the service closes
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_a_head_has_no_body_and_a_client_that_waits_to_be_asked_for_one_is_asked(live_service: LiveService) -> None:
+    (head,) = _received(live_service, _request("HEAD", "/v1/models"))
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert head.endswith(b"\r\n\r\n")
+    body = b'{"model": "sentiment", "inputs": "good"}'
+    request = _request("POST", "/v1/classify", body, b"expect: 100-continue\r\n")
+    (asked,) = _received(live_service, request[: -len(body)])
+    assert asked == b"HTTP/1.1 100 Continue\r\n\r\n"
