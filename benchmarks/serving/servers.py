@@ -105,12 +105,12 @@ def _answers(url: str, body: bytes) -> bool:
     async def ask() -> bool:
         connection = await Connection.open(url)
         status, _ = await connection.post(body)
-        await connection.close()
+        connection.close()
         return status == 200
 
     try:
         return asyncio.run(ask())
-    except (OSError, asyncio.IncompleteReadError):
+    except OSError:
         return False
 
 

@@ -111,7 +111,7 @@ async def soak(server: Server, seconds: float) -> tuple[Counter[tuple[str, int]]
                 await asyncio.sleep(choose.uniform(0, 0.02))
                 asking.cancel()
                 await asyncio.wait([asking])
-                await connection.close()
+                connection.close()
                 answers["left", 0] += 1
             else:
                 status, _ = await connection.post(orjson.dumps(body))
@@ -119,7 +119,7 @@ async def soak(server: Server, seconds: float) -> tuple[Counter[tuple[str, int]]
                 connections[path] = connection
             await asyncio.sleep(choose.uniform(0, PAUSE_S))
         for connection in connections.values():
-            await connection.close()
+            connection.close()
 
     async def sample() -> None:
         while time.monotonic() < end:
