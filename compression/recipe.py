@@ -77,8 +77,8 @@ class SparsifyStep(_Strict):
     Attributes:
         sparsity: fraction of zeros; with the pattern 2:4 it is always a half.
         pattern: `unstructured` pays in stored size, `2:4` on GPUs with sparse tensor cores.
-        score: what a weight is worth: its magnitude times the size of its input (wanda), its magnitude, or how far a
-            short distillation moves it away from zero (movement).
+        score: what a weight is worth: its magnitude times the size of its input (wanda), its magnitude, or the
+            magnitude that it has after a short distillation (movement).
     """
 
     step: Literal["sparsify"]

@@ -1,8 +1,8 @@
 """Sets weights of the encoder's linear layers to zero: for stored size (unstructured), or for GPUs (2:4).
 
 What a weight is worth is compared within its output row. By `wanda` (Sun et al. 2024): its magnitude times the size of
-the input that it meets, from one look at the text. By `magnitude` alone. By `movement` (Sanh et al. 2020): how much a
-short distillation moves it away from zero. The weights that stay keep their values.
+the input that it meets, from one look at the text. By `magnitude` alone. By `movement` (Sanh et al. 2020): the
+magnitude that it has after a short distillation moved it; of the three, this alone changes the weights that stay.
 """
 
 import copy
@@ -42,6 +42,7 @@ def sparsify(parent: Parent, model: Parent, texts: Sequence[str], step: Sparsify
     result = dataclasses.replace(model, model=copy.deepcopy(model.model))
     linears = [linear for part in sublayers(result.model) for linear in (*part.inputs, part.output)]
     weights = [linear.weight.detach() for linear in linears]
+    zeroed = partial(_zeroed, pattern=step.pattern)
     match step.score:
         case "wanda":
             sizes = _input_sizes(result, linears, batches(model, texts, _MAX_TOKENS))
@@ -49,9 +50,11 @@ def sparsify(parent: Parent, model: Parent, texts: Sequence[str], step: Sparsify
         case "magnitude":
             scores = [weight.abs() for weight in weights]
         case "movement":
-            scores = movement(parent, model, texts, partial(_zeroed, pattern=step.pattern), step.sparsity)
+            for weight, moved in zip(weights, movement(parent, model, texts, zeroed, step.sparsity), strict=True):
+                weight.copy_(moved)
+            scores = [weight.abs() for weight in weights]
     for weight, score in zip(weights, scores, strict=True):
-        weight.masked_fill_(_zeroed(score, step.sparsity, step.pattern), 0.0)
+        weight.masked_fill_(zeroed(score, step.sparsity), 0.0)
     return result
 
 
