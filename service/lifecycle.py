@@ -166,11 +166,15 @@ class Serving:
 
         signal.signal(signal.SIGTERM, drain)
 
+    def not_ready(self) -> NotReady:
+        """Why nothing more should be sent here."""
+        if self.state is State.READY:
+            return NotReady("a model computes no more; the service must be restarted")
+        return NotReady(f"the service is {self.state}")
+
     def _require_taking(self) -> None:
-        if self.state not in (State.READY, State.DRAINING):
-            raise NotReady(f"the service is {self.state}")
-        if not self._complete():
-            raise NotReady("a model computes no more; the service must be restarted")
+        if self.state not in (State.READY, State.DRAINING) or not self._complete():
+            raise self.not_ready()
 
     def _complete(self) -> bool:
         return set(self._models) == set(self.settings.models) and self._models_alive()

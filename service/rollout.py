@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from compression.bundle import BundleError
-from service.errors import BundleRefused, ConfigurationError, Conflict, Forbidden, NotReady
+from service.errors import BundleRefused, ConfigurationError, Conflict, Forbidden
 from service.lifecycle import Serving, State
 from service.models import Model
 from service.privacy import describe_exception
@@ -102,7 +102,7 @@ class Rollout:
             )
         model = self._serving.model(name)
         if self._serving.state is not State.READY:
-            raise NotReady(f"the service is {self._serving.state}")
+            raise self._serving.not_ready()
         return model
 
     def _on_trial(self, model: Model) -> Version:

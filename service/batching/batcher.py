@@ -85,7 +85,6 @@ class Batcher(Generic[T]):
         self._unanswered: set[Request[T]] = set()
         self._idle: deque[asyncio.Future[None]] = deque()  # of each stream without work, what wakes it
         self._streams: list[asyncio.Task[None]] = []
-        self._running = False  # every stream is
         self._refusal: str | None = None  # why nothing is taken any more
 
     def start(self) -> None:
@@ -93,7 +92,6 @@ class Batcher(Generic[T]):
         self._streams = [asyncio.create_task(self._stream()) for _ in range(_AHEAD * self._limits.streams)]
         for stream in self._streams:
             stream.add_done_callback(self._stream_ended)
-        self._running = True
         self.rename(self._name)
 
     @property
@@ -114,12 +112,13 @@ class Batcher(Generic[T]):
 
     @property
     def alive(self) -> bool:
-        """Whether every stream is running, and no batch hangs; either would leave texts waiting for ever.
+        """Whether it takes texts, and no batch hangs: it was started, is not closing, and no stream has died.
 
         A batch that is done after all, say on a machine that was paused, makes it alive again.
         """
         oldest = next(iter(self._computing.values()), math.inf)
-        return self._running and self._clock() - oldest <= self._limits.hang_s
+        takes_texts = bool(self._streams) and self._refusal is None
+        return takes_texts and self._clock() - oldest <= self._limits.hang_s
 
     async def submit(self, items: Sequence[T], tenant: str = "", deadline: float = math.inf) -> Logits:
         """Queues items and waits for their logits, (items, labels), in their order.
@@ -163,7 +162,6 @@ class Batcher(Generic[T]):
             if self._unanswered:
                 await asyncio.wait([request.future for request in self._unanswered])
         finally:
-            self._running = False
             for stream in self._streams:
                 stream.remove_done_callback(self._stream_ended)
                 stream.cancel()
@@ -372,7 +370,6 @@ class Batcher(Generic[T]):
 
     def _stream_ended(self, stream: "asyncio.Task[None]") -> None:
         """Nothing ends a stream but `close`; whatever else did, nobody is left waiting for it."""
-        self._running = False
         error = None if stream.cancelled() else stream.exception()
         reason = "cancelled" if error is None else describe_exception(error)
         logger.critical("model %s computes no more, a stream has died: %s", self._name, reason)

@@ -135,7 +135,7 @@ class _Api:
         """GET /v2/health/ready."""
         serving = self._serving()
         if not serving.ready:
-            raise NotReady(f"the service is {serving.state}")
+            raise serving.not_ready()
         return Answer(b'{"ready":true}')
 
     async def model(self, request: Request) -> Answer:
