@@ -20,8 +20,7 @@ def settings_page() -> str:
     """Every setting: its variable, default and meaning."""
     rows = []
     for name, field in Settings.model_fields.items():
-        default = "number of cores" if field.default_factory is not None else _default(field.default)
-        rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+        rows.append(f"| `{PREFIX}{name.upper()}` | {_default(field.default)} | {field.description} |")
     return _page("Settings", "Environment variables of the service.", "variable | default | what it sets", rows)
 
 

@@ -1,10 +1,8 @@
 """The commands around the service: keys add, list, revoke; score."""
 
-import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Literal
 
 import click
 
@@ -86,16 +84,15 @@ def revoke(identity: str, file: Path) -> None:
 @click.option("--prefix", default="", help="Stands before the names of the new columns.")
 @click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda", "tensorrt"]),
     envvar="LATHE_DEVICE",
     default="cpu",
     show_default=True,
-    help="Also read from LATHE_DEVICE.",
+    help="cpu, cuda, tensorrt; cuda:0,1 are those two GPUs. Also read from LATHE_DEVICE.",
 )
 @click.option(
     "--streams",
     type=click.IntRange(1),
-    help="Batches computed at the same time; by each worker, on Ray.  [default: number of cores]",
+    help="Batches computed at the same time; by each worker, on Ray.  [default: one for each core, two for each GPU]",
 )
 @click.option(
     "--batch-tokens", type=click.IntRange(1), default=1024, show_default=True, help="In a batch, padding counted."
@@ -111,7 +108,7 @@ def score(
     text_column: str,
     probabilities: bool,
     prefix: str,
-    device: Literal["cpu", "cuda", "tensorrt"],
+    device: str,
     streams: int | None,
     batch_tokens: int,
     ray: str | None,
@@ -125,13 +122,18 @@ def score(
     Exit codes: 0 done, 1 not done, 2 wrong usage, 3 done but some text could not be computed.
     """
     from service import scoring
+    from service.settings import Device
 
+    try:
+        placed = Device.parse(device)
+    except ValueError as error:
+        raise click.UsageError(f"--device: {error}") from None
     summary = scoring.score(
         bundle,
         source,
         out,
         scoring.Options(text_column, probabilities, prefix),
-        scoring.Compute(device, streams or os.cpu_count() or 1, batch_tokens),
+        scoring.Compute(placed, streams or placed.streams, batch_tokens),
         scoring.score_here if ray is None else scoring.score_on_ray(ray),
     )
     notes = "".join(f", {count} {note}" for note, count in sorted(summary.notes.items()) if note)

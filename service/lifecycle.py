@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from service.auth import Authenticator
-from service.engine import require_device
+from service.engine import require_device, try_out
 from service.errors import ConfigurationError, ModelNotFound, NotReady
 from service.loading import Loader, Locate, open_members
 from service.models import Model
@@ -117,7 +117,6 @@ class Serving:
         """Loads, verifies and warms every model; any failure leaves the state at failed, with the reason logged."""
         named = self.settings.models.items()
         try:
-            require_device(self.settings.device)
             versions = {
                 name: await asyncio.to_thread(
                     self.loader.load, name, location, self._locate, self.settings.ensemble_degraded
@@ -196,6 +195,8 @@ def check(settings: Settings, locate: Locate) -> None:
         name: open_members(location, locate, settings.ensemble_degraded) for name, location in settings.models.items()
     }
     triage_rules(settings, {name: members[0][0].manifest.labels for name, members in opened.items()})
+    if settings.device.gpus:
+        try_out([bundle for members in opened.values() for bundle, _ in members], settings.device)
     if settings.bundles_root is not None and not settings.bundles_root.is_dir():
         raise ConfigurationError(f"LATHE_BUNDLES_ROOT={str(settings.bundles_root)!r} is no directory; make it first")
 

@@ -82,10 +82,9 @@ class Loader:
     def _member(self, name: str, bundle: Bundle, weight: float) -> Member:
         settings = self._settings
         engine = Engine(bundle, settings.device)
-        exact = bundle.manifest.runtime.batch_exact
         limits = BatchLimits(
-            streams=settings.streams,
-            batch_texts=settings.batch_tokens if exact else 1,  # an answer must not depend on its neighbours
+            streams=settings.streams or settings.device.streams,
+            batch_texts=engine.batch_texts(settings.batch_tokens),
             batch_tokens=settings.batch_tokens,
             batch_ms=settings.batch_ms,
             window=settings.batch_window,

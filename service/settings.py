@@ -1,15 +1,56 @@
 """What can be set from outside: one frozen object, read once from LATHE_* variables, checked at start."""
 
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from service.errors import ConfigurationError
 
 PREFIX = "LATHE_"
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where models run.
+
+    Attributes:
+        gpus: their numbers, as CUDA counts them; none on the CPU.
+    """
+
+    kind: str = "cpu"  # or cuda, or tensorrt
+    gpus: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Device":
+        """Reads `cpu`, `cuda` (the first GPU), `cuda:0,1`, or the same of `tensorrt`.
+
+        Raises:
+            ValueError: it is none of these.
+        """
+        if text == "cpu":
+            return cls()
+        match = re.fullmatch(r"(cuda|tensorrt)(?::([0-9]+(?:,[0-9]+)*))?", text)
+        if match is None:
+            raise ValueError(f"{text!r} is not cpu, cuda, tensorrt, or one of the last two with GPUs, as in cuda:0,1")
+        kind, numbers = match.groups(default="0")
+        return cls(kind, tuple(dict.fromkeys(map(int, numbers.split(",")))))
+
+    def __str__(self) -> str:
+        return ":".join(filter(None, (self.kind, ",".join(map(str, self.gpus)))))
+
+    @property
+    def streams(self) -> int:
+        """Batches at the same time that keep it busy: one on each core; on a GPU one computes while one is brought."""
+        return 2 * len(self.gpus) or os.cpu_count() or 1
+
+
+def _device(value: Any) -> Any:
+    return Device.parse(value) if isinstance(value, str) else value
 
 
 def _named_models(value: Any) -> Any:
@@ -76,13 +117,16 @@ class Settings(BaseModel):
         description="Directory of the bundles that `POST /v1/models/NAME/load` may load; without it, none. Where there "
         "are keys, that needs one made with `lathe keys add --admin`.",
     )
-    device: Literal["cpu", "cuda", "tensorrt"] = Field(
-        default="cpu", description="Where models run; a device that is not there is an error at start."
+    device: Annotated[Device, BeforeValidator(_device)] = Field(
+        default=Device(),
+        description="Where models run: `cpu`, `cuda`, `tensorrt`; of several GPUs, as in `cuda:0,1`, each takes the "
+        "next batch when it is free. A device that is not there, or cannot compute a bundle, is an error at start.",
     )
-    streams: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
+    streams: int | None = Field(
+        default=None,
         ge=1,
-        description="Batches of one model computed at the same time, one thread each. Default: the number of cores.",
+        description="Batches of one model computed at the same time, one thread each. Default: one for each core, two "
+        "for each GPU.",
     )
     batch_tokens: int = Field(
         default=2048, ge=1, description="Tokens in one batch, padding counted; a longer text still goes alone."

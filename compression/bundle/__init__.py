@@ -26,7 +26,7 @@ from compression.bundle.figures import (
 )
 from compression.bundle.golden import GOLDEN, GOLDEN_WITHIN, GoldenAnswers, read_golden
 from compression.bundle.manifest import DataUsed, Manifest, ParentModel, RuntimeOptions
-from compression.bundle.runtime import Encoded, Runtime, softmax
+from compression.bundle.runtime import Encoded, Provider, Runtime, softmax
 from compression.bundle.storage import Bundle, open_bundle, write_bundle
 from compression.errors import BundleError
 
@@ -48,6 +48,7 @@ __all__ = [
     "ModelFigures",
     "ParentModel",
     "Perturbation",
+    "Provider",
     "Reaction",
     "Runtime",
     "RuntimeOptions",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from compression.bundle.storage import Bundle
 from compression.errors import BundleError
 
 Logits = npt.NDArray[np.float32]
+Provider: TypeAlias = str | tuple[str, dict[str, str]]  # an execution provider of ONNX Runtime, with its options
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,11 @@ class Runtime:
 
     Args:
         max_length: the window in tokens, special tokens included; longer texts are cut.
-        providers: ONNX Runtime execution providers, in order of preference.
+        providers: execution providers, in order of preference; see `placement` for what became of it.
         threads: threads that one forward pass may use.
+
+    Attributes:
+        inputs: what the model takes, by name.
 
     Raises:
         BundleError: model or tokenizer cannot be loaded, or the model wants inputs that no text gives.
@@ -48,7 +52,7 @@ class Runtime:
         tokenizer: Path,
         max_length: int,
         options: RuntimeOptions,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[Provider] = ("CPUExecutionProvider",),
         threads: int = 1,
     ) -> None:
         self.max_length = max_length
@@ -60,16 +64,23 @@ class Runtime:
         self._tokenizer.no_padding()  # a saved tokenizer.json may pad by itself
         self._tokenizer.enable_truncation(max_length)
         self._session = _create_session(model, options, providers, threads)
-        self._inputs = [value.name for value in self._session.get_inputs()]
-        unknown = set(self._inputs) - {"input_ids", "attention_mask", "token_type_ids"}
+        self.inputs = [value.name for value in self._session.get_inputs()]
+        unknown = set(self.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
         if unknown:
             raise BundleError(f"{model}: wants the inputs {sorted(unknown)}, which no text gives")
 
     @classmethod
-    def of(cls, bundle: Bundle, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int = 1) -> Self:
+    def of(cls, bundle: Bundle, providers: Sequence[Provider] = ("CPUExecutionProvider",), threads: int = 1) -> Self:
         """The runtime of a verified bundle."""
         manifest = bundle.manifest
         return cls(bundle.model_path, bundle.tokenizer_path, manifest.max_length, manifest.runtime, providers, threads)
+
+    def placement(self) -> dict[str, set[str]]:
+        """Operators by the execution provider that computes them; a provider that could not be started is absent."""
+        operators: dict[str, set[str]] = {provider: set() for provider in self._session.get_providers()}
+        for part in self._session.get_provider_graph_assignment_info():
+            operators[part.ep_name].update(node.op_type for node in part.get_nodes())
+        return operators
 
     def encode(self, text: str) -> Encoded:
         """Tokenises one text, special tokens included, cut to the window."""
@@ -96,7 +107,7 @@ class Runtime:
             arrays["input_ids"][row, : len(encoded)] = encoded.ids
             arrays["attention_mask"][row, : len(encoded)] = 1
             arrays["token_type_ids"][row, : len(encoded)] = encoded.type_ids
-        return {name: arrays[name] for name in self._inputs}
+        return {name: arrays[name] for name in self.inputs}
 
 
 def softmax(logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float64]:
@@ -114,18 +125,20 @@ def _uncompressed(model: Path) -> str | bytes:
 
 
 def _create_session(
-    model: Path, options: RuntimeOptions, providers: Sequence[str], threads: int
+    model: Path, options: RuntimeOptions, providers: Sequence[Provider], threads: int
 ) -> onnxruntime.InferenceSession:
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = threads
     session_options.log_severity_level = 3
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to others
+    session_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # for `placement`
     try:
         return onnxruntime.InferenceSession(
             _uncompressed(model),
             session_options,
             providers=list(providers),
             disabled_optimizers=list(options.disabled_optimizers),
+            enable_fallback=0,  # to other providers, with a word on standard output and no more
         )
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise BundleError(f"{model}: ONNX Runtime cannot load it: {error}") from error

@@ -11,10 +11,11 @@ import numpy as np
 
 from compression.bundle import Bundle, Encoded
 from service.batching import Batcher, BatchLimits
-from service.engine import Device, Engine, require_device
+from service.engine import Engine
 from service.errors import InferenceFailed, NotANumber
 from service.scoring.files import CHUNK_ROWS, RowFile
 from service.scoring.parts import NOTES, Part
+from service.settings import Device
 from service.telemetry import Telemetry
 
 Texts = Sequence[str | None]
@@ -50,17 +51,15 @@ class Scorer:
     """One bundle, ready to score chunk after chunk; a context manager.
 
     Raises:
-        ConfigurationError: no such device.
+        ConfigurationError, BundleError: see `Engine`.
     """
 
     def __init__(self, bundle: Bundle, compute: Compute) -> None:
-        require_device(compute.device)
         self._labels = len(bundle.manifest.labels)
         self._engine = Engine(bundle, compute.device)
         limits = BatchLimits(
             streams=compute.streams,
-            # As in the service: an answer must not depend on its neighbours.
-            batch_texts=compute.batch_tokens if bundle.manifest.runtime.batch_exact else 1,
+            batch_texts=self._engine.batch_texts(compute.batch_tokens),
             batch_tokens=compute.batch_tokens,
             batch_ms=_NO_LIMIT_MS,
             window=_WINDOW,

@@ -69,7 +69,13 @@ def _score(ray: Any, bundle: Bundle, compute: Compute, file: RowFile[Any], done:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     chunks = read_datasource(_source(file, done), ray_remote_args={"scheduling_strategy": here, "num_cpus": 0})
     workers = _workers(ray, compute)
-    parts = chunks.map(_Worker, fn_constructor_args=(files, compute), concurrency=workers, num_cpus=compute.streams)
+    parts = chunks.map(
+        _Worker,
+        fn_constructor_args=(files, compute),
+        concurrency=workers,
+        num_cpus=compute.streams,
+        num_gpus=len(compute.device.gpus),  # Ray hides every other
+    )
     nodes: set[str] = set()
     for row in parts.iter_rows():
         nodes.add(row["node"])
@@ -105,17 +111,19 @@ def _source(file: RowFile[Any], done: Set[int]) -> Any:
 
 
 def _workers(ray: Any, compute: Compute) -> int:
-    """How many workers of that many streams the cluster has room for.
+    """How many workers of that many streams and GPUs the cluster has room for.
 
     Raises:
         ScoringError: not for one.
     """
-    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    workers = sum(count // compute.streams for count in cores)
+    needs = {"CPU": compute.streams, "GPU": len(compute.device.gpus)}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    workers = sum(min(int(node.get(name, 0)) // count for name, count in needs.items() if count) for node in nodes)
     if not workers:
+        has = ", ".join(f"{int(node.get('CPU', 0))} cores and {int(node.get('GPU', 0))} GPUs" for node in nodes)
         raise ScoringError(
-            f"no node of the cluster has {compute.streams} cores, which is what a worker of so many streams needs; "
-            f"the largest has {max(cores, default=0)}: say so with --streams"
+            f"no node of the cluster has the {needs['CPU']} cores and {needs['GPU']} GPUs that a worker of so many "
+            f"streams on {compute.device} needs; its nodes have {has or 'none'}: say so with --streams and --device"
         )
     return workers
 

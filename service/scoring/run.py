@@ -57,7 +57,7 @@ def score(bundle: Path, source: Path, out: Path, options: Options, compute: Comp
 
     Raises:
         ScoringError: the output is there already, the input cannot be read or has changed, or nothing can be written.
-        BundleError: no bundle.
+        BundleError: no bundle, or the device cannot compute it.
         ConfigurationError: no such device.
     """
     if out.exists():
@@ -103,7 +103,7 @@ def _plan(bundle: Bundle, source: Path, options: Options, compute: Compute) -> P
         "text_column": options.text_column,
         "chunk_rows": CHUNK_ROWS,
         "batch_tokens": compute.batch_tokens,
-        "device": compute.device,
+        "device": str(compute.device),
     }
 
 

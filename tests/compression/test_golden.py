@@ -24,7 +24,7 @@ def test_a_bundle_answers_as_it_did(tmp_path: Path) -> None:
     kept = read_golden(bundle)
     assert kept is not None
     assert len(kept.texts) == len(kept.logits) == 16
-    Engine(bundle, "cpu").verify()
+    Engine(bundle).verify()
 
 
 def test_other_answers_are_refused_and_named(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_other_answers_are_refused_and_named(tmp_path: Path) -> None:
     assert kept is not None
     bundle = make_bundle(tmp_path / "bundle", golden=kept)
     with pytest.raises(BundleError, match=r"bundle: this machine .* text \d+ of 16"):
-        Engine(bundle, "cpu").verify()
+        Engine(bundle).verify()
 
 
 def test_a_bundle_without_golden_answers_is_taken(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_bundle_without_golden_answers_is_taken(tmp_path: Path) -> None:
     bare = without_golden(bundle)
     assert read_golden(bare) is None
     assert bare.version == bundle.version  # what a machine computed is no part of what the bundle is
-    Engine(bare, "cpu").verify()
+    Engine(bare).verify()
 
 
 def test_another_processors_rounding_is_the_same_answer() -> None:

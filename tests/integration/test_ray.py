@@ -79,8 +79,8 @@ def test_mistakes_are_one_sentence(cluster: str, sentiment_bundle: Bundle, sourc
     out = tmp_path / "out.jsonl"
     code, errors = score(sentiment_bundle, source, out, "--ray", cluster, "--streams", "64")
     assert code == 1
-    assert "no node of the cluster has 64 cores" in errors
-    assert "the largest has 1" in errors
+    assert "no node of the cluster has the 64 cores and 0 GPUs" in errors
+    assert "its nodes have 1 cores and 0 GPUs, 1 cores and 0 GPUs" in errors
     code, errors = score(sentiment_bundle, source, out, "--ray", "127.0.0.1:1")
     assert code == 1
     assert "no Ray cluster there" in errors

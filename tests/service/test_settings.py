@@ -26,7 +26,7 @@ def test_models_are_named_with_commas() -> None:
         ({"LATHE_MODELS": ","}, "LATHE_MODELS=','"),
         ({"LATHE_STREAMS": "none"}, "LATHE_STREAMS='none'"),
         ({"LATHE_QUEUE_TEXTS": "0"}, "LATHE_QUEUE_TEXTS='0'"),
-        ({"LATHE_DEVICE": "gpu"}, "'cpu', 'cuda' or 'tensorrt'"),
+        ({"LATHE_DEVICE": "gpu"}, "'gpu' is not cpu, cuda, tensorrt"),
         ({"LATHE_STREEMS": "1"}, "LATHE_STREEMS: no such setting; there are LATHE_MODELS"),
         ({"LATHE_NEUTRAL_LOW": "0.8"}, "LATHE_NEUTRAL_LOW=0.8 is above"),
     ],
