@@ -1,6 +1,7 @@
 """Admission, streams and answers: `submit` puts texts into the queue, each stream computes batch after batch."""
 
 import asyncio
+import heapq
 import logging
 import math
 import time
@@ -8,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic
+from typing import Generic, NamedTuple
 
 import numpy as np
 
@@ -33,13 +34,19 @@ logger = logging.getLogger(__name__)
 # Part of its time that a request may be expected to wait. The rest is for what an estimate cannot know: which texts
 # will be overtaken by others of the window. In overload a shorter queue costs nothing, and late answers do.
 _HEADROOM = 0.35
-# Batches that a thread may have before it at most, so that it is not idle until a busy event loop brings the next.
-_AHEAD = 8
+_AHEAD = 8  # batches that a thread may have before it at most
 _LEARNING = 0.2  # weight of the newest in a running mean
 
 
 class _EngineDied(Exception):
     """What happened is no failure of a batch: nothing that is sent to this engine will be answered."""
+
+
+class _Handed(NamedTuple):
+    """A batch that the threads have: since when, and how many seconds it is expected to take one."""
+
+    at: float
+    expected_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +86,7 @@ class Batcher(Generic[T]):
         self._executor = executor or ThreadPoolExecutor(limits.streams, thread_name_prefix=f"infer-{name}")
         self._queue: FairQueue[T] = FairQueue(limits.queue_texts, limits.queue_tokens)
         self._cost = CostModel()
-        self._computing: dict[int, float] = {}  # batches by id, oldest first: when each was handed to a thread
-        self._computing_tokens = 0  # of these batches, padding counted
+        self._handed: dict[int, _Handed] = {}  # batches by id, oldest first
         self._lag_s = 0.0  # how late the event loop learns that a thread is done
         self._unanswered: set[Request[T]] = set()
         self._idle: deque[asyncio.Future[None]] = deque()  # of each stream without work, what wakes it
@@ -116,9 +122,9 @@ class Batcher(Generic[T]):
 
         A batch that is done after all, say on a machine that was paused, makes it alive again.
         """
-        oldest = next(iter(self._computing.values()), math.inf)
         takes_texts = bool(self._streams) and self._refusal is None
-        return takes_texts and self._clock() - oldest <= self._limits.hang_s
+        oldest = next(iter(self._handed.values()), None)
+        return takes_texts and (oldest is None or self._clock() - oldest.at <= self._limits.hang_s)
 
     async def submit(self, items: Sequence[T], tenant: str = "", deadline: float = math.inf) -> Logits:
         """Queues items and waits for their logits, (items, labels), in their order.
@@ -230,8 +236,8 @@ class Batcher(Generic[T]):
         """Expected seconds until the streams have done what they are at and so much more."""
         padded = tokens * self._cost.padding
         batches = min(texts, max(padded / self._batch_tokens(), texts / self._limits.batch_texts))
-        seconds = self._cost.seconds(padded + self._computing_tokens, batches + len(self._computing))
-        return seconds / self._limits.streams
+        handed_s = sum(handed.expected_s for handed in self._handed.values())
+        return (handed_s + self._cost.seconds(padded, batches)) / self._limits.streams
 
     def _batch_tokens(self) -> float:
         """Padded tokens of a batch: as many as it may have, and as are expected to keep its time."""
@@ -255,10 +261,19 @@ class Batcher(Generic[T]):
 
     def _may_take(self) -> bool:
         """Whether a thread is free, or will be before the event loop, which has other work, can learn of it."""
-        if not self._queue or len(self._computing) < self._limits.streams:
-            return bool(self._queue)
-        taken_s = self._cost.seconds(self._computing_tokens, len(self._computing)) / self._limits.streams
-        return taken_s < self._lag_s
+        idle = len(self._handed) < self._limits.streams
+        return bool(self._queue) and (idle or self._free_in() < self._lag_s)
+
+    def _free_in(self) -> float:
+        """Expected seconds until a thread has nothing to do: each batch goes to the one that is done first."""
+        now = self._clock()
+        done: list[float] = []  # when each thread will be, a heap
+        for handed in self._handed.values():
+            if len(done) < self._limits.streams:
+                heapq.heappush(done, max(now, handed.at + handed.expected_s))
+            else:
+                heapq.heapreplace(done, done[0] + handed.expected_s)
+        return done[0] - now
 
     def _wake_a_stream(self) -> None:
         while self._idle and self._may_take():
@@ -325,14 +340,12 @@ class Batcher(Generic[T]):
         lengths = [text.tokens for text in batch]
         padded = max(lengths) * len(lengths)
         self._telemetry.batch(self._name, lengths, [now - text.request.since for text in batch])
-        self._computing[id(batch)] = now
-        self._computing_tokens += padded
+        self._handed[id(batch)] = _Handed(now, self._cost.seconds(padded))
         self._wake_a_stream()  # for what is left
         try:
             computed = await self._schedule(batch)
         finally:
-            del self._computing[id(batch)]
-            self._computing_tokens -= padded
+            del self._handed[id(batch)]
         texts, logits = computed.texts, computed.logits
         if logits.ndim != 2 or len(logits) != len(texts):
             raise InternalError(f"the engine gave answers of shape {logits.shape} for {len(texts)} texts")

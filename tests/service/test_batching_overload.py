@@ -118,3 +118,32 @@ def test_a_key_within_its_share_is_served_whatever_another_sends(timeout: float)
 def test_two_greedy_keys_share_equally() -> None:
     outcome = overload({"a": 4 * CAPACITY, "b": CAPACITY}, timeout=10)
     assert outcome.answered["a"] == pytest.approx(outcome.answered["b"], rel=0.05)
+
+
+def test_a_thread_finds_its_next_batch_ready_where_the_event_loop_is_late() -> None:
+    """Clients that ask again when they are answered; the loop, which has other work, learns of each batch 4 ms late."""
+    loop, spent = VirtualLoop(), []
+    asyncio.set_event_loop(loop)
+
+    def cost(batch: Sequence[list[int]]) -> float:
+        spent.append(0.001 + max(map(len, batch)) * len(batch) * 80e-6)
+        return spent[-1]
+
+    engine = VirtualEngine(loop, LIMITS.streams, cost, delay=0.004)
+    batcher: Batcher[list[int]] = Batcher(
+        "m", lambda batch: np.zeros((len(batch), 2), np.float32), LIMITS, Telemetry(), engine.clock, engine
+    )
+
+    async def client(number: int) -> None:
+        choose = random.Random(number)
+        while loop.time() < SECONDS:
+            await batcher.submit([[0] * choose.randint(5, 59)])
+
+    async def main() -> None:
+        batcher.start()
+        await asyncio.gather(*map(client, range(32)))
+        await batcher.close()
+
+    loop.run_until_complete(main())
+    loop.close()
+    assert sum(spent) > 0.85 * LIMITS.streams * SECONDS
