@@ -7,7 +7,7 @@ from service.limits import ClientGone
 from service.routing import Receive
 
 # Most answers are there sooner. Watching costs a task, and who leaves at once costs the model one text at most.
-_PATIENCE_S = 0.01
+_PATIENCE_S = 0.05
 
 
 class WhileThere:

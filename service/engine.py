@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ class Engine:
         self._turns = itertools.cycle(self._runtimes)
         self._of_thread = threading.local()
 
-    @property
+    @cached_property
     def tokenizer_key(self) -> tuple[str, int]:
         """The same for engines that tokenise every text alike: the tokenizer's digest, and the window."""
         manifest = self.bundle.manifest

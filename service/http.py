@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import orjson
 
 from service.admin import admin_endpoints, describe
@@ -110,19 +109,26 @@ def _texts(inputs: str | list[str]) -> list[str]:
 
 def _classifications(scored: Scored, top_k: int) -> list[dict[str, Any]]:
     """The results as schemas.Classification describes them; plain, because this is done for every text."""
-    probabilities = scored.probabilities
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]  # (texts, top_k)
-    sorted_scores = probabilities[np.arange(len(order))[:, None], order].tolist()
     labels = scored.labels
-    return [
-        {
-            "label": labels[indices[0]],
-            "score": scores[0],
-            "scores": {labels[index]: score for index, score in zip(indices, scores, strict=True)},
-            "truncated": truncated,
-        }
-        for indices, scores, truncated in zip(order.tolist(), sorted_scores, scored.truncated, strict=True)
-    ]
+    results = []
+    for row, truncated in zip(scored.probabilities.tolist(), scored.truncated, strict=True):
+        best = _highest(row, top_k)
+        results.append(
+            {
+                "label": labels[best[0]],
+                "score": row[best[0]],
+                "scores": {labels[index]: row[index] for index in best},
+                "truncated": truncated,
+            }
+        )
+    return results
+
+
+def _highest(scores: list[float], count: int) -> list[int]:
+    """Where the highest scores are, the highest first, and of equal ones the first; for so few, faster than numpy."""
+    if count == 1:
+        return [scores.index(max(scores))]
+    return sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:count]
 
 
 def _json(body: object) -> Answer:

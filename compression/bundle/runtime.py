@@ -113,8 +113,9 @@ class Runtime:
 def softmax(logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float64]:
     """Probabilities over the last axis, in float64 so that they sum to 1 within 1e-12."""
     scaled = logits.astype(np.float64) / temperature
-    exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
+    # The methods of an array do the same, for twice the time of so few numbers.
+    exponentials = np.exp(scaled - np.maximum.reduce(scaled, axis=-1, keepdims=True))
+    return exponentials / np.add.reduce(exponentials, axis=-1, keepdims=True)
 
 
 def _uncompressed(model: Path) -> str | bytes:
