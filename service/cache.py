@@ -80,8 +80,9 @@ class CachingBatcher(Batcher[Encoded]):
         telemetry: Telemetry,
         clock: Callable[[], float] = time.monotonic,
         executor: Executor | None = None,
+        work_clock: Callable[[], float] | None = None,
     ) -> None:
-        super().__init__(name, infer, limits, telemetry, clock, executor)
+        super().__init__(name, infer, limits, telemetry, clock, executor, work_clock)
         self._cache = cache
         self._version = version.encode()
         self._flights: dict[bytes, asyncio.Future[Logits | None]] = {}  # None: nothing came of it, ask again

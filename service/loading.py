@@ -4,6 +4,7 @@ A location is a bundle's, or an ensemble's: A@WEIGHT+B@WEIGHT.
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -92,12 +93,19 @@ class Loader:
             queue_tokens=settings.queue_tokens,
             hang_s=settings.hang_ms / 1e3,
         )
+        work_clock = None if settings.device.gpus else time.thread_time
         if settings.cache_bytes:
             batcher: Batcher[Encoded] = CachingBatcher(
-                self._cache, bundle.manifest.version(), name, engine.infer, limits, self._telemetry
+                self._cache,
+                bundle.manifest.version(),
+                name,
+                engine.infer,
+                limits,
+                self._telemetry,
+                work_clock=work_clock,
             )
         else:
-            batcher = Batcher(name, engine.infer, limits, self._telemetry)
+            batcher = Batcher(name, engine.infer, limits, self._telemetry, work_clock=work_clock)
         return Member(engine, batcher, weight, self._telemetry)
 
 

@@ -105,7 +105,10 @@ class Telemetry:
             "lathe_truncated_texts", "Texts cut to the model's window.", ["model"], registry=registry
         )
         self._shed = Counter(
-            "lathe_shed_texts", "Texts not computed: overloaded (429), deadline or client gone.", ["model", "reason"],
+            "lathe_shed_texts",
+            "Texts not computed: overloaded (429), deadline, client gone, or given up because another model of the "
+            "request could not answer.",
+            ["model", "reason"],
             registry=registry,
         )  # fmt: skip
         self._failed = Counter(
@@ -177,7 +180,7 @@ class Telemetry:
         self._truncated.labels(model).inc(texts)
 
     def shed(self, model: str, reason: str, texts: int = 1) -> None:
-        """Texts turned away or given up: `overloaded`, `deadline`, `client_gone`."""
+        """Texts turned away or given up: `overloaded`, `deadline`, `client_gone`, `given_up`."""
         self._shed.labels(model, reason).inc(texts)
 
     def failed(self, model: str, code: str) -> None:
@@ -198,7 +201,7 @@ class Telemetry:
         labels = (name, version, recipe, str(batch_exact).lower())
         self._models.add(labels)
         self._model.labels(*labels).set(1)
-        for reason in ("overloaded", "deadline", "client_gone"):
+        for reason in ("overloaded", "deadline", "client_gone", "given_up"):
             self._shed.labels(name, reason)
         for kind in ("text", "padding"):
             self._tokens[name, kind]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compression.bundle import Bundle, Encoded, softmax
-from service.batching import Batcher
+from service.batching import GIVEN_UP, Batcher
 from service.engine import Engine
 from service.errors import PayloadTooLarge
 from service.telemetry import Telemetry
@@ -214,4 +214,4 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
-            task.cancel()
+            task.cancel(GIVEN_UP)

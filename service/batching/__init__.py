@@ -22,6 +22,6 @@ Texts come tokenised: the event loop (or a thread of its own, for long ones) doe
 
 from service.batching.batcher import Batcher
 from service.batching.limits import BatchLimits
-from service.batching.requests import Item, Logits
+from service.batching.requests import GIVEN_UP, Item, Logits
 
-__all__ = ["BatchLimits", "Batcher", "Item", "Logits"]
+__all__ = ["GIVEN_UP", "BatchLimits", "Batcher", "Item", "Logits"]

@@ -51,12 +51,14 @@ class _Handed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Computed(Generic[T]):
-    """What a thread made of a batch: which texts it computed, their logits, (texts, labels), from when to when."""
+    """What a thread made of a batch: which texts it computed, their logits, (texts, labels), from when to when, and how
+    much of that it worked."""
 
     texts: list[Text[T]]
     logits: Logits
     start: float
     end: float
+    work_s: float
 
 
 class Batcher(Generic[T]):
@@ -67,6 +69,8 @@ class Batcher(Generic[T]):
         infer: computes a batch, (items) -> (items, labels); called on a thread, at most `limits.streams` at once.
         clock: seconds, monotonic; the threads look at it, too.
         executor: where `infer` runs; one thread for each stream when left out.
+        work_clock: seconds that this thread has worked; None where others work for it, as a GPU does, and the time that
+            passes has to do.
     """
 
     def __init__(
@@ -77,12 +81,14 @@ class Batcher(Generic[T]):
         telemetry: Telemetry,
         clock: Callable[[], float] = time.monotonic,
         executor: Executor | None = None,
+        work_clock: Callable[[], float] | None = None,
     ) -> None:
         self._name = name
         self._infer = infer
         self._limits = limits
         self._telemetry = telemetry
         self._clock = clock
+        self._work_clock = work_clock
         self._executor = executor or ThreadPoolExecutor(limits.streams, thread_name_prefix=f"infer-{name}")
         self._queue: FairQueue[T] = FairQueue(limits.queue_texts, limits.queue_tokens)
         self._cost = CostModel()
@@ -152,7 +158,7 @@ class Batcher(Generic[T]):
         try:
             return await request.future
         except asyncio.CancelledError:
-            self._telemetry.shed(self._name, "client_gone", request.waiting)
+            self._telemetry.shed(self._name, request.left(), request.waiting)
             raise
         finally:
             if timer is not None:
@@ -303,7 +309,7 @@ class Batcher(Generic[T]):
         if request.deadline <= self._clock():  # its timer is late
             self._expire(request)
         if request.future.done():
-            self._telemetry.shed(self._name, "client_gone" if request.future.cancelled() else "deadline")
+            self._telemetry.shed(self._name, request.left())
             return False
         return True
 
@@ -352,7 +358,7 @@ class Batcher(Generic[T]):
         self._lag_s += _LEARNING * (max(0.0, self._clock() - computed.end) - self._lag_s)
         if len(texts) == len(batch):
             seconds = computed.end - computed.start
-            self._cost.observe(sum(lengths), padded, seconds)
+            self._cost.observe(sum(lengths), padded, seconds, computed.work_s)
             self._telemetry.inferred(self._name, seconds)
         for text in set(batch).difference(texts):
             self._is_wanted(text)  # it is not; this counts why
@@ -367,10 +373,13 @@ class Batcher(Generic[T]):
     def _run(self, batch: list[Text[T]]) -> "_Computed[T]":
         """Computes, on a thread, those texts that somebody still waits for."""
         start = self._clock()
+        worked = self._work_clock() if self._work_clock is not None else start
         texts = [text for text in batch if text.request.deadline > start and not text.request.future.done()]
         try:
             logits = self._infer([text.item for text in texts]) if texts else np.empty((0, 0), np.float32)
-            return _Computed(texts, logits, start, self._clock())
+            end = self._clock()
+            work_s = (self._work_clock() if self._work_clock is not None else end) - worked
+            return _Computed(texts, logits, start, end, work_s)
         except Exception:
             raise
         except BaseException as error:  # a thread's own end, or a panic in native code

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 Logits = npt.NDArray[np.float32]
 
+GIVEN_UP = "given up with the rest of its request"  # says so to the task that waits for an answer, which is cancelled
+
 
 class Item(Protocol):
     """A tokenised text; its length is in tokens."""
@@ -65,6 +67,14 @@ class Request(Generic[T]):
         self._missing -= 1
         if not self._missing:
             self.future.set_result(self._logits)
+
+    def left(self) -> str:
+        """Why nobody waits for it any more, in the words of the metrics."""
+        try:
+            self.future.exception()
+        except asyncio.CancelledError as error:
+            return "given_up" if error.args == (GIVEN_UP,) else "client_gone"
+        return "deadline"
 
     def fail(self, error: Exception) -> None:
         """Ends the request with an error, unless it has ended."""

@@ -138,7 +138,7 @@ def test_when_one_model_refuses_what_the_other_has_queued_is_given_up(tmp_path: 
             await asyncio.sleep(0)
         finally:
             free.set()
-        assert 'lathe_shed_texts_total{model="slow",reason="client_gone"} 3.0' in telemetry.exposition().decode()
+        assert 'lathe_shed_texts_total{model="slow",reason="given_up"} 3.0' in telemetry.exposition().decode()
         await before
         await busy.stop()
         assert len(computed) == 1
