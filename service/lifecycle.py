@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from service.auth import Authenticator
-from service.engine import require_device, try_out
+from service.devices import require_device, try_out
 from service.errors import ConfigurationError, ModelNotFound, NotReady
 from service.loading import Loader, Locate, open_members
 from service.models import Model

@@ -1,16 +1,13 @@
-"""What an engine computes on, and what it refuses."""
+"""Which devices there are, what runs on them, and what is refused."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import onnxruntime
 import pytest
 
-from compression.bundle import Bundle, BundleError, Encoded, Runtime
-from compression.bundle.runtime import Logits
-from service import engine
-from service.engine import Engine, try_out
+from compression.bundle import Bundle, BundleError, Runtime
+from service import devices
+from service.devices import load, try_out
 from service.errors import ConfigurationError
 from service.settings import Device
 from tests.handmade import make_bundle
@@ -46,16 +43,16 @@ def test_a_gpu_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pyte
     bundle = make_bundle(tmp_path / "bundle")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.raises(ConfigurationError, match=r"'cuda:0': ONNX Runtime could not start CUDAExecutionProvider"):
-        Engine(bundle, Device.parse("cuda"))
+        load(bundle, Device.parse("cuda"))
 
 
 def test_a_bundle_that_the_gpu_cannot_compute_is_an_error(
     sentiment_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_CUDA", USELESS)
-    monkeypatch.setitem(engine._PROVIDERS, "cuda", (USELESS, "CPUExecutionProvider"))
+    monkeypatch.setattr(devices, "_CUDA", USELESS)
+    monkeypatch.setitem(devices._PROVIDERS, "cuda", (USELESS, "CPUExecutionProvider"))
     with pytest.raises(BundleError, match=r"MatMul, MatMulIntegerToFloat would run on the CPU.* --recipe gpu"):
-        Engine(sentiment_bundle, Device.parse("cuda"))
+        load(sentiment_bundle, Device.parse("cuda"))
 
 
 def test_what_cannot_be_served_is_found_in_another_process(tmp_path: Path) -> None:
@@ -65,37 +62,9 @@ def test_what_cannot_be_served_is_found_in_another_process(tmp_path: Path) -> No
         try_out([bundle], Device.parse("cuda"))
 
 
-def test_each_thread_keeps_to_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_placements", lambda *_: [["CPUExecutionProvider"], ["CPUExecutionProvider"]])
-    several = Engine(make_bundle(tmp_path / "bundle"))
-    used: set[tuple[int, Runtime]] = set()
-    compute = Runtime.logits
-
-    def logits(runtime: Runtime, batch: list[Encoded]) -> Logits:
-        used.add((threading.get_ident(), runtime))
-        return compute(runtime, batch)
-
-    monkeypatch.setattr(Runtime, "logits", logits)
-    several.verify()
-    several.warm_up()
-    assert len(used) == 2  # both were, on this thread
-    used.clear()
-    together = threading.Barrier(2)
-
-    def work() -> None:
-        together.wait()
-        for _ in range(3):
-            several.infer([several.encode("good")])
-
-    with ThreadPoolExecutor(2) as threads:
-        for done in [threads.submit(work) for _ in range(2)]:
-            done.result()
-    assert len(used) == len({thread for thread, _ in used}) == len({runtime for _, runtime in used}) == 2
-
-
 def test_tensorrt_is_told_every_shape_that_a_batch_may_have(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
-    (trt, *rest), _ = engine._placements(bundle, Device.parse("tensorrt:0,1"))
+    (trt, *rest), _ = devices.placements(bundle, Device.parse("tensorrt:0,1"))
     assert isinstance(trt, tuple)
     provider, options = trt
     assert (provider, options["device_id"]) == ("TensorrtExecutionProvider", "0")
