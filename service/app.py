@@ -31,7 +31,7 @@ from service.telemetry import Telemetry
 # Objects that must be made before those that cycles may hold are looked for: nearly all go when their last user does.
 _GC_THRESHOLD = 20_000
 # A thread that has computed a batch waits so long for the event loop to let go of the interpreter; 5 ms by default.
-_SWITCH_S = 0.0005
+_SWITCH_S = 0.0002
 
 
 def locate(location: str) -> Path:

@@ -87,6 +87,10 @@ class CachingBatcher(Batcher[Encoded]):
         self._version = version.encode()
         self._flights: dict[bytes, asyncio.Future[Logits | None]] = {}  # None: nothing came of it, ask again
 
+    def has_room(self, tenant: str = "", deadline: float = math.inf) -> bool:
+        """As `require_room`."""
+        return True
+
     def require_room(self, texts: int, tenant: str = "", deadline: float = math.inf) -> None:
         """Refuses nothing: what is known needs no room, and what is not is refused later."""
 

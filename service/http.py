@@ -9,7 +9,7 @@ from service.admin import admin_endpoints, describe
 from service.dialects import open_inference, text_embeddings_inference
 from service.inference import Inference
 from service.lifecycle import Serving
-from service.limits import parse, read_body
+from service.limits import parse
 from service.openapi import openapi_document
 from service.routing import Answer, Endpoint, Request, Routes
 from service.schemas import ClassifyRequest, ModelsResponse, TriageRequest
@@ -26,7 +26,7 @@ class Api:
     async def classify(self, request: Request) -> Answer:
         """POST /v1/classify."""
         serving = self._serving()
-        body = parse(ClassifyRequest, await read_body(request, serving.settings))
+        body = parse(ClassifyRequest, await self._inference.read(request))
         model = serving.model(body.model)
         (scored,) = await self._inference.ask(request, [model], _texts(body.inputs))
         return _json(
@@ -42,7 +42,7 @@ class Api:
     async def triage(self, request: Request) -> Answer:
         """POST /v1/triage."""
         serving = self._serving()
-        body = parse(TriageRequest, await read_body(request, serving.settings))
+        body = parse(TriageRequest, await self._inference.read(request))
         rules = serving.triage
         models = [serving.model(name) for name in (serving.settings.triage_sentiment, serving.settings.triage_intent)]
         sentiment, intent = await self._inference.ask(request, models, _texts(body.inputs), calibrated=True)

@@ -12,7 +12,7 @@ from service.settings import Settings
 
 Body = TypeVar("Body", bound=BaseModel)
 
-_JSON = ("application/json",)
+JSON = ("application/json",)
 _SHOWN_PROBLEMS = 3
 _TAGS = ("text", "texts", "batch")  # of the alternatives that inputs have; a client knows nothing of them
 
@@ -21,7 +21,7 @@ class ClientGone(Exception):
     """The client closed the connection; there is nobody to answer."""
 
 
-async def read_body(request: Request, settings: Settings, content_types: Collection[str] = _JSON) -> bytes:
+async def read_body(request: Request, settings: Settings, content_types: Collection[str] = JSON) -> bytes:
     """Reads a body, no more of it than allowed, and for no longer than a request may take.
 
     Raises:

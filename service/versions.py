@@ -170,6 +170,15 @@ class Version:
             if not self._in_use:
                 self._unused.set()
 
+    def has_room(self, tenant: str, deadline: float) -> bool:
+        """Whether every member would take a text; see `Batcher.has_room`."""
+        return all(member.batcher.has_room(tenant, deadline) for member in self.members)
+
+    def require_room(self, tenant: str, deadline: float) -> None:
+        """Refuses where one of them would not; see `Batcher.require_room`."""
+        for member in self.members:
+            member.batcher.require_room(1, tenant, deadline)
+
     async def ask(self, texts: Texts, tenant: str, deadline: float, calibrated: bool, cut: bool) -> Scored:
         """Answers texts.
 

@@ -18,7 +18,7 @@ from service import __version__
 from service.errors import InvalidRequest, ModelNotFound, NotReady, ServiceError
 from service.inference import Inference
 from service.lifecycle import Serving
-from service.limits import parse, read_body
+from service.limits import parse
 from service.models import Model
 from service.routing import Answer, Endpoint, Handler, Request
 from service.schemas import FromZero
@@ -163,8 +163,7 @@ class _Api:
 
     async def infer(self, request: Request) -> Answer:
         """POST /v2/models/{model}/infer."""
-        serving = self._serving()
-        content = await read_body(request, serving.settings, _CONTENT_TYPES)
+        content = await self._inference.read(request, _CONTENT_TYPES)
         length = _header_length(request, content)
         body = parse(InferRequest, content[:length])
         texts = _texts(body.inputs[0], content[length:])

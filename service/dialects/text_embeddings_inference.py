@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from service.errors import ServiceError
 from service.inference import Inference
 from service.lifecycle import Serving
-from service.limits import parse, read_body
+from service.limits import parse
 from service.routing import Answer, Endpoint, Request
 from service.schemas import FromOne, Text
 from service.versions import Scored
@@ -88,7 +88,7 @@ class _Api:
     async def predict(self, request: Request) -> Answer:
         """POST /predict: every label's score, the highest first; of several texts, a list of such lists."""
         serving = self._serving()
-        body = parse(PredictRequest, await read_body(request, serving.settings))
+        body = parse(PredictRequest, await self._inference.read(request))
         batch = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         texts = [text if isinstance(text, str) else text[0] for text in batch]
         model = serving.model(serving.settings.predict_model or next(iter(serving.settings.models)))

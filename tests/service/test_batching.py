@@ -1,13 +1,19 @@
 """What goes together, and what is computed at the same time; with a fake model that says what it was given."""
 
 import asyncio
+import os
+import sys
+import threading
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from service.batching import Batcher, BatchLimits, Logits
 from service.errors import (
     Overloaded,
 )
+from service.telemetry import Telemetry
 from tests.service.fake_model import LIMITS, FakeModel, hold_the_stream, run
 
 
@@ -121,3 +127,21 @@ def test_texts_are_taken_while_the_model_computes() -> None:
         await asyncio.gather(held, *next_batch)
 
     assert [len(batch) for batch in run(scenario).batches] == [1, 8]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness is the whole process's")
+def test_threads_that_compute_give_way_to_the_event_loop() -> None:
+    nice: list[int] = []
+
+    def infer(batch: Sequence[list[int]]) -> Logits:
+        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return np.zeros((len(batch), 2), np.float32)
+
+    async def main() -> None:
+        batcher = Batcher("m", infer, LIMITS, Telemetry())
+        batcher.start()
+        await batcher.submit([[1]])
+        await batcher.close()
+
+    asyncio.run(main())
+    assert nice == [os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) + 8]

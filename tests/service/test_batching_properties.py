@@ -1,6 +1,7 @@
 """The batcher under anything that can happen, in any order and in virtual time, beside a list of what was submitted."""
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections import Counter
@@ -171,7 +172,14 @@ class BatcherMachine(RuleBasedStateMachine):
         self.loop.pass_time(pause)
 
     def early_refusal(self, texts: int, tenant: str, deadline: float) -> Exception | None:
-        """What so many texts are told before they are tokenised."""
+        """What so many texts are told before they are tokenised; a single one would be told what `has_room` says."""
+        room = self.batcher.has_room(tenant, deadline)
+        with contextlib.suppress(NotReady):
+            try:
+                self.batcher.require_room(1, tenant, deadline)
+                assert room
+            except Overloaded:
+                assert not room
         try:
             self.batcher.require_room(texts, tenant, deadline)
         except (Overloaded, DeadlineExceeded, NotReady) as error:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,5 +143,48 @@ def test_when_one_model_refuses_what_the_other_has_queued_is_given_up(tmp_path: 
         await before
         await busy.stop()
         assert len(computed) == 1
+
+    asyncio.run(main())
+
+
+def test_a_body_is_not_read_where_no_model_has_room_for_a_text(tmp_path: Path) -> None:
+    async def main() -> None:
+        telemetry, free = Telemetry(), threading.Event()
+
+        def slow(name: str) -> Model:
+            (member,) = version(tmp_path / name, "good", telemetry).members
+
+            def infer(batch: Sequence[Encoded]) -> Logits:
+                free.wait()
+                return member.engine.infer(batch)
+
+            batcher = Batcher(name, infer, replace(LIMITS, queue_texts=1), telemetry)
+            return Model(name, Version([Member(member.engine, batcher, 1, telemetry)]), telemetry)
+
+        read: list[str] = []
+
+        async def body() -> Any:
+            read.append("read")
+            return {"type": "http.request", "body": b"{}"}
+
+        one, other = slow("one"), slow("other")
+        serving: Any = SimpleNamespace(settings=Settings(), models={"one": one, "other": other})
+        asking = Request("1", {b"content-type": b"application/json"}, body, "", {})
+        waiting = []
+        try:
+            for model in (one, other):
+                for _ in range(2):  # one is computed, and one fills the queue
+                    waiting.append(asyncio.create_task(model.ask(["good"])))
+                    await asyncio.sleep(0.01)
+                if model is one:
+                    assert await Inference(lambda: serving).read(asking) == b"{}"  # the other has room
+            with pytest.raises(Overloaded):
+                await Inference(lambda: serving).read(asking)
+            assert read == ["read"]
+            assert 'lathe_shed_texts_total{model="one",reason="overloaded"} 1.0' in telemetry.exposition().decode()
+        finally:
+            free.set()
+        await asyncio.gather(*waiting)
+        await asyncio.gather(one.stop(), other.stop())
 
     asyncio.run(main())
