@@ -8,7 +8,8 @@
 - A batch is bounded by tokens as they will be computed, longest times count, and by the time that they will take.
 - An idle stream never waits: a lone text starts at once. Batches grow only because all streams are busy, and only by
   texts that make a token cheaper: each shares what a batch costs besides its tokens, and may cost the others padding.
-- A thread may have batches before it, as much work as it would do until a busy event loop learns that it is idle.
+- A thread may have batches before it, as much work as it would do until a busy event loop learns that it is idle. The
+  event loop comes first where there are too few cores: it has to refuse what is too much.
 - The keys take turns, a batch each; the oldest text of the key whose turn it is goes, so with k keys waiting none waits
   for more than k batches. Texts of similar length join it, its own rather than those of others; a key with a window
   full of texts has its turn to itself.

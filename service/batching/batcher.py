@@ -39,8 +39,6 @@ logger = logging.getLogger(__name__)
 _HEADROOM = 0.35
 _AHEAD = 8  # batches that a thread may have before it at most
 _LEARNING = 0.2  # weight of the newest in a running mean
-
-
 # How much less of a core a thread that computes gets than the event loop does, where there is not enough for both; 0 to
 # 19, as nice(2) takes it. In overload a loop with a mere fair share cannot refuse as fast as requests come.
 _NICENESS = 8
