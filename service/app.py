@@ -28,8 +28,6 @@ from service.lifecycle import Serving, check, require_private_or_keys
 from service.settings import Settings, load_settings
 from service.telemetry import Telemetry
 
-# Objects that must be made before those that cycles may hold are looked for: nearly all go when their last user does.
-_GC_THRESHOLD = 20_000
 # A thread that has computed a batch waits so long for the event loop to let go of the interpreter; 5 ms by default.
 _SWITCH_S = 0.0002
 
@@ -121,7 +119,6 @@ class Lathe:
         # What was imported stays for ever: a full collection that looks through it stops every request for some 60 ms.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(_GC_THRESHOLD)
         await self.serving.start()
 
     @bentoml.on_shutdown
