@@ -28,7 +28,7 @@ _TENSORRT_CACHE = Path.home() / ".cache" / "lathe" / "tensorrt"
 _HEAVY = ("MatMul", "Gemm", "Attention")
 
 
-def require_device(device: Device) -> None:
+def _require_device(device: Device) -> None:
     """Refuses a device that this installation of ONNX Runtime is not made for.
 
     Raises:
@@ -49,7 +49,7 @@ def load(bundle: Bundle, device: Device) -> list[Runtime]:
         BundleError: the bundle cannot be loaded, or the GPU could not compute it.
         ConfigurationError: there is no such device.
     """
-    require_device(device)
+    _require_device(device)
     if device.gpus:
         onnxruntime.preload_dlls()  # CUDA and cuDNN, where they came as packages
     runtimes = [Runtime.of(bundle, providers) for providers in placements(bundle, device)]

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from service.auth import Authenticator
-from service.devices import require_device, try_out
+from service.devices import try_out
 from service.errors import ConfigurationError, ModelNotFound, NotReady
 from service.loading import Loader, Locate, open_members
 from service.models import Model
@@ -190,7 +190,6 @@ def check(settings: Settings, locate: Locate) -> None:
     """
     if settings.keys_file is not None:
         Authenticator(settings.keys_file)
-    require_device(settings.device)
     opened = {
         name: open_members(location, locate, settings.ensemble_degraded) for name, location in settings.models.items()
     }

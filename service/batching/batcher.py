@@ -1,18 +1,13 @@
 """Admission, streams and answers: `submit` puts texts into the queue, each stream computes batch after batch."""
 
 import asyncio
-import heapq
 import logging
 import math
-import os
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Generic, NamedTuple
+from concurrent.futures import Executor
+from typing import Generic
 
 import numpy as np
 
@@ -20,6 +15,7 @@ from service.batching.cost import CostModel
 from service.batching.limits import BatchLimits
 from service.batching.queue import FairQueue
 from service.batching.requests import Logits, Request, T, Text
+from service.batching.threads import Computed, EngineDied, Threads
 from service.errors import (
     DeadlineExceeded,
     InferenceFailed,
@@ -38,39 +34,6 @@ logger = logging.getLogger(__name__)
 # will be overtaken by others of the window. In overload a shorter queue costs nothing, and late answers do.
 _HEADROOM = 0.35
 _AHEAD = 8  # batches that a thread may have before it at most
-_LEARNING = 0.2  # weight of the newest in a running mean
-# How much less of a core a thread that computes gets than the event loop does, where there is not enough for both; 0 to
-# 19, as nice(2) takes it. In overload a loop with a mere fair share cannot refuse as fast as requests come.
-_NICENESS = 8
-
-
-def _give_way() -> None:
-    if sys.platform == "linux":  # where niceness is a thread's own
-        thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS))
-
-
-class _EngineDied(Exception):
-    """What happened is no failure of a batch: nothing that is sent to this engine will be answered."""
-
-
-class _Handed(NamedTuple):
-    """A batch that the threads have: since when, and how many seconds it is expected to take one."""
-
-    at: float
-    expected_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Computed(Generic[T]):
-    """What a thread made of a batch: which texts it computed, their logits, (texts, labels), from when to when, and how
-    much of that it worked."""
-
-    texts: list[Text[T]]
-    logits: Logits
-    start: float
-    end: float
-    work_s: float
 
 
 class Batcher(Generic[T]):
@@ -96,16 +59,12 @@ class Batcher(Generic[T]):
         work_clock: Callable[[], float] | None = None,
     ) -> None:
         self._name = name
-        self._infer = infer
         self._limits = limits
         self._telemetry = telemetry
         self._clock = clock
-        self._work_clock = work_clock
-        self._executor = executor or ThreadPoolExecutor(limits.streams, f"infer-{name}", _give_way)
+        self._threads: Threads[T] = Threads(name, limits.streams, infer, clock, executor, work_clock)
         self._queue: FairQueue[T] = FairQueue(limits.queue_texts, limits.queue_tokens)
         self._cost = CostModel()
-        self._handed: dict[int, _Handed] = {}  # batches by id, oldest first
-        self._lag_s = 0.0  # how late the event loop learns that a thread is done
         self._unanswered: set[Request[T]] = set()
         self._idle: deque[asyncio.Future[None]] = deque()  # of each stream without work, what wakes it
         self._streams: list[asyncio.Task[None]] = []
@@ -141,8 +100,7 @@ class Batcher(Generic[T]):
         A batch that is done after all, say on a machine that was paused, makes it alive again.
         """
         takes_texts = bool(self._streams) and self._refusal is None
-        oldest = next(iter(self._handed.values()), None)
-        return takes_texts and (oldest is None or self._clock() - oldest.at <= self._limits.hang_s)
+        return takes_texts and self._threads.oldest_s() <= self._limits.hang_s
 
     async def submit(self, items: Sequence[T], tenant: str = "", deadline: float = math.inf) -> Logits:
         """Queues items and waits for their logits, (items, labels), in their order.
@@ -190,7 +148,7 @@ class Batcher(Generic[T]):
                 stream.remove_done_callback(self._stream_ended)
                 stream.cancel()
             self._end_all("the service stopped before this was computed")
-            self._executor.shutdown(wait=False)
+            self._threads.shut_down()
         await asyncio.gather(*self._streams, return_exceptions=True)
 
     def has_room(self, tenant: str = "", deadline: float = math.inf) -> bool:
@@ -264,8 +222,7 @@ class Batcher(Generic[T]):
         """Expected seconds until the streams have done what they are at and so much more."""
         padded = tokens * self._cost.padding
         batches = min(texts, max(padded / self._batch_tokens(), texts / self._limits.batch_texts))
-        handed_s = sum(handed.expected_s for handed in self._handed.values())
-        return (handed_s + self._cost.seconds(padded, batches)) / self._limits.streams
+        return (self._threads.expected_s + self._cost.seconds(padded, batches)) / self._limits.streams
 
     def _batch_tokens(self) -> float:
         """Padded tokens of a batch: as many as it may have, and as are expected to keep its time."""
@@ -289,19 +246,8 @@ class Batcher(Generic[T]):
 
     def _may_take(self) -> bool:
         """Whether a thread is free, or will be before the event loop, which has other work, can learn of it."""
-        idle = len(self._handed) < self._limits.streams
-        return bool(self._queue) and (idle or self._free_in() < self._lag_s)
-
-    def _free_in(self) -> float:
-        """Expected seconds until a thread has nothing to do: each batch goes to the one that is done first."""
-        now = self._clock()
-        done: list[float] = []  # when each thread will be, a heap
-        for handed in self._handed.values():
-            if len(done) < self._limits.streams:
-                heapq.heappush(done, max(now, handed.at + handed.expected_s))
-            else:
-                heapq.heapreplace(done, done[0] + handed.expected_s)
-        return done[0] - now
+        threads = self._threads
+        return bool(self._queue) and (threads.idle or threads.free_in() < threads.lag_s)
 
     def _wake_a_stream(self) -> None:
         while self._idle and self._may_take():
@@ -338,7 +284,7 @@ class Batcher(Generic[T]):
     async def _compute(self, batch: list[Text[T]]) -> None:
         try:
             computed = await self._on_thread(batch)
-        except _EngineDied:
+        except EngineDied:
             raise
         except Exception as error:
             await self._after_failure(batch, error)
@@ -362,22 +308,18 @@ class Batcher(Generic[T]):
                      describe_exception(error))  # fmt: skip
         self._fail(batch[0], InferenceFailed(f"the model {self._name!r} could not compute this text"))
 
-    async def _on_thread(self, batch: list[Text[T]]) -> "_Computed[T]":
+    async def _on_thread(self, batch: list[Text[T]]) -> Computed[T]:
         """What a thread makes of a batch; learns what a batch costs."""
         now = self._clock()
         lengths = [text.tokens for text in batch]
         padded = max(lengths) * len(lengths)
         self._telemetry.batch(self._name, lengths, [now - text.request.since for text in batch])
-        self._handed[id(batch)] = _Handed(now, self._cost.seconds(padded))
+        computing = self._threads.hand(batch, self._cost.seconds(padded))
         self._wake_a_stream()  # for what is left
-        try:
-            computed = await self._schedule(batch)
-        finally:
-            del self._handed[id(batch)]
+        computed = await computing
         texts, logits = computed.texts, computed.logits
         if logits.ndim != 2 or len(logits) != len(texts):
             raise InternalError(f"the engine gave answers of shape {logits.shape} for {len(texts)} texts")
-        self._lag_s += _LEARNING * (max(0.0, self._clock() - computed.end) - self._lag_s)
         if len(texts) == len(batch):
             seconds = computed.end - computed.start
             self._cost.observe(sum(lengths), padded, seconds, computed.work_s)
@@ -385,27 +327,6 @@ class Batcher(Generic[T]):
         for text in set(batch).difference(texts):
             self._is_wanted(text)  # it is not; this counts why
         return computed
-
-    def _schedule(self, batch: list[Text[T]]) -> "asyncio.Future[_Computed[T]]":
-        try:
-            return asyncio.get_running_loop().run_in_executor(self._executor, self._run, batch)
-        except RuntimeError as error:  # the executor's threads are gone
-            raise _EngineDied from error
-
-    def _run(self, batch: list[Text[T]]) -> "_Computed[T]":
-        """Computes, on a thread, those texts that somebody still waits for."""
-        start = self._clock()
-        worked = self._work_clock() if self._work_clock is not None else start
-        texts = [text for text in batch if text.request.deadline > start and not text.request.future.done()]
-        try:
-            logits = self._infer([text.item for text in texts]) if texts else np.empty((0, 0), np.float32)
-            end = self._clock()
-            work_s = (self._work_clock() if self._work_clock is not None else end) - worked
-            return _Computed(texts, logits, start, end, work_s)
-        except Exception:
-            raise
-        except BaseException as error:  # a thread's own end, or a panic in native code
-            raise _EngineDied from error
 
     def _fail(self, text: Text[T], error: InferenceFailed | NotANumber) -> None:
         self._telemetry.failed(self._name, error.code)
