@@ -25,14 +25,13 @@ class Inference:
         Where no model has room, it is not read: in overload most requests are refused, and to read one costs more.
 
         Raises:
-            Overloaded, DeadlineExceeded: no model has room, or time, for a single text.
+            Overloaded: no model has room, or time, for a single text.
         """
         serving = self._serving()
         versions = [model.live for model in serving.models.values()]
         deadline = self._deadline(request)
-        if not any(version.has_room(request.tenant, deadline) for version in versions):
-            for version in versions:
-                version.require_room(request.tenant, deadline)
+        if versions and not any(version.has_room(request.tenant, deadline) for version in versions):
+            raise versions[0].refusal()
         return await read_body(request, serving.settings, content_types)
 
     async def ask(

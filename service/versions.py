@@ -16,7 +16,7 @@ import numpy.typing as npt
 from compression.bundle import Bundle, Encoded, softmax
 from service.batching import GIVEN_UP, Batcher
 from service.engine import Engine
-from service.errors import PayloadTooLarge
+from service.errors import Overloaded, PayloadTooLarge
 from service.telemetry import Telemetry
 from service.texts import Texts
 
@@ -174,10 +174,9 @@ class Version:
         """Whether every member would take a text; see `Batcher.has_room`."""
         return all(member.batcher.has_room(tenant, deadline) for member in self.members)
 
-    def require_room(self, tenant: str, deadline: float) -> None:
-        """Refuses where one of them would not; see `Batcher.require_room`."""
-        for member in self.members:
-            member.batcher.require_room(1, tenant, deadline)
+    def refusal(self) -> Overloaded:
+        """What a request is told where there is no room; see `Batcher.refusal`."""
+        return self.members[0].batcher.refusal(1)
 
     async def ask(self, texts: Texts, tenant: str, deadline: float, calibrated: bool, cut: bool) -> Scored:
         """Answers texts.

@@ -165,6 +165,11 @@ class Batcher(Generic[T]):
         self._require_time(texts, texts * self._mean_tokens(), tenant, deadline, self._clock())
         self._require_place(texts, texts, tenant)  # its tokens are not known, and its share must not be guessed
 
+    def refusal(self, texts: int) -> Overloaded:
+        """What so many texts are told that there is no room for; counts them."""
+        self._telemetry.shed(self._name, "overloaded", texts)
+        return self._overloaded()
+
     def _mean_tokens(self) -> int:
         return self._queue.tokens // self._queue.texts if self._queue else 1
 
@@ -197,14 +202,12 @@ class Batcher(Generic[T]):
             self._telemetry.shed(self._name, "deadline", texts)
             raise DeadlineExceeded("the request's time was over before it could be queued")
         if not self._in_time(texts, tokens, tenant, deadline - now):
-            self._telemetry.shed(self._name, "overloaded", texts)
-            raise self._overloaded()
+            raise self.refusal(texts)
 
     def _require_place(self, texts: int, tokens: int, tenant: str) -> None:
         """Refuses what has no place in the queue, where the key holds its share of it."""
         if not self._has_place(texts, tokens, tenant):
-            self._telemetry.shed(self._name, "overloaded", texts)
-            raise self._overloaded()
+            raise self.refusal(texts)
 
     def _has_place(self, texts: int, tokens: int, tenant: str) -> bool:
         return self._queue.fits(texts, tokens) or self._queue.within_share(tenant, texts, tokens)
