@@ -13,7 +13,8 @@ from service.devices import batch_texts, load
 from service.errors import ConfigurationError
 from service.settings import Device
 
-_WARM_UP = "The quick brown fox jumps over the lazy dog."
+_WARM_UP = "The quick brown fox jumps over the lazy dog. "
+_REHEARSED = (1, 4, 16)  # sentences of a text: different lengths tell what a batch costs besides its tokens
 
 
 class Engine:
@@ -69,6 +70,10 @@ class Engine:
                     f"{self.bundle.path}: this machine does not give the bundle's golden answers: {difference}, and "
                     f"{GOLDEN_WITHIN} is allowed; make the bundle on a machine like this one, without int8 if need be"
                 )
+
+    def rehearsal(self) -> list[list[Encoded]]:
+        """Batches by which to learn what batches cost."""
+        return [[self.encode(_WARM_UP * sentences)] for sentences in _REHEARSED * 4]
 
     def warm_up(self) -> None:
         """Answers one text alone and in a batch, so that the first client does not wait for allocations.

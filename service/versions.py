@@ -135,13 +135,14 @@ class Version:
             member.engine.verify()
 
     def warm_up(self) -> None:
-        """Answers a text, so that the first client does not wait for allocations.
+        """Answers texts, so that the first client does not wait for allocations, and estimates hold from the first.
 
         Raises:
-            ConfigurationError: the answer is not finite.
+            ConfigurationError: an answer is not finite.
         """
         for member in self.members:
             member.engine.warm_up()
+            member.batcher.rehearse(member.engine.rehearsal())
 
     def start(self, name: str) -> None:
         """Begins to take texts, measured under this name; call it inside the event loop."""

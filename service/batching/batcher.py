@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Generic
 
@@ -69,6 +69,13 @@ class Batcher(Generic[T]):
         self._idle: deque[asyncio.Future[None]] = deque()  # of each stream without work, what wakes it
         self._streams: list[asyncio.Task[None]] = []
         self._refusal: str | None = None  # why nothing is taken any more
+
+    def rehearse(self, batches: Iterable[Sequence[T]]) -> None:
+        """Computes batches on this thread, before `start`, and learns what they cost: from the first request on, an
+        estimate decides what is refused."""
+        for batch in batches:
+            lengths = [len(item) for item in batch]
+            self._cost.observe(sum(lengths), max(lengths) * len(lengths), *self._threads.rehearse(batch))
 
     def start(self) -> None:
         """Starts the streams; call it inside the event loop."""

@@ -109,6 +109,12 @@ class Threads(Generic[T]):
         future.add_done_callback(self._done)
         return future
 
+    def rehearse(self, items: Sequence[T]) -> tuple[float, float]:
+        """Seconds that a batch takes this thread, and how much of that it worked."""
+        start = self._clock()
+        _, end, work_s = self._measured(items, start)
+        return end - start, work_s
+
     def shut_down(self) -> None:
         """Takes nothing more, and waits for nobody."""
         self._executor.shutdown(wait=False)
@@ -121,17 +127,21 @@ class Threads(Generic[T]):
     def _run(self, batch: list[Text[T]]) -> Computed[T]:
         """Computes, on a thread, those texts that somebody still waits for."""
         start = self._clock()
-        worked = self._work_clock() if self._work_clock is not self._clock else start
         texts = [text for text in batch if text.request.deadline > start and not text.request.future.done()]
         try:
-            logits = self._infer([text.item for text in texts]) if texts else np.empty((0, 0), np.float32)
-            end = self._clock()
-            work_s = (self._work_clock() if self._work_clock is not self._clock else end) - worked
+            logits, end, work_s = self._measured([text.item for text in texts], start)
             return Computed(texts, logits, start, end, work_s)
         except Exception:
             raise
         except BaseException as error:  # a thread's own end, or a panic in native code
             raise EngineDied from error
+
+    def _measured(self, items: Sequence[T], start: float) -> tuple[Logits, float, float]:
+        """Logits of what is computed from now, `start`, on; when that ends, and how much of it this thread worked."""
+        worked = self._work_clock() if self._work_clock is not self._clock else start
+        logits = self._infer(items) if items else np.empty((0, 0), np.float32)
+        end = self._clock()
+        return logits, end, (self._work_clock() if self._work_clock is not self._clock else end) - worked
 
 
 def _give_way() -> None:

@@ -13,7 +13,7 @@ def test_the_file_holds_hashes_only_and_only_its_owner_reads_it(tmp_path: Path) 
     key = add_key(file, "shop")
     content = file.read_text()
     assert key not in content
-    assert key.rsplit("_", 1)[1] not in content
+    assert key.split("_", 2)[2] not in content
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 

@@ -147,3 +147,39 @@ def test_a_thread_finds_its_next_batch_ready_where_the_event_loop_is_late() -> N
     loop.run_until_complete(main())
     loop.close()
     assert sum(spent) > 0.85 * LIMITS.streams * SECONDS
+
+
+@pytest.mark.parametrize("rehearsed", [False, True])
+def test_what_was_learnt_before_the_first_request_decides_whether_a_large_one_is_taken(rehearsed: bool) -> None:
+    """A short text alone takes ten times what its tokens do: to who saw only that, 200 long ones look like 6 s."""
+    loop = VirtualLoop()
+    asyncio.set_event_loop(loop)
+
+    def seconds(batch: Sequence[list[int]]) -> float:
+        return 0.009 + 1e-4 * max(map(len, batch)) * len(batch)
+
+    def infer(batch: Sequence[list[int]]) -> Logits:
+        if not loop.is_running():  # rehearsed
+            loop.pass_time(seconds(batch))
+        return np.zeros((len(batch), 2), np.float32)
+
+    engine = VirtualEngine(loop, 1, seconds)
+    batcher: Batcher[list[int]] = Batcher("m", infer, LIMITS, Telemetry(), engine.clock, engine)
+    if rehearsed:
+        batcher.rehearse([[[0] * tokens] for tokens in (10, 40, 160)] * 4)
+
+    async def main() -> bool:
+        batcher.start()
+        await batcher.submit([[0] * 10], deadline=loop.time() + 10)
+        short = []
+        for _ in range(3):  # two are computed, and one waits
+            short.append(asyncio.create_task(batcher.submit([[0] * 10], deadline=loop.time() + 10)))
+            await asyncio.sleep(0.001)
+        large = batcher.submit([[0] * 60 for _ in range(200)], deadline=loop.time() + 10)
+        *_, answer = await asyncio.gather(*short, large, return_exceptions=True)
+        await batcher.close()
+        return not isinstance(answer, Overloaded)
+
+    taken = loop.run_until_complete(main())
+    loop.close()
+    assert taken is rehearsed
