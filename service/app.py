@@ -10,7 +10,7 @@ import gc
 import logging
 import os
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from compression.bundle import BundleError
 from service.errors import ConfigurationError
 from service.gate import Gate
 from service.http import create_routes
-from service.joined_writes import HttpProtocol
+from service.http_protocol import HttpProtocol
 from service.lifecycle import Serving, check, require_private_or_keys
 from service.settings import Settings, load_settings
 from service.telemetry import Telemetry
@@ -82,9 +82,11 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
     """A service whose app stands behind the gate."""
 
     def to_asgi(self, is_main: bool = True) -> Gate:
-        """The app that a worker serves; uvicorn, which BentoML starts with it, takes its protocol by this name."""
-        uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{HttpProtocol.__module__}:{HttpProtocol.__qualname__}"
-        return Gate(super().to_asgi(is_main), _serving, create_routes(_serving))
+        """The app that a worker serves; uvicorn, which BentoML starts with it, takes its protocol from this table."""
+        gate = Gate(super().to_asgi(is_main), _serving, create_routes(_serving))
+        protocol = partial(HttpProtocol, refuse=gate.refuse)
+        uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]  # a name, or what it names
+        return gate
 
 
 @bentoml.service(

@@ -16,15 +16,17 @@ from typing import Any
 
 import orjson
 
-from service.errors import InternalError, MethodNotAllowed, ServiceError, for_status
+from service.errors import InternalError, MethodNotAllowed, Overloaded, ServiceError, for_status
 from service.lifecycle import Serving
-from service.limits import ClientGone
+from service.limits import TIMEOUT, ClientGone
 from service.privacy import describe_exception
 from service.routing import (
     Answer,
     App,
+    Complete,
     Endpoint,
     ErrorBody,
+    Headers,
     Message,
     Receive,
     Request,
@@ -34,8 +36,6 @@ from service.routing import (
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
-
-Headers = list[tuple[bytes, bytes]]
 
 _PROBES = frozenset({"/livez", "/readyz", "/healthz"})  # of the app behind
 _BEHIND = frozenset({"/", *_PROBES})  # what is measured of it by name
@@ -57,13 +57,32 @@ class Gate:
         self._prefix = secrets.token_hex(10)  # as unique as a random id for each request, for less
         self._numbers = itertools.count()
 
+    def refuse(self, method: str, path: str, headers: Headers) -> Complete | None:
+        """The answer to a request that would be refused for want of room, before its body is there and a task is made
+        for it; None where it may go on, if only to another error."""
+        endpoint, _ = self._routes.find(path)
+        if endpoint is None or endpoint.admit is None or method not in endpoint.handlers:
+            return None
+        start = time.perf_counter()
+        found = dict(reversed(headers))
+        timeout = found.get(TIMEOUT)
+        try:
+            endpoint.admit(self._tenant(found), None if timeout is None else timeout.decode("latin-1"))
+        except Overloaded as error:
+            answer = _of_error(error, self._new_id(), endpoint.error_body)
+            self._serving().telemetry.request(endpoint.path, answer[0], error.code, time.perf_counter() - start)
+            return answer
+        except Exception:  # no key, or worse: it comes to the same when the request is served, and is told there
+            return None
+        return None
+
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serves one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        request_id = f"{self._prefix}{next(self._numbers):012x}"
+        request_id = self._new_id()
         path = scope["path"]
         endpoint, parameters = self._routes.find(path)
         ours: Iterable[str] = ()  # methods of a path that the app behind knows, too
@@ -91,6 +110,9 @@ class Gate:
         finally:
             name = (path if path in _BEHIND else "other") if endpoint is None else endpoint.path
             self._serving().telemetry.request(name, reply.status, reply.code, time.perf_counter() - start)
+
+    def _new_id(self) -> str:
+        return f"{self._prefix}{next(self._numbers):012x}"
 
     def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
         """The name of the key that asks; empty where none is needed."""
@@ -125,7 +147,8 @@ class _Reply:
 
     async def answer(self, answer: Answer) -> None:
         """Sends what a handler gave."""
-        await self._complete(200, answer.body, [(b"content-type", answer.content_type), *answer.headers])
+        headers = [(b"content-type", answer.content_type), *answer.headers]
+        await self._send_complete(_complete(200, headers, answer.body, self._id))
 
     async def pass_on(self, message: Message) -> None:
         """Sends a message of the app behind."""
@@ -147,13 +170,21 @@ class _Reply:
         self.code = error.code
         if self._started:
             return
-        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()]
-        body = orjson.dumps(self._error_body(error, self._id))
-        await self._complete(int(error.status), body, [(b"content-type", b"application/json"), *headers])
+        await self._send_complete(_of_error(error, self._id, self._error_body))
 
-    async def _complete(self, status: int, body: bytes, headers: Headers) -> None:
+    async def _send_complete(self, answer: Complete) -> None:
+        status, headers, body = answer
         self._started = True
         self.status = status
-        headers += [(b"content-length", b"%d" % len(body)), (b"x-request-id", self._id.encode())]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+
+
+def _of_error(error: ServiceError, request_id: str, error_body: ErrorBody) -> Complete:
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()]
+    body = orjson.dumps(error_body(error, request_id))
+    return _complete(int(error.status), [(b"content-type", b"application/json"), *headers], body, request_id)
+
+
+def _complete(status: int, headers: Headers, body: bytes, request_id: str) -> Complete:
+    return status, [*headers, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode())], body

@@ -9,7 +9,7 @@ from service.admin import admin_endpoints, describe
 from service.dialects import open_inference, text_embeddings_inference
 from service.inference import Inference
 from service.lifecycle import Serving
-from service.limits import parse
+from service.limits import parse, read_body
 from service.openapi import openapi_document
 from service.routing import Answer, Endpoint, Request, Routes
 from service.schemas import ClassifyRequest, ModelsResponse, TriageRequest
@@ -21,14 +21,14 @@ class Api:
 
     def __init__(self, serving: Callable[[], Serving]) -> None:
         self._serving = serving
-        self._inference = Inference(serving)
+        self.inference = Inference(serving)
 
     async def classify(self, request: Request) -> Answer:
         """POST /v1/classify."""
         serving = self._serving()
-        body = parse(ClassifyRequest, await self._inference.read(request))
+        body = parse(ClassifyRequest, await read_body(request, serving.settings))
         model = serving.model(body.model)
-        (scored,) = await self._inference.ask(request, [model], _texts(body.inputs))
+        (scored,) = await self.inference.ask(request, [model], _texts(body.inputs))
         return _json(
             {
                 "model": model.name,
@@ -42,10 +42,10 @@ class Api:
     async def triage(self, request: Request) -> Answer:
         """POST /v1/triage."""
         serving = self._serving()
-        body = parse(TriageRequest, await self._inference.read(request))
+        body = parse(TriageRequest, await read_body(request, serving.settings))
         rules = serving.triage
         models = [serving.model(name) for name in (serving.settings.triage_sentiment, serving.settings.triage_intent)]
-        sentiment, intent = await self._inference.ask(request, models, _texts(body.inputs), calibrated=True)
+        sentiment, intent = await self.inference.ask(request, models, _texts(body.inputs), calibrated=True)
         results = [
             rules.judge(
                 dict(zip(sentiment.labels, sentiment_row, strict=True)),
@@ -91,8 +91,8 @@ def create_routes(serving: Callable[[], Serving]) -> Routes:
     api = Api(serving)
     return Routes(
         [
-            Endpoint("/v1/classify", {"POST": api.classify}),
-            Endpoint("/v1/triage", {"POST": api.triage}),
+            Endpoint("/v1/classify", {"POST": api.classify}, admit=api.inference.admit),
+            Endpoint("/v1/triage", {"POST": api.triage}, admit=api.inference.admit),
             Endpoint("/v1/models", {"GET": api.models}),
             *admin_endpoints(serving),
             Endpoint("/metrics", {"GET": api.metrics}),

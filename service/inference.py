@@ -1,12 +1,12 @@
 """Puts a request's texts to models: tokenised once, within the request's time, for as long as its client is there."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from service.attendance import WhileThere
 from service.errors import PayloadTooLarge
 from service.lifecycle import Serving
-from service.limits import JSON, read_body, timeout_ms
+from service.limits import TIMEOUT, timeout_ms
 from service.models import Model
 from service.routing import Request
 from service.texts import Texts
@@ -19,20 +19,16 @@ class Inference:
     def __init__(self, serving: Callable[[], Serving]) -> None:
         self._serving = serving
 
-    async def read(self, request: Request, content_types: Collection[str] = JSON) -> bytes:
-        """The body of a request for a model, as `read_body` gives it.
-
-        Where no model has room, it is not read: in overload most requests are refused, and to read one costs more.
+    def admit(self, tenant: str, timeout: str | None) -> None:
+        """Refuses a request of that key, with that X-Request-Timeout-Ms, for which no model has room.
 
         Raises:
             Overloaded: no model has room, or time, for a single text.
         """
-        serving = self._serving()
-        versions = [model.live for model in serving.models.values()]
-        deadline = self._deadline(request)
-        if versions and not any(version.has_room(request.tenant, deadline) for version in versions):
+        versions = [model.live for model in self._serving().models.values()]
+        deadline = self._deadline(timeout)
+        if versions and not any(version.has_room(tenant, deadline) for version in versions):
             raise versions[0].refusal()
-        return await read_body(request, serving.settings, content_types)
 
     async def ask(
         self,
@@ -56,9 +52,9 @@ class Inference:
         if len(texts) > settings.max_inputs:
             raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
         shared = Texts(texts)
-        deadline = self._deadline(request)
+        deadline = self._deadline(request.header(TIMEOUT))
         async with WhileThere(request.receive):
             return await together([model.ask(shared, request.tenant, deadline, calibrated, cut) for model in models])
 
-    def _deadline(self, request: Request) -> float:
-        return time.monotonic() + timeout_ms(request, self._serving().settings.request_timeout_ms) / 1e3
+    def _deadline(self, timeout: str | None) -> float:
+        return time.monotonic() + timeout_ms(timeout, self._serving().settings.request_timeout_ms) / 1e3

@@ -13,6 +13,7 @@ from service.settings import Settings
 Body = TypeVar("Body", bound=BaseModel)
 
 JSON = ("application/json",)
+TIMEOUT = b"x-request-timeout-ms"
 _SHOWN_PROBLEMS = 3
 _TAGS = ("text", "texts", "batch")  # of the alternatives that inputs have; a client knows nothing of them
 
@@ -70,13 +71,12 @@ def parse(model: type[Body], body: bytes) -> Body:
         raise InvalidRequest("; ".join(problems[:_SHOWN_PROBLEMS]) + more) from None
 
 
-def timeout_ms(request: Request, default: int) -> int:
-    """The request's time: the default, or less where the client asks for less.
+def timeout_ms(value: str | None, default: int) -> int:
+    """The request's time: the default, or less where the client asks for less by X-Request-Timeout-Ms, this value.
 
     Raises:
         InvalidRequest: the header is not a whole number of milliseconds above zero.
     """
-    value = request.header(b"x-request-timeout-ms")
     if value is None:
         return default
     if not (value.isascii() and value.isdecimal()) or int(value[:12]) == 0:

@@ -3,7 +3,7 @@
 Plain objects in place of a framework's: in front of a small model, those cost more than the model does.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,9 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+Headers = Sequence[tuple[bytes, bytes]]
+Complete = tuple[int, Headers, bytes]  # status, headers and body of an answer
+Admit = Callable[[str, str | None], None]  # of the key of that name, with that X-Request-Timeout-Ms
 Handler = Callable[[Request], Awaitable[Answer]]
 ErrorBody = Callable[[ServiceError, str], Mapping[str, object]]  # of the request with that id
 
@@ -71,6 +74,7 @@ class Endpoint:
         public: whether it needs no key.
         shared: whether other methods are for the app behind the gate; otherwise they are refused.
         error_body: how its protocol writes an error.
+        admit: raises Overloaded where it is clear, before the body of a POST is there, that it will be refused.
     """
 
     path: str
@@ -78,6 +82,7 @@ class Endpoint:
     public: bool = False
     shared: bool = False
     error_body: ErrorBody = field(default=own_error_body)
+    admit: Admit | None = None
 
     def handler(self, method: str) -> Handler | None:
         """Who answers a method; HEAD is a GET whose body the server leaves out."""

@@ -18,7 +18,7 @@ from service import __version__
 from service.errors import InvalidRequest, ModelNotFound, NotReady, ServiceError
 from service.inference import Inference
 from service.lifecycle import Serving
-from service.limits import parse
+from service.limits import parse, read_body
 from service.models import Model
 from service.routing import Answer, Endpoint, Handler, Request
 from service.schemas import FromZero
@@ -119,7 +119,7 @@ class InferErrorResponse(BaseModel):
 class _Api:
     def __init__(self, serving: Callable[[], Serving]) -> None:
         self._serving = serving
-        self._inference = Inference(serving)
+        self.inference = Inference(serving)
 
     async def server(self, _: Request) -> Answer:
         """GET /v2."""
@@ -163,12 +163,12 @@ class _Api:
 
     async def infer(self, request: Request) -> Answer:
         """POST /v2/models/{model}/infer."""
-        content = await self._inference.read(request, _CONTENT_TYPES)
+        content = await read_body(request, self._serving().settings, _CONTENT_TYPES)
         length = _header_length(request, content)
         body = parse(InferRequest, content[:length])
         texts = _texts(body.inputs[0], content[length:])
         model = self._model(request)
-        (scored,) = await self._inference.ask(request, [model], texts)
+        (scored,) = await self.inference.ask(request, [model], texts)
         return _answer(body, model.name, scored)
 
     def _model(self, request: Request) -> Model:
@@ -184,7 +184,8 @@ def endpoints(serving: Callable[[], Serving]) -> list[Endpoint]:
     api = _Api(serving)
 
     def endpoint(path: str, method: str, handler: Handler, public: bool = False) -> Endpoint:
-        return Endpoint(path, {method: handler}, public, error_body=_error_body)
+        admit = api.inference.admit if handler == api.infer else None
+        return Endpoint(path, {method: handler}, public, error_body=_error_body, admit=admit)
 
     return [
         endpoint("/v2", "GET", api.server),

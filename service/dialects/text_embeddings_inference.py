@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from service.errors import ServiceError
 from service.inference import Inference
 from service.lifecycle import Serving
-from service.limits import parse
+from service.limits import parse, read_body
 from service.routing import Answer, Endpoint, Request
 from service.schemas import FromOne, Text
 from service.versions import Scored
@@ -83,16 +83,16 @@ class PredictErrorResponse(BaseModel):
 class _Api:
     def __init__(self, serving: Callable[[], Serving]) -> None:
         self._serving = serving
-        self._inference = Inference(serving)
+        self.inference = Inference(serving)
 
     async def predict(self, request: Request) -> Answer:
         """POST /predict: every label's score, the highest first; of several texts, a list of such lists."""
         serving = self._serving()
-        body = parse(PredictRequest, await self._inference.read(request))
+        body = parse(PredictRequest, await read_body(request, serving.settings))
         batch = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         texts = [text if isinstance(text, str) else text[0] for text in batch]
         model = serving.model(serving.settings.predict_model or next(iter(serving.settings.models)))
-        (scored,) = await self._inference.ask(request, [model], texts, cut=body.truncate is not False)
+        (scored,) = await self.inference.ask(request, [model], texts, cut=body.truncate is not False)
         predictions = _predictions(scored, body)
         # huggingface_hub, which alone sends parameters, takes the first list of the answer as that of its one text.
         nested = body.parameters is not None or isinstance(batch[0], list)
@@ -103,8 +103,8 @@ def endpoints(serving: Callable[[], Serving]) -> list[Endpoint]:
     """The routes of this protocol."""
     api = _Api(serving)
     return [
-        Endpoint("/predict", {"POST": api.predict}, error_body=_error_body),
-        Endpoint("/", {"POST": api.predict}, shared=True, error_body=_error_body),
+        Endpoint("/predict", {"POST": api.predict}, error_body=_error_body, admit=api.inference.admit),
+        Endpoint("/", {"POST": api.predict}, shared=True, error_body=_error_body, admit=api.inference.admit),
     ]
 
 

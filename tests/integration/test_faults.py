@@ -26,8 +26,8 @@ FAILS, FAILS_ONCE, HANGS, KILLS = "good " * 5, "good " * 6, "good " * 7, "good "
 JSON = {"content-type": "application/json"}
 
 
-def ask(service: LiveService, inputs: object) -> httpx.Response:
-    return httpx.post(f"{service.url}/v1/classify", json={"model": "sentiment", "inputs": inputs}, timeout=60)
+def ask(service: LiveService, inputs: object, model: str = "sentiment") -> httpx.Response:
+    return httpx.post(f"{service.url}/v1/classify", json={"model": model, "inputs": inputs}, timeout=60)
 
 
 def metric(service: LiveService, name: str) -> float:
@@ -45,11 +45,13 @@ def until(condition: object, seconds: float = 30) -> None:
 
 
 @contextlib.contextmanager
-def sending(service: LiveService, body: bytes, length: int | None = None) -> Iterator[socket.socket]:
+def sending(
+    service: LiveService, body: bytes, length: int | None = None, path: str = "/v1/classify", headers: str = ""
+) -> Iterator[socket.socket]:
     """A connection on which a request was sent, or its beginning where it says it is longer."""
     address = urlsplit(service.url)
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
-        head = "POST /v1/classify HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{headers}"
         connection.sendall(f"{head}content-length: {length or len(body)}\r\n\r\n".encode() + body)
         yield connection
 
@@ -131,6 +133,25 @@ def test_a_client_that_leaves_in_a_batch_costs_the_others_nothing(
         assert [len(answer.result().json()["results"]) for answer in others] == [200] * 8
         assert metric(service, "lathe_queue_texts") == 0
         assert "rror" not in service.log.read_text()
+
+
+def test_where_there_is_no_time_a_request_is_refused_by_its_head(service_factory: ServiceFactory) -> None:
+    paths = ("/v1/classify", "/v1/triage", "/predict", "/", "/v2/models/sentiment/infer")
+    with (
+        service_factory(LATHE_STREAMS="1", LATHE_REQUEST_TIMEOUT_MS="60000") as service,
+        concurrent.futures.ThreadPoolExecutor(8) as threads,
+    ):
+        others = [
+            threads.submit(ask, service, ["good " * 60] * 200, model)
+            for model in ("sentiment", "banking-intents")
+            for _ in range(4)
+        ]
+        until(lambda: metric(service, "lathe_queue_texts") > 1000)
+        for path in paths:
+            with sending(service, b"", 100, path, "x-request-timeout-ms: 1\r\n") as connection:
+                assert connection.recv(65536).startswith(b"HTTP/1.1 429 ")
+        assert metric(service, 'lathe_requests_total{code="overloaded"') == len(paths)
+        assert {answer.result().status_code for answer in others} == {200}
 
 
 def test_a_client_that_sends_slowly_is_given_up_and_holds_nobody_up(service_factory: ServiceFactory) -> None:

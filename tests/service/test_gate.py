@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from service.errors import InvalidRequest, Overloaded, ServiceError
 from service.gate import Gate
-from service.routing import App, Receive, Routes, Send
+from service.routing import Answer, App, Endpoint, Receive, Request, Routes, Send
 from service.telemetry import Telemetry
 
 SECRET = "zanzibarium"
@@ -85,3 +86,56 @@ def test_the_app_behind_is_told_whose_key_it_is(authenticator: object, tenant: s
 
     assert ask(app, authenticator=authenticator).status_code == 200
     assert seen == [tenant]
+
+
+class Unexpected(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "failure", "refused"),
+    [
+        ("POST", "/ask", Overloaded("full", 3), True),
+        ("GET", "/ask", Overloaded("full", 3), False),
+        ("POST", "/other", Overloaded("full", 3), False),
+        ("POST", "/ask", None, False),
+        ("POST", "/ask", InvalidRequest("a timeout of x"), False),  # told when it is served
+        ("POST", "/ask", Unexpected("a fault"), False),
+    ],
+)
+def test_what_would_be_refused_for_want_of_room_is_refused_by_its_head(
+    method: str, path: str, failure: Exception | None, refused: bool
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def admit(tenant: str, timeout: str | None) -> None:
+        asked.append((tenant, timeout))
+        if failure is not None:
+            raise failure
+
+    async def handler(request: Request) -> Answer:
+        raise AssertionError
+
+    telemetry = Telemetry()
+    key = SimpleNamespace(authenticate=lambda value: {"Bearer x": "shop"}[value])
+    serving: Any = SimpleNamespace(telemetry=telemetry, authenticator=key)
+
+    def error_body(error: ServiceError, _: str) -> dict[str, object]:
+        return {"error": error.message}
+
+    endpoint = Endpoint("/ask", {"POST": handler}, admit=admit, error_body=error_body)
+    gate = Gate(failing, lambda: serving, Routes([endpoint, Endpoint("/other", {"POST": handler})]))
+    answer = gate.refuse(method, path, [(b"authorization", b"Bearer x"), (b"x-request-timeout-ms", b"70")])
+    assert gate.refuse(method, path, [(b"authorization", b"Bearer y")]) is None  # told when it is served
+    assert asked == [("shop", "70")] * ((method, path) == ("POST", "/ask"))
+    counted = 'lathe_requests_total{code="overloaded",route="/ask",status="429"} 1.0' in telemetry.exposition().decode()
+    assert counted is refused
+    if not refused:
+        assert answer is None
+        return
+    assert answer is not None
+    status, headers, body = answer
+    found = dict(headers)
+    assert (status, body) == (429, b'{"error":"full"}')
+    assert (found[b"retry-after"], found[b"content-length"]) == (b"3", b"16")
+    assert len(found[b"x-request-id"]) == 32
