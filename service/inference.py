@@ -25,10 +25,12 @@ class Inference:
         Raises:
             Overloaded: no model has room, or time, for a single text.
         """
-        versions = [model.live for model in self._serving().models.values()]
-        deadline = self._deadline(timeout)
-        if versions and not any(version.has_room(tenant, deadline) for version in versions):
-            raise versions[0].refusal()
+        models, deadline = list(self._serving().models.values()), self._deadline(timeout)
+        for model in models:
+            if model.live.has_room(tenant, deadline):
+                return
+        if models:
+            raise models[0].live.refusal()
 
     async def ask(
         self,

@@ -12,6 +12,7 @@ over them. The first run makes an environment for each peer.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,12 +109,11 @@ def main(small: Path, plain: Path, rounds: int, seconds: float, environments: Pa
             if share > BUSY_WHEN_IDLE:
                 server.pause()
                 stack.callback(server.resume)
-        ceilings = {"small": Ceiling(small), "plain": Ceiling(plain)}
+        ceilings = [Ceiling("small", small), Ceiling("plain", plain)]
         for number in range(rounds + 1):  # the first warms up
             for load in LOADS:
                 click.echo(f"round {number} of {rounds}: {load.name}")
-                found = [{"server": f"ceiling, {name}", **ceiling.measure(load, texts, seconds)}
-                         for name, ceiling in ceilings.items()]  # fmt: skip
+                found = [row for ceiling in ceilings for row in ceiling.measure(load, texts, seconds)]
                 for (entry, server), share in zip(running, idle, strict=True):
                     with server.resumed() if share > BUSY_WHEN_IDLE else contextlib.nullcontext():
                         row = measure(entry, server, load, texts, seconds)
@@ -206,39 +207,54 @@ def measure(entry: Entry, server: Server, load: Load, texts: Texts, seconds: flo
 
 
 class Ceiling:
-    """What tokenising and computing take, and nothing else: sorted batches in this process, on one thread."""
+    """What tokenising and computing take, and nothing else: sorted batches in this process.
 
-    def __init__(self, bundle: Path) -> None:
+    On one thread, and on one for each core, as the server has them: where the cores share caches, or are one core's
+    two hyperthreads, a text costs each more CPU seconds when the other is busy, too.
+    """
+
+    def __init__(self, name: str, bundle: Path) -> None:
+        self._name = name
         self._runtime = Runtime.of(open_bundle(bundle))
 
-    def measure(self, load: Load, texts: Texts, seconds: float) -> dict[str, float]:
-        """The cheapest batch size for many texts; one text at a time for the lone client."""
+    def measure(self, load: Load, texts: Texts, seconds: float) -> list[dict[str, Any]]:
+        """A row for each number of threads: of the cheapest batch size for many texts; for the lone client, of one text
+        at a time on one thread."""
         in_flight = load.clients * load.texts
-        runs = [self._run(texts, size, in_flight, seconds / 2) for size in ((4, 8) if in_flight > 1 else (1,))]
-        return min(runs, key=lambda run: run["cpu_s_per_1000_texts"])
+        rows: list[dict[str, Any]] = []
+        for threads in dict.fromkeys((1, os.cpu_count() or 1) if in_flight > 1 else (1,)):
+            sizes = (4, 8) if in_flight > 1 else (1,)
+            runs = [self._run(texts, size, in_flight, threads, seconds / 2) for size in sizes]
+            cheapest = min(runs, key=lambda run: run["cpu_s_per_1000_texts"])
+            rows.append({"server": f"ceiling, {self._name}, {threads} thread{'s'[: threads > 1]}", **cheapest})
+        return rows
 
-    def _run(self, texts: Texts, size: int, window: int, seconds: float) -> dict[str, float]:
-        """Batches of `size`, sorted by length among as many texts as are in flight."""
-        latencies: list[float] = []
+    def _run(self, texts: Texts, size: int, in_flight: int, threads: int, seconds: float) -> dict[str, float]:
         cpu, start = time.process_time(), time.perf_counter()
-        at = 0
-        while time.perf_counter() - start < seconds:
-            share = [texts[(at + offset) % len(texts)] for offset in range(window)]
-            at += len(share)
-            if size == 1:
-                begin = time.perf_counter()
-                self._runtime.logits([self._runtime.encode(share[0])])
-                latencies.append(time.perf_counter() - begin)
-                continue
-            encoded = sorted(map(self._runtime.encode, share), key=len)
-            for first in range(0, len(encoded), size):
-                self._runtime.logits(encoded[first : first + size])
-        passed = time.perf_counter() - start
+        with ThreadPoolExecutor(threads) as executor:
+            work = [
+                executor.submit(self._work, texts, size, in_flight // threads, start + seconds) for _ in range(threads)
+            ]
+        passed, cpu = time.perf_counter() - start, time.process_time() - cpu
+        results = [done.result() for done in work]
+        count = sum(len(latencies) for latencies in results) * in_flight // threads
+        alone = {"p50_ms": round(statistics.median(results[0]) * 1e3, 3)} if in_flight == 1 else {}
         return {
-            "texts_per_s": round(at / passed, 1),
-            "cpu_s_per_1000_texts": round((time.process_time() - cpu) / at * 1000, 4),
-            **({"p50_ms": round(statistics.median(latencies) * 1e3, 3)} if latencies else {}),
+            "texts_per_s": round(count / passed, 1),
+            "cpu_s_per_1000_texts": round(cpu / count * 1000, 4),
+            **alone,
         }
+
+    def _work(self, texts: Texts, size: int, window: int, end: float) -> list[float]:
+        """Until that time, so many texts again and again, in batches of `size` sorted by length; seconds of each."""
+        latencies: list[float] = []
+        upcoming = itertools.cycle(texts)
+        while (begin := time.perf_counter()) < end:
+            encoded = sorted(map(self._runtime.encode, itertools.islice(upcoming, window)), key=len)
+            for first in range(0, window, size):
+                self._runtime.logits(encoded[first : first + size])
+            latencies.append(time.perf_counter() - begin)
+        return latencies
 
 
 def idle_cpu(servers: list[Server], seconds: float = 5.0) -> list[float]:

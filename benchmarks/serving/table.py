@@ -13,8 +13,9 @@ _HEAD = """<!-- Written by benchmarks/serving/run.py from results/table.json; do
 
 `small` is the bundle of the recipe `balanced`, `plain` that of `safe`: the parent in int8. `parent` is the float32
 model that both come from. LitServe and BentoML's batching run the very same files. Medians over interleaved rounds,
-lowest and highest in brackets. The ceiling is tokenising and computing sorted batches in one thread, without a server.
-CPU is that of the server's processes; client and server share the machine.
+lowest and highest in brackets. The ceiling is tokenising and computing sorted batches, without a server: on one thread,
+and on one for each core, as Lathe has them, where each text costs more CPU seconds because the threads share caches (or
+one core, as hyperthreads). CPU is that of the server's processes; client and server share the machine.
 """
 
 

@@ -65,6 +65,8 @@ class FairQueue(Generic[T]):
         line = self._lines.get(tenant)
         if line is not None:
             texts, tokens = texts + len(line.texts), tokens + line.tokens
+        if len(self._lines) == (line is not None):  # the usual case, and this is asked for every request
+            return texts, tokens
         others = [other for other in self._lines.values() if other is not line]
         return (
             texts + sum(min(texts, len(other.texts)) for other in others),
