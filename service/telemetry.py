@@ -106,8 +106,8 @@ class Telemetry:
         )
         self._shed = Counter(
             "lathe_shed_texts",
-            "Texts not computed: overloaded (429), deadline, client gone, or given up because another model of the "
-            "request could not answer.",
+            "Texts not computed: overloaded (429; one text for a request that was refused before its body was read), "
+            "deadline, client gone, or given up because another model of the request could not answer.",
             ["model", "reason"],
             registry=registry,
         )  # fmt: skip
