@@ -8,6 +8,7 @@
   (benchmarks/serving/overload.py).
 - An idle connection is kept for longer than load balancers keep theirs: a request that meets a connection as its server
   closes it is lost.
+- A connection on which nothing comes, or a head that does not end, is closed; uvicorn would keep it for ever.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ Refuse = Callable[[str, str, Headers], Complete | None]
 """The answer to a request, by its method, path and headers, that is refused before its body; None where it is not."""
 
 _IDLE_S = 75  # nginx, and AWS's load balancers, reuse a connection that was idle for 60 seconds
+_HEAD_S = 10  # from the first byte of a request to the end of its head
 
 
 class JoinedWrites:
@@ -73,15 +75,35 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.timeout_keep_alive = max(self.timeout_keep_alive, _IDLE_S)
         self._refuse = refuse
+        self._in_head = False
+        self._head_timer: asyncio.TimerHandle | None = None  # where it did not come in one piece
         self._refused = False  # the request whose head was the last to come
         self._ends = False  # the connection, after it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """A client has connected."""
         super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]  # it behaves as one
+        self._wait_idly()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has gone. uvicorn's timer would keep one that was reset in memory until it ends."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def data_received(self, data: bytes) -> None:
+        """A part of what the client sends is there."""
+        super().data_received(data)
+        if self._in_head and self._head_timer is None:
+            self._head_timer = self.loop.call_later(_HEAD_S, self.transport.close)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._in_head = True
 
     def on_headers_complete(self) -> None:
         """The head of a request is there."""
+        self._end_head()
         answer = (
             None if self._must_wait() else self._refuse(self.parser.get_method().decode(), self._path(), self.headers)
         )
@@ -104,6 +126,12 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
         elif self._ends:
             self.transport.close()
+
+    def _end_head(self) -> None:
+        self._in_head = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def _must_wait(self) -> bool:
         """Whether an answer now would be out of turn, or not understood."""

@@ -1,7 +1,10 @@
 """Connections, through a real uvicorn: who is refused before the body, and what becomes of the connection."""
 
 import asyncio
+import contextlib
 import gc
+import socket
+import struct
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -182,18 +185,53 @@ def test_an_idle_connection_is_closed_after_a_while(path: str, monkeypatch: pyte
     play(scenario)
 
 
+def test_a_connection_on_which_nothing_comes_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "_IDLE_S", 0.3)
+
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        reader, _ = await connect()
+        assert await reader.read() == b""
+
+    play(scenario)
+
+
+def test_a_head_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "_HEAD_S", 0.5)
+
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        reader, writer = await connect()
+        for _ in range(2):  # who is late with one request has as long for the next
+            for part in (post("/echo", b"text")[:20], post("/echo", b"text")[20:]):
+                writer.write(part)
+                await asyncio.sleep(0.3)
+            assert (await answer(reader))[::2] == (200, b"text")
+        writer.write(b"POST /echo HTTP/1.1\r\n")
+        sent = 0
+        while not reader.at_eof():
+            assert sent < 100
+            writer.write(b"x-more: and more\r\n")
+            sent += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(), 0.1)
+        assert sent > 2
+
+    play(scenario)
+
+
 def test_a_connection_leaves_no_garbage() -> None:
     async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
-        for path in ("/full", "/echo", "/slow"):
+        for sent in (post("/full"), post("/echo"), post("/slow"), post("/echo")[:9], b""):
             reader, writer = await connect()
-            writer.write(post(path))
-            if path != "/slow":  # who asks for that leaves before the answer
+            writer.write(sent)
+            if sent in (post("/full"), post("/echo")):  # the others leave before an answer
                 await answer(reader)
             await asyncio.sleep(0.05)
-            writer.close()
-            await writer.wait_closed()
+            reset = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            writer.transport.abort()
+            await asyncio.sleep(0.05)
         await asyncio.sleep(0.3)
-        assert [protocol() for protocol in made] == [None] * 3
+        assert [protocol() for protocol in made] == [None] * 5
 
     gc.disable()
     try:
