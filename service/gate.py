@@ -21,6 +21,7 @@ from service.lifecycle import Serving
 from service.limits import TIMEOUT, ClientGone
 from service.privacy import describe_exception
 from service.routing import (
+    GONE,
     Answer,
     App,
     Complete,
@@ -98,7 +99,8 @@ class Gate:
                 await self._app(scope, receive, reply.pass_on)
             else:
                 client = scope.get("client")
-                request = Request(request_id, headers, receive, tenant, parameters, client[0] if client else None)
+                address = client[0] if client else None
+                request = Request(request_id, headers, receive, tenant, parameters, address, scope.get(GONE))
                 await reply.answer(await _handle(endpoint, scope["method"], request))
         except ClientGone:
             reply.code, reply.status = "client_gone", _CLIENT_CLOSED

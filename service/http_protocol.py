@@ -8,6 +8,7 @@
   (benchmarks/serving/overload.py).
 - An idle connection is kept for longer than load balancers keep theirs: a request that meets a connection as its server
   closes it is lost.
+- Who serves a request is told when its client has left; ASGI would take a task for each, which waits for that.
 - A connection on which nothing comes, or a head that does not end, is closed; uvicorn would keep it for ever.
 """
 
@@ -19,7 +20,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from service.routing import Complete, Headers
+from service.routing import GONE, Complete, Gone, Headers
 
 Refuse = Callable[[str, str, Headers], Complete | None]
 """The answer to a request, by its method, path and headers, that is refused before its body; None where it is not."""
@@ -75,6 +76,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.timeout_keep_alive = max(self.timeout_keep_alive, _IDLE_S)
         self._refuse = refuse
+        self._gone: Gone = self.loop.create_future()
         self._in_head = False
         self._head_timer: asyncio.TimerHandle | None = None  # where it did not come in one piece
         self._refused = False  # the request whose head was the last to come
@@ -89,6 +91,7 @@ class HttpProtocol(HttpToolsProtocol):
         """It has gone. uvicorn's timer would keep one that was reset in memory until it ends."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
+        self._gone.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         """A part of what the client sends is there."""
@@ -99,6 +102,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self.scope[GONE] = self._gone  # type: ignore[literal-required]  # ours
         self._in_head = True
 
     def on_headers_complete(self) -> None:

@@ -55,7 +55,7 @@ class Inference:
             raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
         shared = Texts(texts)
         deadline = self._deadline(request.header(TIMEOUT))
-        async with WhileThere(request.receive):
+        async with WhileThere(request.gone):
             return await together([model.ask(shared, request.tenant, deadline, calibrated, cut) for model in models])
 
     def _deadline(self, timeout: str | None) -> float:

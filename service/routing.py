@@ -3,6 +3,7 @@
 Plain objects in place of a framework's: in front of a small model, those cost more than the model does.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 Parameters = Mapping[str, str]
+Gone = asyncio.Future[None]  # done when a client's connection has ended
+GONE = "lathe.gone"  # where it is in an ASGI scope
 
 _NO_PARAMETERS: Parameters = {}
 
@@ -28,6 +31,7 @@ class Request:
         tenant: name of the key that asks; empty where none is needed.
         parameters: what stands in the path for `{name}`, by name.
         client: address that it comes from; None where the server does not know.
+        gone: done when the client leaves; None where the server does not tell.
     """
 
     id: str
@@ -36,6 +40,7 @@ class Request:
     tenant: str
     parameters: Parameters
     client: str | None = None
+    gone: Gone | None = None
 
     def header(self, name: bytes) -> str | None:
         """A header's value."""
