@@ -24,7 +24,8 @@ def write_table(results: Path) -> None:
     result = json.loads(results.read_text("utf-8"))
     rows: list[dict[str, Any]] = result["rows"]
     machine = result["machine"]
-    lines = [_HEAD, f"{machine['cpu']}, {machine['cores']} cores; Python {result['python']}.\n"]
+    rounds = max(row["round"] for row in rows)
+    lines = [_HEAD, f"{machine['cpu']}, {machine['cores']} cores; Python {result['python']}; {rounds} rounds.\n"]
     for load in dict.fromkeys(row["load"] for row in rows):
         lines += [
             f"## {load}\n",
