@@ -29,7 +29,7 @@ class Inference:
         for model in models:
             if model.live.has_room(tenant, deadline):
                 return
-        if models:
+        if models and all(model.alive for model in models):  # otherwise the answer is another one
             raise models[0].live.refusal()
 
     async def ask(

@@ -147,7 +147,9 @@ def test_when_one_model_refuses_what_the_other_has_queued_is_given_up(tmp_path: 
     asyncio.run(main())
 
 
-def test_a_request_is_refused_where_no_model_has_room_for_a_text(tmp_path: Path) -> None:
+def test_a_request_is_refused_where_no_model_has_room_for_a_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         telemetry, free = Telemetry(), threading.Event()
 
@@ -174,6 +176,9 @@ def test_a_request_is_refused_where_no_model_has_room_for_a_text(tmp_path: Path)
                     admit("", None)  # the other has room
             with pytest.raises(Overloaded):
                 admit("", None)
+            with monkeypatch.context() as patch:
+                patch.setattr(Batcher, "alive", False)
+                admit("", None)  # who is served is told that it is not ready
             assert 'lathe_shed_texts_total{model="one",reason="overloaded"} 1.0' in telemetry.exposition().decode()
         finally:
             free.set()
