@@ -21,10 +21,10 @@ import onnxruntime
 import torch
 
 from compression import quantize
-from compression.checkpoint import load_parent
 from compression.data import Columns, read_examples
-from compression.export import export
-from compression.fuse import expand_attention, find_attention, fuse, keep_first_token
+from compression.graph.export import export
+from compression.graph.fuse import expand_attention, find_attention, fuse, keep_first_token
+from compression.parent.checkpoint import load_parent
 from compression.steps import feeds_of
 
 SHAPES = ((1, 24), (8, 24), (32, 32))  # texts, tokens of each

@@ -22,15 +22,15 @@ from pydantic import TypeAdapter
 
 from benchmarks.compression.run import TOOLS, write_texts
 from compression.bundle.runtime import Logits
-from compression.classifier import ParentClassifier, predict
 from compression.data import Columns, read_examples
-from compression.evaluate import agreement, quality
-from compression.machine import this_machine
+from compression.measure.evaluate import agreement, quality
+from compression.measure.machine import this_machine
+from compression.parent.classifier import ParentClassifier, predict
 from compression.pipeline import Task, open_task
 from compression.quantize.sensitivity import logits as logits_of
 from compression.recipe import Step
+from compression.step_cache import Work, WorkCache, key_of
 from compression.steps import feeds_of, run_step
-from compression.work import Work, WorkCache, key_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)

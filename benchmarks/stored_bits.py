@@ -19,11 +19,11 @@ import onnxruntime
 import zstandard
 
 from compression import quantize
-from compression.batches import encode
-from compression.checkpoint import Parent, load_parent
 from compression.data import read_examples
-from compression.export import export
-from compression.fuse import fuse
+from compression.graph.export import export
+from compression.graph.fuse import fuse
+from compression.parent.batches import encode
+from compression.parent.checkpoint import Parent, load_parent
 from compression.prune.vocabulary import prune_parent_vocabulary
 from compression.steps import feeds_of
 

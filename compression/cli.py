@@ -99,7 +99,7 @@ def finetune(
     parent: str, data: tuple[Path, ...], validation: Path | None, out: Path, resume: bool, **options: Any
 ) -> None:
     """Fine-tune PARENT (local directory, hub id or embedded:NAME) on labelled text."""
-    from compression import finetune as module
+    from compression.train import finetune as module
 
     figures = module.finetune(
         parent,
@@ -162,10 +162,10 @@ def compress(
     ignored_labels: tuple[str, ...],
 ) -> None:
     """Compress PARENT (local directory, peft adapter, hub id or embedded:NAME) into a bundle."""
+    from compression.budget_search import Search, search
     from compression.pipeline import compress as run
     from compression.recipe import load_recipe, parse_budget
-    from compression.report import print_comparison
-    from compression.search import Search, search
+    from compression.report.page import print_comparison
 
     columns = Columns(text_column, label_column, ignored_labels=ignored_labels)
     bounds = parse_budget(budget) if budget else None
@@ -197,7 +197,7 @@ def evaluate(
     ignored_labels: tuple[str, ...],
 ) -> None:
     """Measure MODEL, a bundle or a parent, on labelled text."""
-    from compression.evaluate import evaluate as run
+    from compression.measure.evaluate import evaluate as run
 
     examples = read_examples(data, Columns(text_column, label_column, ignored_labels=ignored_labels))
     if split is not None:
@@ -221,7 +221,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     if as_json:
         click.echo(opened.manifest.to_json(), nl=False)
         return
-    from compression.report import print_comparison
+    from compression.report.page import print_comparison
 
     manifest = opened.manifest
     click.echo(f"version     {opened.version}")
@@ -253,7 +253,7 @@ def store(bundle: Path, name: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def bench(bundle: Path, as_json: bool, **options: Any) -> None:
     """Time BUNDLE in turn with its parent, over batch sizes and lengths."""
-    from compression import bench as module
+    from compression.measure import bench as module
 
     result = module.bench(bundle, **options)
     if as_json:
@@ -276,8 +276,8 @@ def compare(
     ignored_labels: tuple[str, ...],
 ) -> None:
     """Put bundles side by side: size, accuracy, agreement, speed."""
-    from compression import compare as module
-    from compression.compare_page import comparison_html
+    from compression.report import compare as module
+    from compression.report.compare_page import comparison_html
 
     if data is None:
         comparison = module.compare_manifests(bundles)

@@ -24,19 +24,19 @@ from compression.bundle import (
     StepFigures,
     write_bundle,
 )
+from compression.bundle.atomic_files import scratch
 from compression.bundle.runtime import Logits
 from compression.bundle.storage import MODEL, MODEL_ZSTD, TOKENIZER, require_replaceable
-from compression.checkpoint import Parent, load_parent
-from compression.classifier import BundleClassifier, Classifier, ParentClassifier, predict
 from compression.data import Columns, Splits, concatenate, read_examples, require_known_labels, split_examples
-from compression.evaluate import agreement, quality
+from compression.measure.evaluate import agreement, quality
+from compression.measure.verify import BATCH_EXACT_WITHIN, Measured, measure, require_budget
+from compression.parent.checkpoint import Parent, load_parent
+from compression.parent.classifier import BundleClassifier, Classifier, ParentClassifier, predict
 from compression.progress import console
 from compression.recipe import Recipe
-from compression.report import model_card, report_html
+from compression.report.page import model_card, report_html
+from compression.step_cache import Work, WorkCache, key_of
 from compression.steps import run_step
-from compression.verify import BATCH_EXACT_WITHIN, Measured, measure, require_budget
-from compression.work import Work, WorkCache, key_of
-from compression.writing import scratch
 
 _TOOLS = ("lathe", "numpy", "onnx", "onnxruntime", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
 _ZSTD_LEVEL = 19  # slow to write, as fast to read as any

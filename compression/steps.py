@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 
 from compression import quantize
-from compression.batches import encode
-from compression.checkpoint import Parent
-from compression.classifier import ParentClassifier
 from compression.data import Splits
 from compression.errors import RecipeError
-from compression.export import export
-from compression.fuse import fuse
+from compression.graph.export import export
+from compression.graph.fuse import fuse
+from compression.parent.batches import encode
+from compression.parent.checkpoint import Parent
+from compression.parent.classifier import ParentClassifier
 from compression.prune.cost import machine_cost
 from compression.prune.layers import drop_layers
 from compression.prune.sparsity import sparsify
@@ -33,8 +33,8 @@ from compression.recipe import (
     SparsifyStep,
     Step,
 )
-from compression.recover import recover
-from compression.work import Work
+from compression.step_cache import Work
+from compression.train.distill import recover
 
 
 def run_step(step: Step, work: Work, parent: Parent, splits: Splits, cache: Path, unfinished: Path) -> Work:

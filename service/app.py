@@ -20,11 +20,11 @@ import uvicorn.config
 from bentoml.exceptions import BentoMLException
 
 from compression.bundle import BundleError
+from service.api.native import create_routes
 from service.errors import ConfigurationError
-from service.gate import Gate
-from service.http import create_routes
-from service.http_protocol import HttpProtocol
-from service.lifecycle import Serving, check, require_private_or_keys
+from service.http.connection import HttpProtocol
+from service.http.gate import Gate
+from service.models.registry import Serving, check, require_private_or_keys
 from service.settings import Settings, load_settings
 from service.telemetry import Telemetry
 

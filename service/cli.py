@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from service import auth
+from service.access import keys as auth
 from service.errors import ConfigurationError, ScoringError
 
 _file = click.option(

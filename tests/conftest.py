@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from compression.bundle import Bundle
-from compression.checkpoint import Parent, load_parent
 from compression.data import Columns, read_examples
-from compression.finetune import FinetuneOptions, finetune
+from compression.parent.checkpoint import Parent, load_parent
 from compression.pipeline import compress
 from compression.recipe import load_recipe
+from compression.train.finetune import FinetuneOptions, finetune
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"

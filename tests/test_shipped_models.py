@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from compression.bundle import open_bundle
-from compression.classifier import load_classifier, predict
 from compression.data import Columns, read_examples
-from compression.evaluate import agreement, batch_invariance, quality
+from compression.measure.evaluate import agreement, batch_invariance, quality
+from compression.parent.classifier import load_classifier, predict
 from compression.pipeline import compress
 from compression.recipe import load_recipe
 

@@ -10,7 +10,7 @@ from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertModel, BertTokenizerFast, set_seed
 
 from compression.data import Examples, read_examples
-from compression.finetune import FinetuneOptions, finetune
+from compression.train.finetune import FinetuneOptions, finetune
 
 _WINDOW = 128  # tokens; one review in a hundred is longer
 _TRAINING = FinetuneOptions(epochs=4, learning_rate=5e-4, max_length=_WINDOW, warmup_ratio=0.1)

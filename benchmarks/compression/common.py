@@ -11,12 +11,12 @@ import numpy.typing as npt
 from compression.bundle import Runtime, RuntimeOptions, open_bundle, softmax
 from compression.bundle.runtime import Logits
 from compression.bundle.storage import MANIFEST, MODEL, MODEL_ZSTD, TOKENIZER
-from compression.checkpoint import Parent, weight_bytes
-from compression.classifier import BundleClassifier, Classifier, ParentClassifier
 from compression.data import Examples
-from compression.evaluate import agreement
-from compression.latency import Quartiles, time_against_first
-from compression.significance import compare_answers
+from compression.measure.evaluate import agreement
+from compression.measure.latency import Quartiles, time_against_first
+from compression.measure.significance import compare_answers
+from compression.parent.checkpoint import Parent, weight_bytes
+from compression.parent.classifier import BundleClassifier, Classifier, ParentClassifier
 
 _BATCH = 32
 

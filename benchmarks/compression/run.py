@@ -27,9 +27,9 @@ from benchmarks.compression.common import measure_all
 from benchmarks.compression.peer import PEERS, Peer, produce, versions
 from benchmarks.compression.table import write_table
 from benchmarks.environments import PeerError
-from compression.checkpoint import Parent, load_parent
 from compression.data import read_examples
-from compression.machine import this_machine
+from compression.measure.machine import this_machine
+from compression.parent.checkpoint import Parent, load_parent
 from compression.recipe import preset_names
 from compression.words import words
 

@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from benchmarks.pruning.units import SLACK, Knowledge, know
-from compression.batches import Batch
+from compression.parent.batches import Batch
 from compression.prune.masks import Line
 from compression.prune.regression import Moments
 

@@ -30,11 +30,11 @@ from benchmarks.pruning.elimination import cost_tables
 from benchmarks.pruning.methods import METHODS, Costs
 from benchmarks.pruning.table import write_readme
 from compression.bundle.runtime import Logits
-from compression.checkpoint import Parent, load_parent
-from compression.classifier import ParentClassifier, predict
 from compression.data import Examples, concatenate, read_examples
-from compression.evaluate import agreement, quality
-from compression.machine import this_machine
+from compression.measure.evaluate import agreement, quality
+from compression.measure.machine import this_machine
+from compression.parent.checkpoint import Parent, load_parent
+from compression.parent.classifier import ParentClassifier, predict
 from compression.prune.cost import machine_cost
 from compression.prune.encoder import sublayers
 from compression.prune.masks import Line

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from transformers import PreTrainedModel
 
-from compression.batches import Batch
+from compression.parent.batches import Batch
 from compression.prune.encoder import Sublayer, sublayers
 from compression.prune.masks import mask_gradients
 from compression.prune.observe import tapped

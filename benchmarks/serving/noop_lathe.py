@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from compression.bundle import Encoded
 from service.app import Lathe
-from service.engine import Engine
+from service.engine.engine import Engine
 
 __all__ = ["Lathe"]
 

@@ -25,7 +25,7 @@ import uvloop
 from benchmarks.serving.client import Sent, closed_loop, open_loop
 from benchmarks.serving.servers import Server, served
 from benchmarks.serving.texts import short_messages
-from compression.machine import this_machine
+from compression.measure.machine import this_machine
 
 RESULTS = Path(__file__).resolve().parent / "results" / "overload.json"
 CLIENTS = 32

@@ -36,8 +36,8 @@ from benchmarks.serving.servers import Server, launched, served
 from benchmarks.serving.table import write_table
 from benchmarks.serving.texts import short_messages
 from compression.bundle import Runtime, open_bundle
-from compression.checkpoint import load_parent
-from compression.machine import this_machine
+from compression.measure.machine import this_machine
+from compression.parent.checkpoint import load_parent
 from loadtests.run import CannotRun
 
 ROOT = Path(__file__).resolve().parents[2]

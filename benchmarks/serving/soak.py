@@ -24,7 +24,7 @@ import uvloop
 from benchmarks.serving.client import Connection
 from benchmarks.serving.servers import Server, served
 from benchmarks.serving.texts import short_messages
-from compression.machine import this_machine
+from compression.measure.machine import this_machine
 
 RESULTS = Path(__file__).resolve().parent / "results" / "soak.json"
 CLIENTS = 8

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from compression.bundle.atomic_files import replacing
 from compression.bundle.manifest import FileName, Manifest
 from compression.errors import BundleError
-from compression.writing import replacing
 
 MANIFEST = "bundle.json"
 MODEL = "model.onnx"

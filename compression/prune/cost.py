@@ -18,9 +18,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from compression.bundle.atomic_files import CACHE_REMEDY, replacing
 from compression.prune.encoder import Kind
 from compression.quantize import Activation, Range, linears, quantize_linears
-from compression.writing import CACHE_REMEDY, replacing
 
 # Fitted to encoders of 128 to 1024 wide on a CPU with VNNI, which lie within 30 % of it.
 _FIXED = 75.0  # what no width changes (residual, normalisation, ranges), in neurons

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from compression.batches import Batch
-from compression.checkpoint import Parent
 from compression.errors import RecipeError
+from compression.parent.batches import Batch
+from compression.parent.checkpoint import Parent
 from compression.progress import track
 from compression.prune.encoder import encoder_layers, remove_layer
 from compression.prune.observe import batches

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from compression.batches import Batch
+from compression.parent.batches import Batch
 from compression.prune.encoder import Kind, sublayers
 from compression.prune.observe import fisher_directions, tapped
 

@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from compression.batches import BATCH_SIZE
-from compression.checkpoint import Parent
-from compression.finetune import has_bf16
-from compression.lessons import distillation_loss, lessons, vary
+from compression.parent.batches import BATCH_SIZE
+from compression.parent.checkpoint import Parent
 from compression.progress import track
 from compression.prune.encoder import sublayers
+from compression.train.finetune import has_bf16
+from compression.train.lessons import distillation_loss, lessons, vary
 
 _LEARNING_RATE = 1e-4
 _RAMP = 0.7  # share of the steps in which the sparsity rises

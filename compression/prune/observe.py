@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from compression.batches import Batch, by_length, collate, encode
-from compression.checkpoint import Parent
+from compression.parent.batches import Batch, by_length, collate, encode
+from compression.parent.checkpoint import Parent
 from compression.progress import track
 from compression.prune.encoder import Sublayer, encoder_layers, sublayers
 

@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from compression.batches import Batch
-from compression.checkpoint import Parent
 from compression.errors import RecipeError
+from compression.parent.batches import Batch
+from compression.parent.checkpoint import Parent
 from compression.progress import track
 from compression.prune.encoder import sublayers
 from compression.prune.movement import movement

@@ -14,7 +14,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from compression.checkpoint import Parent
+from compression.parent.checkpoint import Parent
 from compression.progress import console
 from compression.prune.encoder import Kind, sublayers
 from compression.prune.masks import Line, mask_gradients, rearrange, search_masks

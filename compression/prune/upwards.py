@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from compression.checkpoint import Parent
+from compression.parent.checkpoint import Parent
 from compression.progress import track
 from compression.prune.encoder import Sublayer, sublayers
 from compression.prune.observe import Observation, batches, observe, run_layers, tapped

@@ -17,8 +17,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from compression.checkpoint import Parent
 from compression.errors import CheckpointError
+from compression.parent.checkpoint import Parent
 from compression.prune.pieces import PieceRules, piece_rules
 from compression.prune.renumber import ids_in_settings, renumber
 

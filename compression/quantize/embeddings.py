@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from compression.graph import MICROSOFT, add_weight, copy, replace, tidy
+from compression.graph.edit import MICROSOFT, add_weight, copy, replace, tidy
 from compression.quantize.blocks import quantize_blocks
 from compression.quantize.linear import Floats, quantize_weight
 

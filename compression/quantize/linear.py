@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from compression.graph import add_weight, readers_of
+from compression.graph.edit import add_weight, readers_of
 
 Floats = npt.NDArray[np.float32]
 

@@ -12,11 +12,11 @@ import onnx
 import onnxruntime.quantization
 from onnx import TensorProto, helper
 
+from compression.bundle.atomic_files import scratch
 from compression.errors import RecipeError
-from compression.graph import MICROSOFT, add_weight, copy, replace, tidy
+from compression.graph.edit import MICROSOFT, add_weight, copy, replace, tidy
 from compression.quantize.blocks import quantize_blocks
 from compression.quantize.linear import linears
-from compression.writing import scratch
 
 # A mask of -3.4e38 would become -65504, the end of float16's range, where adding a score gives -inf, and a row of
 # nothing but -inf a NaN. e^-10000 is 0 just the same.

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from compression.graph import MICROSOFT, add_weight, replace, tidy
+from compression.graph.edit import MICROSOFT, add_weight, replace, tidy
 from compression.quantize.linear import Linear, linears, quantize_weight
 from compression.quantize.search import Activation
 from compression.quantize.smoothing import fold_into_values

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compression.graph import observing_session
+from compression.graph.edit import observing_session
 from compression.progress import track
 from compression.quantize.linear import Floats, Linear, quantize_weight
 

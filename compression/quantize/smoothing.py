@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from compression.graph import copy, readers_of
+from compression.graph.edit import copy, readers_of
 from compression.quantize.linear import Linear, linears, scale_linear
 from compression.quantize.search import Activation
 

@@ -25,7 +25,7 @@ from service.errors import (
     Overloaded,
     PayloadTooLarge,
 )
-from service.privacy import describe_exception
+from service.redaction import describe_exception
 from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)

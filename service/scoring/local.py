@@ -11,7 +11,7 @@ import numpy as np
 
 from compression.bundle import Bundle, Encoded
 from service.batching import Batcher, BatchLimits
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.errors import InferenceFailed, NotANumber
 from service.scoring.files import CHUNK_ROWS, RowFile
 from service.scoring.parts import NOTES, Part

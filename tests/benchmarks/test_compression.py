@@ -11,8 +11,8 @@ from benchmarks.compression.peer import PEERS
 from benchmarks.compression.run import RESULTS
 from benchmarks.compression.table import markdown
 from compression.bundle import Bundle
-from compression.checkpoint import Parent, load_parent
 from compression.data import Examples
+from compression.parent.checkpoint import Parent, load_parent
 from compression.prune.vocabulary import prune_parent_vocabulary
 
 

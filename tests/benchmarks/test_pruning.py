@@ -15,9 +15,9 @@ from benchmarks.pruning.methods import METHODS, Costs
 from benchmarks.pruning.run import RESULTS, calibration_texts, divergence, judge
 from benchmarks.pruning.table import markdown
 from benchmarks.pruning.units import know
-from compression.checkpoint import Parent
-from compression.classifier import ParentClassifier, predict
 from compression.data import Examples, read_examples
+from compression.parent.checkpoint import Parent
+from compression.parent.classifier import ParentClassifier, predict
 from compression.prune.encoder import sublayers
 from compression.prune.masks import Line
 from compression.prune.regression import Moments

@@ -39,7 +39,7 @@ def test_a_bento_is_built_and_served_from_the_store(
     sources = {str(path.relative_to(bento / "src")) for path in (bento / "src").rglob("*.py")}
     assert "service/app.py" in sources
     assert {source.split("/")[0] for source in sources} == {"service", "compression"}
-    assert "compression/checkpoint.py" not in sources
+    assert "compression/parent/checkpoint.py" not in sources
     manifest = yaml.safe_load((bento / "bento.yaml").read_text())
     assert {model["tag"].split(":")[0] for model in manifest["models"]} == {"sentiment", "banking-intents"}
 

@@ -14,7 +14,7 @@ from huggingface_hub import InferenceClient
 from tritonclient.utils import InferenceServerException
 
 from compression.bundle import Bundle, Runtime, softmax
-from service.auth import add_key
+from service.access.keys import add_key
 from tests.integration.conftest import LiveService, ServiceFactory
 
 pytestmark = pytest.mark.integration

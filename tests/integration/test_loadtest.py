@@ -15,7 +15,7 @@ import pytest
 from loadtests.answers import problem
 from loadtests.run import free_port
 from loadtests.shapes import SHAPES
-from service.auth import add_key
+from service.access.keys import add_key
 from tests.integration.conftest import LiveService, ServiceFactory, service_environment
 
 pytestmark = pytest.mark.integration

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from compression.bundle import Bundle
-from tests.service.test_scoring import texts
+from tests.service.scoring.test_scoring import texts
 from tests.test_stopped import KILLED_AT
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,7 @@ import pytest
 
 from compression.bundle import Bundle
 from loadtests.run import free_port, stop
-from service.auth import add_key, revoke_key
+from service.access.keys import add_key, revoke_key
 from tests.integration.conftest import ServiceFactory, service_command, service_environment
 
 pytestmark = pytest.mark.integration

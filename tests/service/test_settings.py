@@ -4,7 +4,7 @@ import pytest
 
 from compression.bundle import Bundle
 from service.errors import ConfigurationError
-from service.lifecycle import check, require_private_or_keys
+from service.models.registry import check, require_private_or_keys
 from service.settings import load_settings
 
 

@@ -1,0 +1,1 @@
+"""What a result costs and gives: accuracy, its intervals, robustness, fairness, latency."""

@@ -1,0 +1,135 @@
+"""The one way to time classifiers: alternating runs of the same shape, ratios taken run by run.
+
+A shared machine's speed drifts; two runs that follow each other drift together, so their ratio holds where milliseconds
+do not.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from compression.bundle import Encoded, Latency
+from compression.parent.classifier import Classifier
+from compression.progress import track
+
+SHAPES = ((1, 24), (8, 24), (32, 32))  # texts, tokens of each
+ROUNDS = 11
+_REPEATED_TEXTS = 8  # a turn's runs answer about so many
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """Of repeated measurements."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], digits: int = 2) -> "Quartiles":
+        """Of at least two values, rounded."""
+        return cls(*(round(value, digits) for value in statistics.quantiles(values, n=4)))
+
+
+def compare_latency(parent: Classifier, bundle: Classifier, texts: Sequence[str]) -> tuple[Latency, ...]:
+    """Measures each of SHAPES, one thread each.
+
+    Args:
+        texts: real text, from which batches of exactly these lengths are cut.
+    """
+    return tuple(
+        _latency(parent, bundle, batch, tokens, texts) for batch, tokens in track(SHAPES, "Time against parent")
+    )
+
+
+def time_runs(
+    models: Sequence[Classifier], batch: int, tokens: int, texts: Sequence[str], rounds: int = ROUNDS, threads: int = 1
+) -> list[list[float]]:
+    """Runs the models in turn, `rounds` times.
+
+    In its turn a model first runs once uncounted, so that the caches hold its weights and not those of the one before,
+    as they do in a server that runs one model; then the mean of a few runs counts.
+
+    Args:
+        batch: texts of a run.
+        tokens: length of each, special tokens included; within every model's window.
+        texts: what the batches are cut from; repeated where it is short.
+        threads: for those models that run in PyTorch; a bundle's runtime was given its own.
+
+    Returns:
+        seconds, (models, rounds)
+    """
+    inputs = [_cut(model, batch, tokens, texts) for model in models]
+    seconds: list[list[float]] = [[] for _ in models]
+    repeats = max(1, _REPEATED_TEXTS // batch)
+    with _torch_threads(threads):
+        for _ in range(rounds):
+            for model, encoded, times in zip(models, inputs, seconds, strict=True):
+                model.forward(encoded)
+                start = time.perf_counter()
+                for _ in range(repeats):
+                    model.forward(encoded)
+                times.append((time.perf_counter() - start) / repeats)
+    return seconds
+
+
+def ratios(slow: Sequence[float], fast: Sequence[float]) -> Quartiles:
+    """How many times faster the second is: quartiles of the ratios of runs that followed each other."""
+    return Quartiles.of([one / other for one, other in zip(slow, fast, strict=True)])
+
+
+def time_against_first(
+    models: Sequence[Classifier], texts: Sequence[str], rounds: int = ROUNDS
+) -> list[dict[tuple[int, int], Quartiles]]:
+    """By model, at those of SHAPES that fit every window: the first one's time over its own."""
+    window = min(model.max_length for model in models)
+    speeds: list[dict[tuple[int, int], Quartiles]] = [{} for _ in models]
+    for batch, tokens in track([shape for shape in SHAPES if shape[1] <= window], "Time in turn"):
+        runs = time_runs(models, batch, tokens, texts, rounds)
+        for speed, times in zip(speeds, runs, strict=True):
+            speed[batch, tokens] = ratios(runs[0], times)
+    return speeds
+
+
+def _latency(parent: Classifier, bundle: Classifier, batch: int, tokens: int, texts: Sequence[str]) -> Latency:
+    parent_times, bundle_times = time_runs((parent, bundle), batch, tokens, texts)
+    ratio = ratios(parent_times, bundle_times)
+    return Latency(
+        batch=batch,
+        tokens=tokens,
+        ratio=ratio.median,
+        ratio_low=ratio.low,
+        ratio_high=ratio.high,
+        bundle_ms=round(statistics.median(bundle_times) * 1e3, 2),
+    )
+
+
+def _cut(model: Classifier, batch: int, tokens: int, texts: Sequence[str]) -> list[Encoded]:
+    """`batch` inputs of exactly `tokens` tokens: the texts' own tokens on end, cut at every `tokens`."""
+    ids: list[int] = []
+    for text in texts:
+        ids += model.encode(text).ids
+        if len(ids) >= batch * tokens:
+            break
+    ids *= -(-batch * tokens // len(ids))
+    return [
+        Encoded(ids[start : start + tokens], [0] * tokens, truncated=False)
+        for start in range(0, batch * tokens, tokens)
+    ]
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    torch = sys.modules.get("torch")  # not imported: no model here needs it
+    if torch is None:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""The model that a user brings: found, loaded, asked."""

@@ -1,0 +1,148 @@
+"""`lathe compare`: bundles side by side, from what their manifests say or measured anew on the same texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from compression.bundle import Bundle, Runtime, open_bundle
+from compression.data import Examples, require_known_labels
+from compression.errors import DataError
+from compression.measure.evaluate import agreement, quality
+from compression.measure.latency import time_against_first
+from compression.parent.classifier import BundleClassifier, predict
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One bundle's row. Fractions, not percent; None where there are no labels.
+
+    Attributes:
+        size_mb: of model.onnx, 10^6 bytes.
+        agreement: fraction of texts with the same label as the reference.
+        speeds: by shape (texts, tokens), the reference's time over this one's.
+    """
+
+    name: str
+    size_mb: float
+    accuracy: float | None
+    macro_f1: float | None
+    agreement: float
+    speeds: dict[tuple[int, int], float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Attributes:
+    reference: what agreement and speed are against.
+    warning: why the rows do not compare; empty where they do.
+    """
+
+    title: str
+    reference: str
+    entries: tuple[Entry, ...]
+    warning: str = ""
+
+
+def compare_manifests(paths: Sequence[Path]) -> Comparison:
+    """Takes the figures that each bundle was written with.
+
+    Raises:
+        BundleError: one of them is no bundle.
+    """
+    bundles = [open_bundle(path) for path in paths]
+    data = {bundle.manifest.data.sha256: bundle.manifest.data.name for bundle in bundles}
+    return Comparison(
+        title=f"as measured on {', '.join(sorted(set(data.values())))} when each was made",
+        reference="its own parent",
+        entries=tuple(_from_manifest(bundle) for bundle in bundles),
+        warning=f"These bundles were judged on {len(data)} different data files, so their figures do not compare; "
+        "give --data FILE to measure them on the same texts"
+        if len(data) > 1
+        else "",
+    )
+
+
+def compare_on(paths: Sequence[Path], examples: Examples, source: Path) -> Comparison:
+    """Measures the bundles anew, on the same texts; the first one is the reference of agreement and speed.
+
+    Raises:
+        BundleError: one of them is no bundle.
+        DataError: their labels differ from each other's, or from those of the texts.
+    """
+    bundles = [open_bundle(path) for path in paths]
+    models = [BundleClassifier(str(one.path), Runtime.of(one), one.manifest.labels) for one in bundles]
+    for model in models:
+        require_known_labels(examples, model.labels, source)
+        if set(model.labels) != set(models[0].labels):
+            raise DataError(f"{model.name} and {models[0].name} have different labels; they cannot be compared")
+    logits = [predict(model, examples.texts, "Compare") for model in models]
+    expected = logits[0]
+    speeds = time_against_first(models, examples.texts)
+    entries = []
+    for bundle, model, got, speed in zip(bundles, models, logits, speeds, strict=True):
+        result = quality(got, model.labels, examples)
+        columns = [model.labels.index(label) for label in models[0].labels]
+        entries.append(
+            Entry(
+                name=model.name,
+                size_mb=bundle.manifest.figures.bundle.size_mb,
+                accuracy=result.accuracy,
+                macro_f1=result.macro_f1,
+                agreement=agreement(expected, got[:, columns]),
+                speeds={shape: ratio.median for shape, ratio in speed.items()},
+            )
+        )
+    return Comparison(
+        title=f"measured on {len(examples)} texts of {source.name}",
+        reference=models[0].name,
+        entries=tuple(entries),
+    )
+
+
+def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The comparison as text: headings, and the cells of each bundle. The number is what the plot calls the bundle."""
+    shapes = [shape for shape in comparison.entries[0].speeds if all(shape in one.speeds for one in comparison.entries)]
+    headings = ["", "bundle", "MB", "accuracy, %", "macro-F1, %", "agreement, %"]
+    cells = [
+        [
+            str(number),
+            entry.name,
+            f"{entry.size_mb:.1f}",
+            _percent(entry.accuracy),
+            _percent(entry.macro_f1),
+            _percent(entry.agreement),
+            *(f"{entry.speeds[shape]:.1f} x" for shape in shapes),
+        ]
+        for number, entry in enumerate(comparison.entries, start=1)
+    ]
+    return [*headings, *(f"{batch} x {tokens}" for batch, tokens in shapes)], cells
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Prints the rows on standard output."""
+    table = Table(title=f"{comparison.title}; agreement and speed against {comparison.reference}", title_justify="left")
+    headings, cells = rows(comparison)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "bundle" else "right")
+    for row in cells:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _from_manifest(bundle: Bundle) -> Entry:
+    figures = bundle.manifest.figures
+    return Entry(
+        name=str(bundle.path),
+        size_mb=figures.bundle.size_mb,
+        accuracy=figures.bundle.accuracy,
+        macro_f1=figures.bundle.macro_f1,
+        agreement=figures.agreement,
+        speeds={(latency.batch, latency.tokens): latency.ratio for latency in figures.latency},
+    )
+
+
+def _percent(fraction: float | None) -> str:
+    return "no labels" if fraction is None else f"{100 * fraction:.1f}"

@@ -1,0 +1,1 @@
+"""Everything that trains: fine-tuning, and distillation from a parent."""

@@ -1,0 +1,231 @@
+"""Fine-tunes a classifier from labelled text: a thin layer over transformers' Trainer and peft.
+
+The result is a plain Hugging Face directory (full) or a peft adapter directory (LoRA), which `lathe compress` takes
+like any other parent.
+"""
+
+import json
+import logging
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PretrainedConfig,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from compression.data import Examples
+from compression.errors import CheckpointError, DataError
+from compression.parent.checkpoint import (
+    load_classifier,
+    load_config,
+    load_tokenizer,
+    locate,
+    safetensors_files,
+    window,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How to train. `lora_rank` 0 trains every weight; otherwise only adapters, pooler and head."""
+
+    epochs: float = 3.0
+    batch_size: int = 32
+    learning_rate: float = 5e-5
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    warmup_ratio: float = 0.06
+    weight_decay: float = 0.01
+    dropout: float | None = None  # None keeps the parent's
+    label_smoothing: float = 0.0
+    gradient_accumulation: int = 1
+    early_stopping: int = 0  # evaluations (one an epoch) without a better accuracy before it stops; 0 never stops
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    max_length: int = 128
+    seed: int = 0
+    lora_rank: int = 0
+    lora_alpha: int | None = None  # None means twice the rank
+    lora_dropout: float = 0.0
+    lora_targets: str = "all-linear"  # or comma-separated module names
+    freeze_embeddings: bool = False
+
+
+def finetune(
+    parent: str, train: Examples, validation: Examples | None, out: Path, options: FinetuneOptions, resume: bool = False
+) -> dict[str, float]:
+    """Trains, keeps the epoch with the best validation accuracy, and writes it to `out`.
+
+    Args:
+        parent: an encoder or a classifier: local directory, hub id or `embedded:NAME`.
+        validation: rows that choose the epoch; None keeps the last one.
+        out: the directory to write; checkpoints of a run in progress lie under `out/checkpoints`.
+        resume: go on from the last checkpoint there.
+
+    Returns:
+        `accuracy` (a fraction) and `loss` on the validation rows; nothing without them.
+
+    Raises:
+        DataError: rows without a label, fewer than two labels, or validation labels that train does not have.
+        CheckpointError: the parent cannot be loaded or trained, or there is nothing to resume.
+    """
+    labels = _labels(train, validation)
+    if options.early_stopping and validation is None:
+        raise DataError("early stopping needs validation rows, which say when to stop")
+    set_seed(options.seed)
+    folder = locate(parent)
+    if (folder / "adapter_config.json").is_file():
+        raise CheckpointError(f"{parent}: is an adapter; fine-tune the encoder that its adapter_config.json names")
+    safetensors_files(folder)
+    config = load_config(folder, id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)})
+    _set_dropout(config, options.dropout)
+    tokenizer = load_tokenizer(folder)
+    model = _trainable(load_classifier(folder, config), parent, options)
+    max_length = min(options.max_length, window(config, tokenizer))
+
+    def encode(examples: Examples) -> list[dict[str, Any]]:
+        batch = tokenizer(list(examples.texts), truncation=True, max_length=max_length)
+        ids = [config.label2id[label] for label in examples.labels]
+        return [{"input_ids": tokens, "labels": label} for tokens, label in zip(batch["input_ids"], ids, strict=True)]
+
+    checkpoints = out / "checkpoints"
+    trainer = Trainer(
+        model=model,
+        args=_training_arguments(checkpoints, options, len(train), validate=validation is not None),
+        train_dataset=encode(train),
+        eval_dataset=None if validation is None else encode(validation),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=_accuracy,
+        callbacks=[EarlyStoppingCallback(options.early_stopping)] if options.early_stopping else [],
+    )
+    last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
+    if resume and last is None:
+        raise CheckpointError(f"{checkpoints}: no checkpoint to resume from; leave out --resume")
+    trainer.train(resume_from_checkpoint=last)
+    figures = {} if validation is None else trainer.evaluate()
+    _save(model, config, tokenizer, out, options)
+    return {name: figures[f"eval_{name}"] for name in ("accuracy", "loss") if figures}
+
+
+def _labels(train: Examples, validation: Examples | None) -> list[str]:
+    for name, examples in (("train", train), ("validation", validation)):
+        if examples is not None and len(examples.labelled) != len(examples):
+            raise DataError(f"{name}: {len(examples) - len(examples.labelled)} rows have no label; every row needs one")
+    labels = sorted({label for label in train.labels if label is not None})
+    if len(labels) < 2:
+        raise DataError(f"train has only the label {labels[0]!r}; a classifier needs two or more")
+    seen = () if validation is None else validation.labels
+    unseen = sorted({label for label in seen if label is not None} - set(labels))
+    if unseen:
+        raise DataError(f"validation has labels that train does not: {', '.join(map(repr, unseen[:5]))}")
+    return labels
+
+
+def _set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
+    if dropout is None:
+        return
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+        if hasattr(config, name):
+            setattr(config, name, dropout)
+
+
+def _trainable(model: PreTrainedModel, parent: str, options: FinetuneOptions) -> Any:
+    """The model with what is not to be trained frozen; wrapped by peft for LoRA."""
+    if options.lora_rank == 0:
+        if options.freeze_embeddings:
+            model.get_input_embeddings().requires_grad_(False)
+        return model
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    targets = options.lora_targets
+    heads = [name for name, _ in model.named_children() if name != model.base_model_prefix]
+    pooler = ["pooler"] if getattr(model.base_model, "pooler", None) is not None else []
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=options.lora_rank,
+        lora_alpha=options.lora_alpha or 2 * options.lora_rank,
+        lora_dropout=options.lora_dropout,
+        target_modules=targets if targets == "all-linear" else targets.split(","),
+        exclude_modules=r".*pooler.*",
+        modules_to_save=[*(name for name in heads if name != "dropout"), *pooler],
+    )
+    try:
+        wrapped = get_peft_model(model, config)
+    except ValueError as error:
+        raise CheckpointError(f"{parent}: LoRA targets {targets!r} do not fit this model: {error}") from error
+    wrapped.peft_config["default"].base_model_name_or_path = parent
+    return wrapped
+
+
+def _training_arguments(checkpoints: Path, options: FinetuneOptions, rows: int, validate: bool) -> TrainingArguments:
+    precision = options.precision
+    if precision == "auto":
+        precision = "bf16" if has_bf16() else "fp32"
+    steps = max(1, math.ceil(rows / options.batch_size / options.gradient_accumulation))
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=64,
+        learning_rate=options.learning_rate,
+        optim={"adamw": "adamw_torch", "sgd": "sgd"}[options.optimizer],
+        lr_scheduler_type=options.schedule,
+        warmup_ratio=options.warmup_ratio,
+        weight_decay=options.weight_decay,
+        label_smoothing_factor=options.label_smoothing,
+        gradient_accumulation_steps=options.gradient_accumulation,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=not torch.cuda.is_available(),
+        group_by_length=True,
+        eval_strategy="epoch" if validate else "no",
+        save_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=validate,
+        metric_for_best_model="accuracy",
+        logging_steps=max(1, steps // 10),
+        seed=options.seed,
+        report_to=[],
+        dataloader_pin_memory=False,
+    )
+
+
+def has_bf16() -> bool:
+    """Whether this machine computes in bfloat16 at full speed."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    logits = np.asarray(prediction.predictions)
+    return {"accuracy": float((logits.argmax(-1) == prediction.label_ids).mean())}
+
+
+def _save(model: Any, config: PretrainedConfig, tokenizer: Any, out: Path, options: FinetuneOptions) -> None:
+    if options.lora_rank:
+        model.save_pretrained(out, save_embedding_layers=False)
+        # The adapter is stored in half precision, which halves it; peft reads it back into float32.
+        path = out / "adapter_model.safetensors"
+        save_file({name: tensor.half().contiguous() for name, tensor in load_file(path).items()}, path)
+        path.chmod(0o644)  # safetensors lets only the owner read it
+        config.save_pretrained(out)  # label names
+        (out / "README.md").unlink(missing_ok=True)  # peft's empty template
+    else:
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+    (out / "finetune.json").write_text(json.dumps(asdict(options), indent=2) + "\n", "utf-8")

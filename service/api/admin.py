@@ -1,0 +1,96 @@
+"""The routes that change which version of a model is served, and how a model is described.
+
+POST /v1/models/NAME/load      {"bundle": PATH, "canary": PERCENT or "shadow": true, "other_labels": true}
+POST /v1/models/NAME/promote   the version on trial becomes the live one
+POST /v1/models/NAME/drop      the trial ends
+POST /v1/models/NAME/rollback  back to the version before
+
+They need a key that was made for it; where there are no keys, the service listens on this machine alone, and they take
+calls from it alone.
+"""
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+
+import orjson
+
+from service.api.schemas import LoadRequest, ModelDescription, Trial
+from service.errors import Forbidden
+from service.http.body import parse, read_body
+from service.http.routing import Answer, Endpoint, Handler, Request
+from service.models.model import Model
+from service.models.registry import Serving
+from service.models.rollout import Rollout
+
+Change = Callable[[Rollout, str], Awaitable[Model]]
+
+
+class Admin:
+    """The handlers. `serving` gives the service's state, which does not exist yet when the routes are made."""
+
+    def __init__(self, serving: Callable[[], Serving]) -> None:
+        self._serving = serving
+        self._rollout: Rollout | None = None
+
+    async def load(self, request: Request) -> Answer:
+        """POST /v1/models/{name}/load."""
+        rollout = self._admit(request)
+        body = parse(LoadRequest, await read_body(request, self._serving().settings))
+        return _answer(await rollout.load(request.parameters["name"], body))
+
+    def calling(self, change: Change) -> Handler:
+        """A handler of a call that needs no body."""
+
+        async def handle(request: Request) -> Answer:
+            return _answer(await change(self._admit(request), request.parameters["name"]))
+
+        return handle
+
+    def _admit(self, request: Request) -> Rollout:
+        """What changes versions, for a caller who may.
+
+        Raises:
+            Unauthorized, Forbidden: for one who may not.
+        """
+        serving = self._serving()
+        if serving.authenticator is not None:
+            serving.authenticator.require_admin(request.header(b"authorization"))
+        elif request.client is None or not ipaddress.ip_address(request.client).is_loopback:
+            raise Forbidden("without keys, versions can be changed from this machine alone; set LATHE_KEYS_FILE")
+        if self._rollout is None:
+            self._rollout = Rollout(serving)
+        return self._rollout
+
+
+def admin_endpoints(serving: Callable[[], Serving]) -> list[Endpoint]:
+    """The routes, to be listed with the others."""
+    admin = Admin(serving)
+    handlers = {
+        "load": admin.load,
+        "promote": admin.calling(Rollout.promote),
+        "drop": admin.calling(Rollout.drop),
+        "rollback": admin.calling(Rollout.roll_back),
+    }
+    return [Endpoint(f"/v1/models/{{name}}/{change}", {"POST": handler}) for change, handler in handlers.items()]
+
+
+def describe(model: Model) -> ModelDescription:
+    """What clients are told of a model."""
+    live, candidate, previous = model.live, model.candidate, model.previous
+    manifests = [member.bundle.manifest for member in live.members]
+    figures = manifests[0].figures.model_dump(mode="json", exclude={"classes"}) if len(manifests) == 1 else {}
+    return ModelDescription(
+        name=model.name,
+        version=live.id,
+        degraded=live.missing > 0,
+        labels=list(live.labels),
+        max_length=min(manifest.max_length for manifest in manifests),
+        batch_exact=all(manifest.runtime.batch_exact for manifest in manifests),
+        figures=figures,
+        trial=None if candidate is None else Trial(version=candidate.version.id, canary=candidate.percent),
+        previous=None if previous is None else previous.id,
+    )
+
+
+def _answer(model: Model) -> Answer:
+    return Answer(orjson.dumps(describe(model).model_dump()))

@@ -1,0 +1,62 @@
+"""Puts a request's texts to models: tokenised once, within the request's time, for as long as its client is there."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from service.errors import PayloadTooLarge
+from service.http.body import TIMEOUT, timeout_ms
+from service.http.disconnect import WhileThere
+from service.http.routing import Request
+from service.models.model import Model
+from service.models.registry import Serving
+from service.models.tokenised import Texts
+from service.models.version import Scored, together
+
+
+class Inference:
+    """What every route that asks a model shares. `serving` gives the service's state."""
+
+    def __init__(self, serving: Callable[[], Serving]) -> None:
+        self._serving = serving
+
+    def admit(self, tenant: str, timeout: str | None) -> None:
+        """Refuses a request of that key, with that X-Request-Timeout-Ms, for which no model has room.
+
+        Raises:
+            Overloaded: no model has room, or time, for a single text.
+        """
+        models, deadline = list(self._serving().models.values()), self._deadline(timeout)
+        for model in models:
+            if model.live.has_room(tenant, deadline):
+                return
+        if models and all(model.alive for model in models):  # otherwise the answer is another one
+            raise models[0].live.refusal()
+
+    async def ask(
+        self,
+        request: Request,
+        models: Sequence[Model],
+        texts: Sequence[str],
+        calibrated: bool = False,
+        cut: bool = True,
+    ) -> list[Scored]:
+        """Puts the texts to every model at once.
+
+        Args:
+            calibrated, cut: see `Model.ask`.
+
+        Raises:
+            PayloadTooLarge: too many texts, or one is too long.
+            DeadlineExceeded, ClientGone: what still waited in a queue was given up.
+            Overloaded, NotReady, InferenceFailed, NotANumber: of one model; what the others had queued is given up.
+        """
+        settings = self._serving().settings
+        if len(texts) > settings.max_inputs:
+            raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
+        shared = Texts(texts)
+        deadline = self._deadline(request.header(TIMEOUT))
+        async with WhileThere(request.gone):
+            return await together([model.ask(shared, request.tenant, deadline, calibrated, cut) for model in models])
+
+    def _deadline(self, timeout: str | None) -> float:
+        return time.monotonic() + timeout_ms(timeout, self._serving().settings.request_timeout_ms) / 1e3

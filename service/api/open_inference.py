@@ -1,0 +1,293 @@
+"""The Open Inference Protocol v2 over HTTP, as Triton, KServe and MLServer speak it; `tritonclient.http` works with it.
+
+One input tensor of texts (BYTES, any name and shape), two outputs: `label` (BYTES, one for each text) and `scores`
+(FP32, texts x labels; the model's metadata names the labels). Tensors may be JSON or, with the header
+Inference-Header-Content-Length, binary behind the JSON: BYTES as a length in 4 bytes, little-endian, before each text.
+Source: github.com/kserve/open-inference-protocol, and Triton's extension binary_tensor_data.
+"""
+
+import math
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from service import __version__
+from service.api.ask import Inference
+from service.api.schemas import FromZero
+from service.errors import InvalidRequest, ModelNotFound, NotReady, ServiceError
+from service.http.body import parse, read_body
+from service.http.routing import Answer, Endpoint, Handler, Request
+from service.models.model import Model
+from service.models.registry import Serving
+from service.models.version import Scored
+
+_CONTENT_TYPES = ("", "application/json", "application/octet-stream")  # tritonclient names none
+_LENGTH = struct.Struct("<I")
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)  # the protocol lets servers ignore what they do not know
+
+
+class InputParameters(_Body):
+    binary_data_size: FromZero | None = Field(default=None, description="Bytes of this tensor behind the JSON.")
+
+
+class InferInput(_Body):
+    """A tensor of texts."""
+
+    name: str
+    datatype: Literal["BYTES"]
+    shape: list[int] = Field(examples=[[1]])
+    parameters: InputParameters = InputParameters()
+    data: list[str] | list[list[str]] | None = Field(default=None, examples=[["Thank you, that was quick!"]])
+
+
+class OutputParameters(_Body):
+    binary_data: bool | None = None
+    classification: Literal[0] = Field(default=0, description="Triton's extension of that name is not offered.")
+
+
+class InferOutput(_Body):
+    name: Literal["label", "scores"]
+    parameters: OutputParameters = OutputParameters()
+
+
+class InferParameters(_Body):
+    binary_data_output: bool = Field(
+        default=False, description="Whether outputs are binary, unless one says otherwise."
+    )
+
+
+class InferRequest(_Body):
+    """One tensor of texts; `outputs` names those that are wanted, all of them by default."""
+
+    id: str | None = None
+    parameters: InferParameters = InferParameters()
+    inputs: list[InferInput] = Field(min_length=1, max_length=1)
+    outputs: list[InferOutput] = [InferOutput(name="label"), InferOutput(name="scores")]
+
+
+class OutputTensor(BaseModel):
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, int] | None = None
+    data: list[str] | list[float] | None = None
+
+
+class ResponseParameters(BaseModel):
+    degraded: Literal[True] = Field(description="The model answered without all members of its ensemble.")
+
+
+class InferResponse(BaseModel):
+    model_name: str
+    model_version: str
+    id: str | None = None
+    parameters: ResponseParameters | None = None
+    outputs: list[OutputTensor]
+
+
+class TensorMetadata(BaseModel):
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, list[str]] = {}
+
+
+class ModelMetadata(BaseModel):
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ServerMetadata(BaseModel):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class InferErrorResponse(BaseModel):
+    error: str
+
+
+class _Api:
+    def __init__(self, serving: Callable[[], Serving]) -> None:
+        self._serving = serving
+        self.inference = Inference(serving)
+
+    async def server(self, _: Request) -> Answer:
+        """GET /v2."""
+        return _json(ServerMetadata(name="lathe", version=__version__, extensions=["binary_tensor_data"]))
+
+    async def live(self, _: Request) -> Answer:
+        """GET /v2/health/live."""
+        if not self._serving().alive:
+            raise NotReady("the service can do no work; it must be restarted")
+        return Answer(b'{"live":true}')
+
+    async def ready(self, _: Request) -> Answer:
+        """GET /v2/health/ready."""
+        serving = self._serving()
+        if not serving.ready:
+            raise serving.not_ready()
+        return Answer(b'{"ready":true}')
+
+    async def model(self, request: Request) -> Answer:
+        """GET /v2/models/{model}."""
+        model = self._model(request)
+        labels = list(model.labels)
+        return _json(
+            ModelMetadata(
+                name=model.name,
+                versions=[model.live.id],
+                platform="onnxruntime_onnx",
+                inputs=[TensorMetadata(name="text", datatype="BYTES", shape=[-1])],
+                outputs=[
+                    TensorMetadata(name="label", datatype="BYTES", shape=[-1]),
+                    TensorMetadata(
+                        name="scores", datatype="FP32", shape=[-1, len(labels)], parameters={"labels": labels}
+                    ),
+                ],
+            )
+        )
+
+    async def model_ready(self, request: Request) -> Answer:
+        """GET /v2/models/{model}/ready."""
+        return Answer(orjson.dumps({"name": self._model(request).name, "ready": True}))
+
+    async def infer(self, request: Request) -> Answer:
+        """POST /v2/models/{model}/infer."""
+        content = await read_body(request, self._serving().settings, _CONTENT_TYPES)
+        length = _header_length(request, content)
+        body = parse(InferRequest, content[:length])
+        texts = _texts(body.inputs[0], content[length:])
+        model = self._model(request)
+        (scored,) = await self.inference.ask(request, [model], texts)
+        return _answer(body, model.name, scored)
+
+    def _model(self, request: Request) -> Model:
+        model = self._serving().model(request.parameters["model"])
+        version = request.parameters.get("version", model.live.id)
+        if version != model.live.id:
+            raise ModelNotFound(f"no version {version[:64]!r} of {model.name!r}; there is {model.live.id}")
+        return model
+
+
+def endpoints(serving: Callable[[], Serving]) -> list[Endpoint]:
+    """The routes of this protocol."""
+    api = _Api(serving)
+
+    def endpoint(path: str, method: str, handler: Handler, public: bool = False) -> Endpoint:
+        admit = api.inference.admit if handler == api.infer else None
+        return Endpoint(path, {method: handler}, public, error_body=_error_body, admit=admit)
+
+    return [
+        endpoint("/v2", "GET", api.server),
+        endpoint("/v2/health/live", "GET", api.live, public=True),
+        endpoint("/v2/health/ready", "GET", api.ready, public=True),
+        *(
+            endpoint(f"/v2/models/{{model}}{version}{path}", method, handler)
+            for version in ("", "/versions/{version}")
+            for path, method, handler in (
+                ("", "GET", api.model),
+                ("/ready", "GET", api.model_ready),
+                ("/infer", "POST", api.infer),
+            )
+        ),
+    ]
+
+
+def _header_length(request: Request, content: bytes) -> int:
+    """Where the JSON ends and the binary tensors begin."""
+    value = request.header(b"inference-header-content-length")
+    if value is None:
+        return len(content)
+    if not (value.isascii() and value.isdecimal()) or int(value[:12]) > len(content):
+        raise InvalidRequest(
+            f"Inference-Header-Content-Length is {value[:32]!r}; send the bytes of the JSON, of {len(content)} in all"
+        )
+    return int(value[:12])
+
+
+def _texts(tensor: InferInput, binary: bytes) -> list[str]:
+    """The texts of a tensor, checked as those of the service's own routes are."""
+    size = tensor.parameters.binary_data_size
+    if (size is None) == (tensor.data is None):
+        raise InvalidRequest("inputs.0: send either data or parameters.binary_data_size")
+    if len(binary) != (size or 0):
+        raise InvalidRequest(
+            f"inputs.0: binary_data_size is {size or 0}, and {len(binary)} bytes follow the JSON; "
+            "Inference-Header-Content-Length says where it ends"
+        )
+    if tensor.data is None:
+        texts = list(_unpacked(binary))
+    else:
+        texts = [text for row in tensor.data for text in ([row] if isinstance(row, str) else row)]
+    if not texts or min(tensor.shape, default=0) < 0 or math.prod(tensor.shape) != len(texts):
+        raise InvalidRequest(f"inputs.0: shape {tensor.shape[:8]} does not fit {len(texts)} texts; send at least one")
+    for place, text in enumerate(texts):
+        if not text.strip():
+            raise InvalidRequest(f"inputs.0.data.{place}: text is empty")
+    return texts
+
+
+def _unpacked(binary: bytes) -> Iterator[str]:
+    place = 0
+    while place < len(binary):
+        start = place + _LENGTH.size
+        end = start + _LENGTH.unpack_from(binary, place)[0] if start <= len(binary) else start
+        if end > len(binary):
+            raise InvalidRequest(f"inputs.0: the binary tensor ends within the text that begins at byte {place}")
+        try:
+            yield binary[start:end].decode()
+        except UnicodeDecodeError:
+            raise InvalidRequest(f"inputs.0: the text that begins at byte {place} is not UTF-8") from None
+        place = end
+
+
+def _packed(texts: list[str]) -> bytes:
+    return b"".join(_LENGTH.pack(len(content)) + content for content in map(str.encode, texts))
+
+
+def _answer(body: InferRequest, model: str, scored: Scored) -> Answer:
+    probabilities = scored.probabilities
+    labels = [scored.labels[index] for index in probabilities.argmax(axis=1).tolist()]
+    tensors: list[dict[str, Any]] = []
+    binary = b""
+    for output in body.outputs:
+        is_label = output.name == "label"
+        tensor: dict[str, Any] = {
+            "name": output.name,
+            "datatype": "BYTES" if is_label else "FP32",
+            "shape": [len(labels)] if is_label else list(probabilities.shape),
+        }
+        wanted = output.parameters.binary_data
+        if body.parameters.binary_data_output if wanted is None else wanted:
+            content = _packed(labels) if is_label else probabilities.astype("<f4").tobytes()
+            tensor["parameters"] = {"binary_data_size": len(content)}
+            binary += content
+        else:
+            tensor["data"] = labels if is_label else probabilities.ravel().tolist()
+        tensors.append(tensor)
+    extras: dict[str, object] = {} if body.id is None else {"id": body.id}
+    if scored.degraded:
+        extras["parameters"] = {"degraded": True}
+    header = orjson.dumps({"model_name": model, "model_version": scored.version, **extras, "outputs": tensors})
+    if not binary:
+        return Answer(header)
+    length = (b"inference-header-content-length", b"%d" % len(header))
+    return Answer(header + binary, b"application/octet-stream", (length,))
+
+
+def _error_body(error: ServiceError, _: str) -> Mapping[str, object]:
+    return {"error": error.message}
+
+
+def _json(body: BaseModel) -> Answer:
+    return Answer(orjson.dumps(body.model_dump()))

@@ -1,0 +1,130 @@
+"""The classification routes of text-embeddings-inference: POST /predict, and POST / for clients that know no path.
+
+`huggingface_hub.InferenceClient(base_url).text_classification` works against the second. A server of that kind has one
+model: here the one that LATHE_PREDICT_MODEL names.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from service.api.ask import Inference
+from service.api.schemas import FromOne, Text
+from service.errors import ServiceError
+from service.http.body import parse, read_body
+from service.http.routing import Answer, Endpoint, Request
+from service.models.registry import Serving
+from service.models.version import Scored
+
+
+def _kind(value: object) -> str | None:
+    if isinstance(value, str):
+        return "text"
+    if not isinstance(value, list):
+        return None
+    return "batch" if value and isinstance(value[0], list) else "texts"
+
+
+def _no_pair(texts: list[str]) -> list[str]:
+    if len(texts) > 1:
+        raise ValueError('two texts in one list are a pair, which no model here reads; send [["one"], ["two"]]')
+    return texts
+
+
+_One = Annotated[list[Text], Field(min_length=1, json_schema_extra={"maxItems": 1}), AfterValidator(_no_pair)]
+_Inputs = Annotated[
+    Annotated[Text, Tag("text")]
+    | Annotated[_One, Tag("texts")]
+    | Annotated[list[_One], Field(min_length=1), Tag("batch")],
+    Discriminator(
+        _kind,
+        custom_error_type="inputs_type",
+        custom_error_message='Input should be a text, or several as [["one"], ["two"]]',
+    ),
+]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)  # the original ignores keys that it does not know
+
+
+class PredictParameters(_Body):
+    """What huggingface_hub sends beside the inputs."""
+
+    top_k: FromOne | None = Field(default=None, description="How many labels an answer has. Default: all.")
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
+        default=None, description="What makes scores of logits. Default: softmax."
+    )
+
+
+class PredictRequest(_Body):
+    """One text, or several as a list of lists of one."""
+
+    inputs: _Inputs = Field(examples=["Thank you, that was quick!"])
+    truncate: bool | None = Field(default=None, description="Whether longer texts are cut (the default) or refused.")
+    truncation_direction: Literal["Right", "right"] = "Right"
+    raw_scores: bool = Field(default=False, description="Whether scores are logits.")
+    parameters: PredictParameters | None = None
+
+
+class Prediction(BaseModel):
+    score: float
+    label: str
+
+
+class PredictErrorResponse(BaseModel):
+    error: str
+    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation"]
+
+
+class _Api:
+    def __init__(self, serving: Callable[[], Serving]) -> None:
+        self._serving = serving
+        self.inference = Inference(serving)
+
+    async def predict(self, request: Request) -> Answer:
+        """POST /predict: every label's score, the highest first; of several texts, a list of such lists."""
+        serving = self._serving()
+        body = parse(PredictRequest, await read_body(request, serving.settings))
+        batch = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+        texts = [text if isinstance(text, str) else text[0] for text in batch]
+        model = serving.model(serving.settings.predict_model or next(iter(serving.settings.models)))
+        (scored,) = await self.inference.ask(request, [model], texts, cut=body.truncate is not False)
+        predictions = _predictions(scored, body)
+        # huggingface_hub, which alone sends parameters, takes the first list of the answer as that of its one text.
+        nested = body.parameters is not None or isinstance(batch[0], list)
+        return Answer(orjson.dumps(predictions if nested else predictions[0]))
+
+
+def endpoints(serving: Callable[[], Serving]) -> list[Endpoint]:
+    """The routes of this protocol."""
+    api = _Api(serving)
+    return [
+        Endpoint("/predict", {"POST": api.predict}, error_body=_error_body, admit=api.inference.admit),
+        Endpoint("/", {"POST": api.predict}, shared=True, error_body=_error_body, admit=api.inference.admit),
+    ]
+
+
+def _predictions(scored: Scored, body: PredictRequest) -> list[list[dict[str, Any]]]:
+    parameters = body.parameters or PredictParameters()
+    function = "none" if body.raw_scores else parameters.function_to_apply
+    if function == "none":
+        scores = scored.logits.astype(np.float64)
+    elif function == "sigmoid":
+        scores = 1 / (1 + np.exp(-scored.logits.astype(np.float64)))
+    else:
+        scores = scored.probabilities
+    order = np.argsort(-scores, axis=1, kind="stable")[:, : parameters.top_k]
+    return [
+        [{"score": float(row[index]), "label": scored.labels[index]} for index in indices]
+        for row, indices in zip(scores, order, strict=True)
+    ]
+
+
+def _error_body(error: ServiceError, _: str) -> Mapping[str, object]:
+    kinds = {429: "Overloaded", 503: "Unhealthy"}
+    kind = kinds.get(error.status, "Backend" if error.status >= 500 else "Validation")
+    return PredictErrorResponse.model_validate({"error": error.message, "error_type": kind}).model_dump()

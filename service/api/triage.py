@@ -1,0 +1,78 @@
+"""Triage: sentiment, intent, and whether a person should take over, from the probabilities of two models."""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from service.api.schemas import Reason, Sentiment, TriageResult
+from service.errors import ConfigurationError
+from service.settings import Settings
+
+# Of banking77: money or identity at risk, or a customer who leaves. A machine's answer is not enough there.
+DEFAULT_HAND_OVER = (
+    "card_payment_not_recognised",
+    "cash_withdrawal_not_recognised",
+    "compromised_card",
+    "direct_debit_payment_not_recognised",
+    "lost_or_stolen_card",
+    "lost_or_stolen_phone",
+    "terminate_account",
+)
+
+
+class Triage:
+    """The rules, made once from the settings and the labels of the two models.
+
+    Raises:
+        ConfigurationError: the sentiment model lacks `positive` or `negative`, or the settings list an unknown intent.
+    """
+
+    def __init__(self, settings: Settings, sentiment_labels: Sequence[str], intent_labels: Sequence[str]) -> None:
+        if not {"positive", "negative"} <= set(sentiment_labels) <= {"positive", "neutral", "negative"}:
+            raise ConfigurationError(
+                f"LATHE_TRIAGE_SENTIMENT={settings.triage_sentiment!r} has the labels {', '.join(sentiment_labels)}; "
+                "triage needs positive and negative, and neutral at most besides"
+            )
+        unknown = sorted(set(settings.hand_over_intents or ()) - set(intent_labels))
+        if unknown:
+            raise ConfigurationError(
+                f"LATHE_HAND_OVER_INTENTS has {', '.join(map(repr, unknown))}, which the model "
+                f"{settings.triage_intent!r} does not know; GET /v1/models lists its labels"
+            )
+        listed = DEFAULT_HAND_OVER if settings.hand_over_intents is None else settings.hand_over_intents
+        self._listed = frozenset(listed)
+        self._settings = settings
+
+    def judge(self, sentiment: Mapping[str, float], intent: Mapping[str, float], truncated: bool) -> TriageResult:
+        """Judges one message.
+
+        Args:
+            sentiment: calibrated probability of each label of the sentiment model.
+            intent: likewise of the intent model.
+        """
+        likeliest = max(intent, key=intent.__getitem__)
+        reason = self._reason(sentiment["negative"], likeliest, intent[likeliest])
+        return TriageResult(
+            sentiment=self._sentiment(sentiment),
+            sentiment_score=sentiment["positive"],
+            intent=likeliest,
+            confidence=intent[likeliest],
+            hand_to_person=reason is not None,
+            reason=reason,
+            truncated=truncated,
+        )
+
+    def _sentiment(self, probabilities: Mapping[str, float]) -> Sentiment:
+        if "neutral" in probabilities:
+            return cast(Sentiment, max(probabilities, key=probabilities.__getitem__))
+        if probabilities["positive"] > self._settings.neutral_high:
+            return "positive"
+        return "negative" if probabilities["positive"] < self._settings.neutral_low else "neutral"
+
+    def _reason(self, negative: float, intent: str, confidence: float) -> Reason | None:
+        if negative >= self._settings.anger:
+            return "strong_anger"
+        if intent in self._listed:
+            return "listed_intent"
+        if confidence < self._settings.min_confidence:
+            return "low_confidence"
+        return None

@@ -1,0 +1,1 @@
+"""Tokenizer and runtime sessions for one bundle; knows no HTTP."""

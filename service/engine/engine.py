@@ -1,0 +1,88 @@
+"""Tokenizer and runtime sessions of one bundle, on the device that was asked for. Knows no HTTP and no queue."""
+
+import itertools
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from compression.bundle import GOLDEN_WITHIN, Bundle, BundleError, Encoded, Runtime, read_golden
+from service.engine.devices import batch_texts, load
+from service.errors import ConfigurationError
+from service.settings import Device
+
+_WARM_UP = "The quick brown fox jumps over the lazy dog. "
+_REHEARSED = (1, 4, 16)  # sentences of a text: different lengths tell what a batch costs besides its tokens
+
+
+class Engine:
+    """The sessions of one bundle, one for each GPU. `encode` and `infer` release the GIL, and may run on several
+    threads at once; a thread keeps to one GPU, so that each GPU takes the next batch when it is free.
+
+    Raises:
+        BundleError, ConfigurationError: see `load`.
+    """
+
+    def __init__(self, bundle: Bundle, device: Device = Device()) -> None:
+        self.bundle = bundle
+        self._device = device
+        self._runtimes = load(bundle, device)
+        self._turns = itertools.cycle(self._runtimes)
+        self._of_thread = threading.local()
+
+    @cached_property
+    def tokenizer_key(self) -> tuple[str, int]:
+        """The same for engines that tokenise every text alike: the tokenizer's digest, and the window."""
+        manifest = self.bundle.manifest
+        return manifest.files[self.bundle.tokenizer_path.name], manifest.max_length
+
+    def batch_texts(self, batch_tokens: int) -> int:
+        """Texts that a batch of so many tokens may have: one where an answer would depend on its neighbours."""
+        return batch_texts(self._device, batch_tokens) if self.bundle.manifest.runtime.batch_exact else 1
+
+    def encode(self, text: str) -> Encoded:
+        """Tokenises one text, cut to the model's window."""
+        return self._runtimes[0].encode(text)
+
+    def infer(self, batch: Sequence[Encoded]) -> npt.NDArray[np.float32]:
+        """Logits, (texts, labels)."""
+        runtime: Runtime | None = getattr(self._of_thread, "runtime", None)
+        if runtime is None:
+            runtime = self._of_thread.runtime = next(self._turns)
+        return runtime.logits(batch)
+
+    def verify(self) -> None:
+        """Compares this machine's answers with the bundle's golden ones, where it has any.
+
+        Raises:
+            BundleError: they are not the same.
+        """
+        golden = read_golden(self.bundle)
+        if golden is None:
+            return
+        for runtime in self._runtimes:
+            answers = [runtime.logits([runtime.encode(text)]) for text in golden.texts]
+            difference = golden.difference(np.concatenate(answers))
+            if difference is not None:
+                raise BundleError(
+                    f"{self.bundle.path}: this machine does not give the bundle's golden answers: {difference}, and "
+                    f"{GOLDEN_WITHIN} is allowed; make the bundle on a machine like this one, without int8 if need be"
+                )
+
+    def rehearsal(self) -> list[list[Encoded]]:
+        """Batches by which to learn what batches cost."""
+        return [[self.encode(_WARM_UP * sentences)] for sentences in _REHEARSED * 4]
+
+    def warm_up(self) -> None:
+        """Answers one text alone and in a batch, so that the first client does not wait for allocations.
+
+        Raises:
+            ConfigurationError: the model gives no finite answer.
+        """
+        encoded = self.encode(_WARM_UP)
+        for runtime, count in itertools.product(self._runtimes, (1, 8)):
+            logits = runtime.logits([encoded] * count)
+            if logits.shape != (count, len(self.bundle.manifest.labels)) or not np.isfinite(logits).all():
+                raise ConfigurationError(f"{self.bundle.path}: the model gives no sensible answer to a warm-up text")

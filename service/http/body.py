@@ -1,0 +1,96 @@
+"""Bounds on what a request may bring in: content type, size of the body, its shape, and its time."""
+
+import asyncio
+from collections.abc import Collection
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from service.errors import BodyTimeout, InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+from service.http.routing import Request
+from service.settings import Settings
+
+Body = TypeVar("Body", bound=BaseModel)
+
+JSON = ("application/json",)
+TIMEOUT = b"x-request-timeout-ms"
+_SHOWN_PROBLEMS = 3
+_TAGS = ("text", "texts", "batch")  # of the alternatives that inputs have; a client knows nothing of them
+
+
+class ClientGone(Exception):
+    """The client closed the connection; there is nobody to answer."""
+
+
+async def read_body(request: Request, settings: Settings, content_types: Collection[str] = JSON) -> bytes:
+    """Reads a body, no more of it than allowed, and for no longer than a request may take.
+
+    Raises:
+        UnsupportedMediaType: its content type is another one, or it is compressed.
+        PayloadTooLarge: it says it is too long, or turns out to be.
+        BodyTimeout: it did not come in time; who sends a byte now and then would otherwise be waited for.
+        ClientGone: the connection closed before the end.
+    """
+    max_bytes = settings.max_body_bytes
+    content_type = (request.header(b"content-type") or "").partition(";")[0].strip().lower()
+    if content_type not in content_types:
+        raise UnsupportedMediaType(f"the content type is {content_type[:64]!r}; send application/json")
+    encoding = (request.header(b"content-encoding") or "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaType(f"the content encoding is {encoding[:64]!r}; send the body as it is")
+    length = request.header(b"content-length") or ""
+    if length.isdecimal() and int(length) > max_bytes:
+        raise _too_large(max_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(settings.request_timeout_ms / 1e3):
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                body += message.get("body", b"")
+                if len(body) > max_bytes:
+                    raise _too_large(max_bytes)
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise BodyTimeout(f"the body was not complete after {settings.request_timeout_ms} ms; send it faster") from None
+
+
+def parse(model: type[Body], body: bytes) -> Body:
+    """Checks a body against its schema.
+
+    Raises:
+        InvalidRequest: names the first problems by their place; never quotes the text that was sent.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        problems = _problems(error)
+        more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
+        raise InvalidRequest("; ".join(problems[:_SHOWN_PROBLEMS]) + more) from None
+
+
+def timeout_ms(value: str | None, default: int) -> int:
+    """The request's time: the default, or less where the client asks for less by X-Request-Timeout-Ms, this value.
+
+    Raises:
+        InvalidRequest: the header is not a whole number of milliseconds above zero.
+    """
+    if value is None:
+        return default
+    if not (value.isascii() and value.isdecimal()) or int(value[:12]) == 0:
+        raise InvalidRequest(f"X-Request-Timeout-Ms is {value[:32]!r}; send a whole number of milliseconds above 0")
+    return min(default, int(value[:12]))
+
+
+def _too_large(max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body has more than {max_bytes} bytes; send fewer texts in one request")
+
+
+def _problems(error: ValidationError) -> list[str]:
+    problems = []
+    for problem in error.errors(include_input=False, include_url=False, include_context=False):
+        place = ".".join(str(part)[:64] for part in problem["loc"] if part not in _TAGS) or "body"
+        problems.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}")
+    return problems

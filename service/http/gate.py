@@ -1,0 +1,192 @@
+"""The gate in front of everything, BentoML's own pages included: who may enter, what is measured, how errors look.
+
+    request ──key──▶ route known ──▶ its handler ──▶ answer
+                         └─ unknown ──▶ the app behind ──▶ answer, its error pages replaced
+
+Every answer carries X-Request-Id. Whatever fails behind the gate leaves it in the one shape of service/errors.py, or in
+that of the protocol whose route it is; a traceback never reaches uvicorn's log, because it may quote a client's text.
+"""
+
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import Any
+
+import orjson
+
+from service.errors import InternalError, MethodNotAllowed, Overloaded, ServiceError, for_status
+from service.http.body import TIMEOUT, ClientGone
+from service.http.routing import (
+    GONE,
+    Answer,
+    App,
+    Complete,
+    Endpoint,
+    ErrorBody,
+    Headers,
+    Message,
+    Receive,
+    Request,
+    Routes,
+    Send,
+    own_error_body,
+)  # fmt: skip
+from service.models.registry import Serving
+from service.redaction import describe_exception
+
+logger = logging.getLogger(__name__)
+
+_PROBES = frozenset({"/livez", "/readyz", "/healthz"})  # of the app behind
+_BEHIND = frozenset({"/", *_PROBES})  # what is measured of it by name
+_CLIENT_CLOSED = 499  # nginx's number for a client that left before its answer
+
+
+class Gate:
+    """An ASGI app.
+
+    Args:
+        app: answers what no route knows.
+        serving: gives the service's state, which does not exist yet when this is made.
+    """
+
+    def __init__(self, app: App, serving: Callable[[], Serving], routes: Routes) -> None:
+        self._app = app
+        self._serving = serving
+        self._routes = routes
+        self._prefix = secrets.token_hex(10)  # as unique as a random id for each request, for less
+        self._numbers = itertools.count()
+
+    def refuse(self, method: str, path: str, headers: Headers) -> Complete | None:
+        """The answer to a request that would be refused for want of room, before its body is there and a task is made
+        for it; None where it may go on, if only to another error."""
+        endpoint, _ = self._routes.find(path)
+        if endpoint is None or endpoint.admit is None or method not in endpoint.handlers:
+            return None
+        start = time.perf_counter()
+        found = dict(reversed(headers))
+        timeout = found.get(TIMEOUT)
+        try:
+            endpoint.admit(self._tenant(found), None if timeout is None else timeout.decode("latin-1"))
+        except Overloaded as error:
+            answer = _of_error(error, self._new_id(), endpoint.error_body)
+            self._serving().telemetry.request(endpoint.path, answer[0], error.code, time.perf_counter() - start)
+            return answer
+        except Exception:  # no key, or worse: it comes to the same when the request is served, and is told there
+            return None
+        return None
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        request_id = self._new_id()
+        path = scope["path"]
+        endpoint, parameters = self._routes.find(path)
+        ours: Iterable[str] = ()  # methods of a path that the app behind knows, too
+        if endpoint is not None and endpoint.shared and endpoint.handler(scope["method"]) is None:
+            ours, endpoint = endpoint.handlers, None
+        reply = _Reply(request_id, send, own_error_body if endpoint is None else endpoint.error_body, ours)
+        try:
+            headers = dict(reversed(scope["headers"]))
+            public = path in _PROBES if endpoint is None else endpoint.public
+            tenant = "" if public else self._tenant(headers)
+            if endpoint is None:
+                scope["lathe.tenant"] = tenant
+                await self._app(scope, receive, reply.pass_on)
+            else:
+                client = scope.get("client")
+                address = client[0] if client else None
+                request = Request(request_id, headers, receive, tenant, parameters, address, scope.get(GONE))
+                await reply.answer(await _handle(endpoint, scope["method"], request))
+        except ClientGone:
+            reply.code, reply.status = "client_gone", _CLIENT_CLOSED
+        except ServiceError as error:
+            await reply.fail(error)
+        except Exception as error:
+            logger.error("request %s failed: %s", request_id, describe_exception(error))
+            await reply.fail(InternalError("the service failed; its log has the reason under this request_id"))
+        finally:
+            name = (path if path in _BEHIND else "other") if endpoint is None else endpoint.path
+            self._serving().telemetry.request(name, reply.status, reply.code, time.perf_counter() - start)
+
+    def _new_id(self) -> str:
+        return f"{self._prefix}{next(self._numbers):012x}"
+
+    def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
+        """The name of the key that asks; empty where none is needed."""
+        authenticator = self._serving().authenticator
+        if authenticator is None:
+            return ""
+        value = headers.get(b"authorization")
+        return authenticator.authenticate(None if value is None else value.decode("latin-1"))
+
+
+async def _handle(endpoint: Endpoint, method: str, request: Request) -> Answer:
+    handler = endpoint.handler(method)
+    if handler is None:
+        raise MethodNotAllowed(
+            "this path does not take that method; see GET /docs.json", ", ".join(sorted(endpoint.handlers))
+        )
+    return await handler(request)
+
+
+class _Reply:
+    """The answer on its way out: adds the request's id, and replaces error pages that are not in our shape."""
+
+    def __init__(self, request_id: str, send: Send, error_body: ErrorBody, ours: Iterable[str]) -> None:
+        self._id = request_id
+        self._send = send
+        self._error_body = error_body
+        self._ours = ours
+        self._started = False
+        self._replaced = False
+        self.status = 500
+        self.code = "ok"
+
+    async def answer(self, answer: Answer) -> None:
+        """Sends what a handler gave."""
+        headers = [(b"content-type", answer.content_type), *answer.headers]
+        await self._send_complete(_complete(200, headers, answer.body, self._id))
+
+    async def pass_on(self, message: Message) -> None:
+        """Sends a message of the app behind."""
+        if message["type"] == "http.response.start":
+            headers = {name.lower(): value for name, value in message.get("headers", ())}
+            if message["status"] >= 400 and headers.get(b"content-type") != b"application/json":
+                self._replaced = True
+                allow = ", ".join(filter(None, (headers.get(b"allow", b"").decode("latin-1"), *self._ours)))
+                await self.fail(for_status(message["status"], allow))
+                return
+            self._started = True
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._id.encode())]
+        if not self._replaced:
+            await self._send(message)
+
+    async def fail(self, error: ServiceError) -> None:
+        """Answers with an error, unless an answer is already under way."""
+        self.code = error.code
+        if self._started:
+            return
+        await self._send_complete(_of_error(error, self._id, self._error_body))
+
+    async def _send_complete(self, answer: Complete) -> None:
+        status, headers, body = answer
+        self._started = True
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+
+def _of_error(error: ServiceError, request_id: str, error_body: ErrorBody) -> Complete:
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()]
+    body = orjson.dumps(error_body(error, request_id))
+    return _complete(int(error.status), [(b"content-type", b"application/json"), *headers], body, request_id)
+
+
+def _complete(status: int, headers: Headers, body: bytes, request_id: str) -> Complete:
+    return status, [*headers, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode())], body

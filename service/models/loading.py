@@ -1,0 +1,113 @@
+"""From a location to a version that can answer: located, verified, loaded. Runs on a thread, and takes its time.
+
+A location is a bundle's, or an ensemble's: A@WEIGHT+B@WEIGHT.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from compression.bundle import Bundle, BundleError, Encoded, open_bundle
+from service.batching import Batcher, BatchLimits
+from service.engine.engine import Engine
+from service.errors import ConfigurationError
+from service.models.cache import CachingBatcher, ResultCache
+from service.models.version import Member, Version
+from service.settings import Settings, members
+from service.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+Locate = Callable[[str], Path]
+
+
+def open_members(location: str, locate: Locate, degraded: bool = False) -> list[tuple[Bundle, float]]:
+    """The verified bundles of a location, with their weights.
+
+    Args:
+        locate: finds the directory of a bundle's location.
+        degraded: whether members that cannot be opened are left out, all but the last.
+
+    Raises:
+        ConfigurationError, BundleError: a bundle is missing or damaged, or the members' labels are not the same.
+    """
+    try:
+        places = members(location)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    opened: list[tuple[Bundle, float]] = []
+    failure: ConfigurationError | BundleError | None = None
+    for place, weight in places:
+        try:
+            opened.append((open_bundle(locate(place)), weight))
+        except (ConfigurationError, BundleError) as error:
+            if not degraded:
+                raise
+            logger.warning("without a member of an ensemble, as LATHE_ENSEMBLE_DEGRADED allows: %s", error)
+            failure = error
+    if not opened:
+        assert failure is not None
+        raise failure
+    (first, _), *others = opened
+    for other, _ in others:
+        if other.manifest.labels != first.manifest.labels:
+            raise ConfigurationError(
+                f"{other.path} has the labels {_some(other.manifest.labels)}, and {first.path} has "
+                f"{_some(first.manifest.labels)}; members of an ensemble need the same, in the same order"
+            )
+    return opened
+
+
+class Loader:
+    """Makes versions, as the settings ask."""
+
+    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
+        self._settings = settings
+        self._telemetry = telemetry
+        self._cache = ResultCache(settings.cache_bytes)
+        telemetry.cache(lambda: self._cache.size_bytes)
+
+    def load(self, name: str, location: str, locate: Locate, degraded: bool = False) -> Version:
+        """Opens the bundles of a location, see `open_members`, and makes their sessions.
+
+        Raises:
+            ConfigurationError, BundleError: see there; or a session cannot be made.
+        """
+        opened = open_members(location, locate, degraded)
+        return Version(
+            [self._member(name, bundle, weight) for bundle, weight in opened],
+            missing=len(members(location)) - len(opened),
+        )
+
+    def _member(self, name: str, bundle: Bundle, weight: float) -> Member:
+        settings = self._settings
+        engine = Engine(bundle, settings.device)
+        limits = BatchLimits(
+            streams=settings.streams or settings.device.streams,
+            batch_texts=engine.batch_texts(settings.batch_tokens),
+            batch_tokens=settings.batch_tokens,
+            batch_ms=settings.batch_ms,
+            window=settings.batch_window,
+            queue_texts=settings.queue_texts,
+            queue_tokens=settings.queue_tokens,
+            hang_s=settings.hang_ms / 1e3,
+        )
+        work_clock = None if settings.device.gpus else time.thread_time
+        if settings.cache_bytes:
+            batcher: Batcher[Encoded] = CachingBatcher(
+                self._cache,
+                bundle.manifest.version(),
+                name,
+                engine.infer,
+                limits,
+                self._telemetry,
+                work_clock=work_clock,
+            )
+        else:
+            batcher = Batcher(name, engine.infer, limits, self._telemetry, work_clock=work_clock)
+        return Member(engine, batcher, weight, self._telemetry)
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")

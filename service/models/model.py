@@ -1,0 +1,208 @@
+"""One model as it is served, by name: which of its versions answers.
+
+    load ──▶ live ──next load or promote──▶ previous ──next again──▶ stopped, when all that it took is answered
+      │       ▲ ▲────────rollback──────────────┘
+      └▶ candidate ──promote──┘     gets a part of the texts (canary), or all of them for comparison (shadow)
+             └──drop──▶ stopped
+
+A change of version is one assignment in the event loop: a request has the old one or the new one, and never none.
+The previous version stays loaded, so that the way back needs no file and no time.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.errors import ServiceError
+from service.models.tokenised import Texts
+from service.models.version import Scored, Version, together
+from service.telemetry import Telemetry
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A version on trial.
+
+    Attributes:
+        percent: of the texts that it answers, 0 to 100; None where it is asked only to compare (shadow mode).
+    """
+
+    version: Version
+    percent: float | None
+
+    def takes(self, text: str) -> bool:
+        """Whether it answers this text: always the same for the same text, and also at a higher percentage."""
+        if self.percent is None:
+            return False
+        return zlib.crc32(text.encode("utf-8", "surrogatepass")) < self.percent / 100 * 2**32
+
+
+class Model:
+    """A name, and the versions behind it.
+
+    Args:
+        live: started here.
+    """
+
+    def __init__(self, name: str, live: Version, telemetry: Telemetry) -> None:
+        self.name = name
+        self.live = live
+        self.candidate: Candidate | None = None
+        self.previous: Version | None = None
+        self._telemetry = telemetry
+        self._background: set[asyncio.Task[None]] = set()  # an event loop alone would forget them
+        live.start(name)
+        telemetry.versions(name, live.missing)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.live.labels
+
+    @property
+    def alive(self) -> bool:
+        """Whether the live version can answer; what is on trial does not count."""
+        return self.live.alive
+
+    async def ask(
+        self,
+        texts: Sequence[str],
+        tenant: str = "",
+        deadline: float = float("inf"),
+        calibrated: bool = False,
+        cut: bool = True,
+    ) -> Scored:
+        """Answers texts, each with the version that its text belongs to.
+
+        Args:
+            texts: at least one.
+            tenant: who asks.
+            deadline: on the clock of the batcher; there is no answer after it.
+            calibrated: whether to divide logits by the bundle's temperature.
+            cut: whether a text that is longer than the model's window is cut; otherwise it is refused.
+
+        Raises:
+            ServiceError: one of those of `Version.ask`.
+        """
+        texts = Texts.of(texts)
+        live, candidate = self.live, self.candidate
+        if candidate is None or not candidate.version.alive:
+            with live.in_use():
+                return await live.ask(texts, tenant, deadline, calibrated, cut)
+        if candidate.percent is None:
+            with live.in_use():
+                answer = await live.ask(texts, tenant, deadline, calibrated, cut)
+            self._run(self._compare(candidate, texts, tenant, deadline, answer))
+            return answer
+        to_candidate = [candidate.takes(text) for text in texts]
+        with live.in_use(), candidate.version.in_use():
+            return await _split(live, candidate.version, to_candidate, texts, tenant, deadline, calibrated, cut)
+
+    def swap(self, version: Version) -> None:
+        """Makes a started version the live one; the one before becomes the previous one."""
+        if self.candidate is not None and self.candidate.version is version:
+            self.candidate = None
+        self._retire(self.previous)
+        self.previous, self.live = self.live, version
+        self._rename()
+
+    def try_out(self, version: Version, percent: float | None) -> None:
+        """Puts a started version on trial, or changes the percentage of the one that is."""
+        self.candidate = Candidate(version, percent)
+        version.rename(f"{self.name}.candidate")
+
+    def drop(self) -> None:
+        """Ends the trial."""
+        if self.candidate is not None:
+            candidate, self.candidate = self.candidate, None
+            self._retire(candidate.version)
+
+    def roll_back(self) -> None:
+        """Returns to the previous version, and gives up the one that was live, and what is on trial."""
+        assert self.previous is not None
+        self.drop()
+        self._retire(self.live)
+        self.live, self.previous = self.previous, None
+        self._rename()
+
+    async def stop(self) -> None:
+        """Answers what was accepted, by every version."""
+        versions = [self.live, self.previous, self.candidate.version if self.candidate is not None else None]
+        await asyncio.gather(*(version.stop() for version in versions if version is not None), *self._background)
+
+    def _rename(self) -> None:
+        """Measures each version under its part; first every old name is forgotten, since names change places."""
+        for version in (self.live, self.previous):
+            if version is not None:
+                version.forget()
+        self.live.rename(self.name)
+        self._telemetry.versions(self.name, self.live.missing)
+        if self.previous is not None:
+            self.previous.rename(f"{self.name}.previous")
+
+    def _retire(self, version: Version | None) -> None:
+        if version is not None:
+            version.forget()
+            self._run(version.stop())
+
+    async def _compare(self, candidate: Candidate, texts: Texts, tenant: str, deadline: float, answer: Scored) -> None:
+        """Asks the candidate, too, and counts where its label is another; its failures are nobody's but its own."""
+        if self.candidate is not candidate:
+            return
+        try:
+            with candidate.version.in_use():
+                other = await candidate.version.ask(texts, tenant, deadline, calibrated=False, cut=True)
+        except ServiceError:
+            self._telemetry.shadow(self.name, "failed", len(texts))
+            return
+        agreeing = sum(
+            answer.labels[one] == other.labels[two]
+            for one, two in zip(answer.probabilities.argmax(1), other.probabilities.argmax(1), strict=True)
+        )
+        self._telemetry.shadow(self.name, "agree", agreeing)
+        self._telemetry.shadow(self.name, "disagree", len(texts) - agreeing)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+async def _split(
+    live: Version,
+    candidate: Version,
+    to_candidate: Sequence[bool],
+    texts: Texts,
+    tenant: str,
+    deadline: float,
+    calibrated: bool,
+    cut: bool,
+) -> Scored:
+    """Asks each version for its texts and puts the rows back in order; the answer names the versions that gave them."""
+    shares = [
+        (version, [index for index, taken in enumerate(to_candidate) if taken is wanted])
+        for version, wanted in ((live, False), (candidate, True))
+    ]
+    shares = [(version, indices) for version, indices in shares if indices]
+    answers = await together(
+        version.ask(texts.part(indices), tenant, deadline, calibrated, cut) for version, indices in shares
+    )
+    if len(answers) == 1:
+        return answers[0]
+    logits = np.empty((len(texts), len(live.labels)))
+    truncated = [False] * len(texts)
+    for (_, indices), answer in zip(shares, answers, strict=True):
+        logits[indices] = answer.logits
+        for index, was_cut in zip(indices, answer.truncated, strict=True):
+            truncated[index] = was_cut
+    return Scored(
+        ",".join(answer.version for answer in answers),
+        live.labels,
+        logits,
+        truncated,
+        sum(answer.tokens for answer in answers),
+        any(answer.degraded for answer in answers),
+    )

@@ -1,0 +1,165 @@
+"""New versions of a served model, by call: load, verify, warm, then swap or put on trial; promote, drop, roll back.
+
+All of it lasts as long as the process: after a restart LATHE_MODELS says what is served. It is for one worker: with
+several, a call would reach one of them, and the others would go on as before.
+"""
+
+import asyncio
+import logging
+from functools import partial
+from pathlib import Path
+
+from compression.bundle import BundleError
+from service.api.schemas import LoadRequest
+from service.errors import BundleRefused, ConfigurationError, Conflict, Forbidden
+from service.models.model import Model
+from service.models.registry import Serving, State
+from service.models.version import Version
+from service.redaction import describe_exception
+from service.telemetry import Change
+
+logger = logging.getLogger(__name__)
+
+
+class Rollout:
+    """Changes of the versions of one service; one at a time, since a load needs memory and a core."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._changing = asyncio.Lock()
+
+    async def load(self, name: str, request: LoadRequest) -> Model:
+        """Loads a version beside the live one, and makes it the live one, or puts it on trial; another trial ends.
+
+        Raises:
+            Forbidden: no directory is set that bundles may come from.
+            BundleRefused: it cannot be served in place of the live one, which stays.
+            Conflict: see `_changeable`.
+            NotReady, ModelNotFound: see `Serving.model`.
+        """
+        root = self._serving.settings.bundles_root
+        if root is None:
+            raise Forbidden("no bundle may be loaded; set LATHE_BUNDLES_ROOT to the directory that they come from")
+        async with self._changing:
+            model = self._changeable(name)
+            try:
+                version = await asyncio.to_thread(self._loaded, name, request.bundle, root)
+                self._require_fitting(model, version, request)
+            except Exception as error:
+                self._serving.telemetry.version_change(name, "refused")
+                reason = str(error) if isinstance(error, ConfigurationError | BundleError) else type(error).__name__
+                logger.warning("model %s keeps its version: %s", name, describe_exception(error))
+                raise BundleRefused(f"{reason}; {name!r} goes on with version {model.live.id}") from error
+            return self._take(model, version, request)
+
+    async def promote(self, name: str) -> Model:
+        """Makes the version on trial the live one.
+
+        Raises:
+            Conflict: there is none.
+        """
+        async with self._changing:
+            model = self._changeable(name)
+            model.swap(self._on_trial(model))
+            return self._changed(model, "promoted")
+
+    async def drop(self, name: str) -> Model:
+        """Ends the trial.
+
+        Raises:
+            Conflict: there is none.
+        """
+        async with self._changing:
+            model = self._changeable(name)
+            self._on_trial(model)
+            model.drop()
+            return self._changed(model, "dropped")
+
+    async def roll_back(self, name: str) -> Model:
+        """Returns to the version before the live one, at once; also ends a trial.
+
+        Raises:
+            Conflict: there is none.
+        """
+        async with self._changing:
+            model = self._changeable(name)
+            if model.previous is None:
+                raise Conflict(f"{name!r} has no previous version to return to; load one by its path")
+            self._serving.relabel(name, model.previous.labels)
+            model.roll_back()
+            return self._changed(model, "rolled_back")
+
+    def _changeable(self, name: str) -> Model:
+        """The model.
+
+        Raises:
+            Conflict: there are several workers.
+        """
+        if self._serving.workers > 1:
+            raise Conflict(
+                f"this service has {self._serving.workers} workers and a call reaches one of them; "
+                "set LATHE_MODELS to the new bundle and restart"
+            )
+        model = self._serving.model(name)
+        if self._serving.state is not State.READY:
+            raise self._serving.not_ready()
+        return model
+
+    def _on_trial(self, model: Model) -> Version:
+        """The version on trial.
+
+        Raises:
+            Conflict: there is none.
+        """
+        if model.candidate is None:
+            raise Conflict(f"no version of {model.name!r} is on trial; load one with `canary` or `shadow`")
+        return model.candidate.version
+
+    def _loaded(self, name: str, location: str, root: Path) -> Version:
+        version = self._serving.loader.load(name, location, partial(_below, root))
+        version.verify()
+        version.warm_up()
+        return version
+
+    def _require_fitting(self, model: Model, version: Version, request: LoadRequest) -> None:
+        if version.labels == model.labels:
+            return
+        if not request.other_labels:
+            raise ConfigurationError(
+                "its labels are not those of the live version; clients may rely on them. Send other_labels: true "
+                "to change them"
+            )
+        if request.on_trial:
+            raise ConfigurationError("a version on trial needs the labels of the live one, also with other_labels")
+        self._serving.relabel(model.name, version.labels)
+
+    def _take(self, model: Model, version: Version, request: LoadRequest) -> Model:
+        model.drop()
+        version.start(f"{model.name}.candidate")
+        if request.on_trial:
+            model.try_out(version, request.canary)
+            return self._changed(model, "trial")
+        model.swap(version)
+        return self._changed(model, "loaded")
+
+    def _changed(self, model: Model, change: Change) -> Model:
+        self._serving.telemetry.version_change(model.name, change)
+        trial = f", {model.candidate.version.id} on trial" if model.candidate is not None else ""
+        logger.info("model %s: %s, version %s is live%s", model.name, change, model.live.id, trial)
+        return model
+
+
+def _below(root: Path, place: str) -> Path:
+    """The directory of that name below the root, wherever links lead.
+
+    Raises:
+        ConfigurationError: there is none. The same message whether it is elsewhere or nowhere.
+    """
+    try:
+        path = (root / place).resolve()
+        found = path.is_dir() and root.resolve() in path.parents
+    except (OSError, ValueError):  # a name that no file can have
+        found = False
+    if not found:
+        raise ConfigurationError(f"{place[:256]!r} is no directory below LATHE_BUNDLES_ROOT")
+    return path

@@ -1,0 +1,226 @@
+"""One version of a model, as it runs: a bundle, or several whose probabilities are averaged.
+
+Knows no HTTP, and not which versions there are besides; that is service/models/model.py.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from compression.bundle import Bundle, Encoded, softmax
+from service.batching import GIVEN_UP, Batcher
+from service.engine.engine import Engine
+from service.errors import Overloaded, PayloadTooLarge
+from service.models.tokenised import Texts
+from service.telemetry import Telemetry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's answer to the texts of a request.
+
+    Attributes:
+        version: of what answered.
+        labels: names of the columns.
+        logits: what softmax makes the probabilities of, (texts, labels); of an ensemble, whose probabilities are
+            averaged, their logarithms.
+        truncated: of each text, whether it was cut.
+        tokens: of all texts, as far as they were read; each member of an ensemble reads them.
+        degraded: whether members of an ensemble are missing.
+    """
+
+    version: str
+    labels: tuple[str, ...]
+    logits: npt.NDArray[np.floating]
+    truncated: Sequence[bool]
+    tokens: int
+    degraded: bool = False
+
+    @cached_property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """(texts, labels)."""
+        return softmax(self.logits)
+
+
+class Member:
+    """One bundle of a version, with its weight and its queue."""
+
+    def __init__(self, engine: Engine, batcher: Batcher[Encoded], weight: float, telemetry: Telemetry) -> None:
+        self.engine = engine
+        self.batcher = batcher
+        self.weight = weight
+        self._telemetry = telemetry
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.engine.bundle
+
+    async def ask(self, texts: Texts, tenant: str, deadline: float, calibrated: bool, cut: bool) -> Scored:
+        """Tokenises and computes; see `Version.ask`."""
+        name = self.batcher.name
+        self.batcher.require_room(len(texts), tenant, deadline)
+        encoded = await texts.encoded(self.engine, name, self._telemetry)
+        truncated = [one.truncated for one in encoded]
+        manifest = self.bundle.manifest
+        if any(truncated):
+            if not cut:
+                place = texts.places[truncated.index(True)]
+                raise PayloadTooLarge(
+                    f"inputs.{place} has more than {manifest.max_length} tokens; shorten it or send truncate"
+                )
+            self._telemetry.truncated(name, sum(truncated))
+        logits = await self.batcher.submit(encoded, tenant, deadline)
+        scaled = logits.astype(np.float64) / manifest.runtime.temperature if calibrated else logits
+        return Scored(self.bundle.version, manifest.labels, scaled, truncated, sum(map(len, encoded)))
+
+    def rename(self, name: str) -> None:
+        """Measures under this name from now on."""
+        manifest = self.bundle.manifest
+        self.batcher.rename(name)
+        self._telemetry.model(name, self.bundle.version, str(manifest.recipe.get("name")), manifest.runtime.batch_exact)
+
+    def forget(self) -> None:
+        """Takes its name out of the metrics that say how things stand, for another to have it."""
+        self._telemetry.model_gone(self.batcher.name)
+
+
+class Version:
+    """Members with the same labels, in the order of the setting; most versions have one.
+
+    Args:
+        missing: how many members of the setting could not be loaded.
+    """
+
+    def __init__(self, members: Sequence[Member], missing: int = 0) -> None:
+        self.members = tuple(members)
+        self.missing = missing
+        self._in_use = 0
+        self._unused = asyncio.Event()
+
+    @property
+    def id(self) -> str:
+        """The bundle's version; of an ensemble, each member's with its weight, as the setting writes them."""
+        if len(self.members) == 1 and not self.missing:
+            return self.members[0].bundle.version
+        return "+".join(f"{member.bundle.version}@{member.weight:g}" for member in self.members)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The first member's: labels are the same in all."""
+        return self.members[0].bundle
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.bundle.manifest.labels
+
+    @property
+    def alive(self) -> bool:
+        return all(member.batcher.alive for member in self.members)
+
+    def verify(self) -> None:
+        """Compares the answers of this machine with the bundles' golden ones.
+
+        Raises:
+            BundleError: they are not the same.
+        """
+        for member in self.members:
+            member.engine.verify()
+
+    def warm_up(self) -> None:
+        """Answers texts, so that the first client does not wait for allocations, and estimates hold from the first.
+
+        Raises:
+            ConfigurationError: an answer is not finite.
+        """
+        for member in self.members:
+            member.engine.warm_up()
+            member.batcher.rehearse(member.engine.rehearsal())
+
+    def start(self, name: str) -> None:
+        """Begins to take texts, measured under this name; call it inside the event loop."""
+        self.rename(name)
+        for member in self.members:
+            member.batcher.start()
+
+    def rename(self, name: str) -> None:
+        """Measures under this name from now on; members of an ensemble are told apart as NAME.0, NAME.1."""
+        for number, member in enumerate(self.members):
+            member.rename(name if len(self.members) == 1 else f"{name}.{number}")
+
+    def forget(self) -> None:
+        """Takes its names out of the metrics that say how things stand, for another version to have them."""
+        for member in self.members:
+            member.forget()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While this lasts, the version is not stopped."""
+        self._in_use += 1
+        try:
+            yield
+        finally:
+            self._in_use -= 1
+            if not self._in_use:
+                self._unused.set()
+
+    def has_room(self, tenant: str, deadline: float) -> bool:
+        """Whether every member would take a text; see `Batcher.has_room`."""
+        return all(member.batcher.has_room(tenant, deadline) for member in self.members)
+
+    def refusal(self) -> Overloaded:
+        """What a request is told where there is no room; see `Batcher.refusal`."""
+        return self.members[0].batcher.refusal(1)
+
+    async def ask(self, texts: Texts, tenant: str, deadline: float, calibrated: bool, cut: bool) -> Scored:
+        """Answers texts.
+
+        Args:
+            tenant, deadline: see `Batcher.submit`.
+            calibrated: whether each member's temperature divides its logits.
+            cut: whether a text that is longer than a member's window is cut; otherwise it is refused.
+
+        Raises:
+            PayloadTooLarge: a text is too long, and may not be cut.
+            ServiceError: what `Batcher.submit` raises, of any member.
+        """
+        if len(self.members) == 1 and not self.missing:
+            return await self.members[0].ask(texts, tenant, deadline, calibrated, cut)
+        answers = await together(member.ask(texts, tenant, deadline, calibrated, cut) for member in self.members)
+        weights = [member.weight for member in self.members]
+        probabilities = np.average([answer.probabilities for answer in answers], axis=0, weights=weights)
+        return Scored(
+            self.id,
+            self.labels,
+            np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)),
+            [any(flags) for flags in zip(*(answer.truncated for answer in answers), strict=True)],
+            sum(answer.tokens for answer in answers),
+            bool(self.missing),
+        )
+
+    async def stop(self) -> None:
+        """Answers what it was asked, and ends; nothing may ask it any more."""
+        while self._in_use:
+            self._unused.clear()
+            await self._unused.wait()
+        await asyncio.gather(*(member.batcher.close() for member in self.members))
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all, in order; when one fails or the caller is cancelled, the others are given up at once."""
+    work = list(work)
+    if len(work) == 1:  # a task would cost more, and there is nobody else to give up
+        return [await work[0]]
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel(GIVEN_UP)

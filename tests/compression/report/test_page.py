@@ -1,0 +1,146 @@
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from compression.bundle import Bundle, ClassFigures, Counterfactual, Difference, Manifest, StepFigures, SwapReaction
+from compression.measure.evidence import Answer, Bin, Evidence, Flip
+from compression.report.page import comparison, model_card, report_html, verdict
+
+VOID = {"meta", "br", "line", "rect", "circle", "polyline"}
+
+
+class Page(HTMLParser):
+    """Collects tags and text, and sees that what opens is closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def manifest(sentiment_bundle: Bundle) -> Manifest:
+    """One with all that can be measured in it."""
+    manifest = sentiment_bundle.manifest
+    assert manifest.figures.significance is not None
+    steps = tuple(
+        StepFigures(step=step, seconds=12.25, size_mb=size, agreement=0.98, accuracy=0.91, cached=step == "export")
+        for step, size in (("export", 0.5), ("quantize", 0.2))
+    )
+    classes = tuple(
+        ClassFigures(label=f"<label {index}>", texts=10, parent_recall=0.9, bundle_recall=0.9 - index / 100)
+        for index in range(77)
+    )
+    reaction = SwapReaction(changed=0.125, largest_score_change=0.3)
+    update = {
+        "steps": steps,
+        "classes": classes,
+        "flipped": 60,
+        "fairness": Counterfactual(found=16, texts=8, parent=reaction, bundle=reaction),
+        "significance": manifest.figures.significance.model_copy(
+            update={"accuracy": Difference(value=-0.004, low=-0.012, high=0.003)}
+        ),
+        "parent": manifest.figures.parent.model_copy(update={"size_mb": 90.0, "accuracy": 0.905}),
+        "bundle": manifest.figures.bundle.model_copy(update={"size_mb": 22.5, "accuracy": 0.901}),
+        "latency": tuple(one.model_copy(update={"ratio": 4.2}) for one in manifest.figures.latency),
+    }
+    return manifest.model_copy(update={"figures": manifest.figures.model_copy(update=update)})
+
+
+@pytest.fixture
+def evidence() -> Evidence:
+    script = "<script>alert('text')</script> & more"
+    flip = Flip(script, Answer("<b>good</b>", 0.75), Answer("bad", 0.51), "bad")
+    return Evidence((flip,), (Bin(9, 0.9, 0.6), Bin(3, 0.5, 0.5)), (Bin(9, 0.7, 0.6), Bin(3, 0.5, 0.5)))
+
+
+def test_verdict_is_one_sentence_of_gain_and_cost(manifest: Manifest) -> None:
+    assert verdict(manifest) == (
+        "25 % of the size, 4.2 times as fast; accuracy 90.5 to 90.1 %, difference -0.4 points, "
+        "95 % interval -1.2 to +0.3."
+    )
+    agreement = {"agreement": 0.987, "agreement_low": 0.977, "agreement_high": 0.992}
+    bare = manifest.figures.model_copy(update={"significance": None, **agreement})
+    sentence = verdict(manifest.model_copy(update={"figures": bare}))
+    assert "the parent's label on 98.7 % of" in sentence
+    assert sentence.endswith("95 % interval 97.7 to 99.2.")
+    assert ("agreement with parent, % (95 %)", "", "98.7 (97.7 to 99.2)") in comparison(
+        manifest.model_copy(update={"figures": bare})
+    )
+
+
+def test_report_is_whole_and_needs_nothing_else(manifest: Manifest, evidence: Evidence) -> None:
+    html = report_html(manifest, evidence)
+    page = Page(html)
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.tags}
+    assert not re.search(r"https?://|url\(|@import", html)
+    assert "prefers-color-scheme: dark" in html
+    images = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(images) == 4  # speed, size, labels, reliability
+    assert all(image["role"] == "img" and image["aria-label"] for image in images)
+    for shown in (verdict(manifest), "McNemar", "12.2 (cached)", "16 of", "60 of", "labelled: bad", "temperature"):
+        assert shown in page.text, shown
+
+
+def test_texts_and_labels_are_escaped(manifest: Manifest, evidence: Evidence) -> None:
+    html = report_html(manifest, evidence)
+    assert "<script>" not in html
+    assert "<b>good</b>" not in html
+    assert "<label 5" not in html
+    assert "<script>alert('text')</script> & more" in Page(html).text
+
+
+def test_a_text_may_be_of_another_language_than_the_page(manifest: Manifest, evidence: Evidence) -> None:
+    flip = Flip("味道不错", Answer("好评", 0.75), Answer("差评", 0.51), "好评")
+    page = Page(report_html(manifest, dataclasses.replace(evidence, flips=(flip,))))
+    assert ("p", {"lang": "", "dir": "auto"}) in page.tags
+    assert "味道不错" in page.text
+    assert "parent: 好评" in page.text
+
+
+def test_only_the_largest_changes_are_drawn_and_all_are_listed(manifest: Manifest) -> None:
+    page = Page(report_html(manifest))
+    assert sum(tag == "rect" and attributes["class"] == "loss" for tag, attributes in page.tags) == 20
+    assert "<label 76> (10)" in page.text
+    assert "<label 56> (10)" not in page.text
+    assert "<label 56>" in page.text
+
+
+def test_wide_tables_scroll_by_themselves(manifest: Manifest, evidence: Evidence) -> None:
+    page = Page(report_html(manifest, evidence))
+    regions = [attributes for tag, attributes in page.tags if attributes.get("class") == "scroll"]
+    assert len(regions) >= 5
+    assert all(region["tabindex"] == "0" and region["aria-label"] for region in regions)
+
+
+def test_a_manifest_without_labels_renders(manifest: Manifest) -> None:
+    bare = {"significance": None, "calibration": None, "classes": (), "steps": (), "fairness": None, "robustness": ()}
+    figures = manifest.figures.model_copy(update=bare)
+    without = manifest.model_copy(update={"figures": figures})
+    assert "nothing was measured" in Page(report_html(without)).text
+    assert "McNemar" not in report_html(without)
+
+
+def test_card_and_table_hold_the_interval(manifest: Manifest) -> None:
+    card = model_card(manifest, "mine")
+    assert "-0.4 (-1.2 to +0.3)" in card
+    assert "label changed by typos, %" in card
+    assert "swapped names and pronouns, % | 12.5 | 12.5 |" in card
+    assert ("accuracy, points of difference (95 %)", "", "-0.4 (-1.2 to +0.3)") in comparison(manifest)

@@ -1,0 +1,188 @@
+"""Models asked for one request: real engines, batchers and versions behind handmade bundles."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compression.bundle import Encoded
+from service.api.ask import Inference
+from service.batching import Batcher, BatchLimits, Logits
+from service.engine.engine import Engine
+from service.errors import Overloaded, PayloadTooLarge
+from service.http.routing import Request
+from service.models.loading import Loader
+from service.models.model import Model
+from service.models.version import Member, Version
+from service.settings import Settings
+from service.telemetry import Telemetry
+from tests.handmade import make_bundle
+
+LIMITS = BatchLimits(
+    streams=1, batch_texts=64, batch_tokens=4096, batch_ms=25, window=64, queue_texts=64, queue_tokens=4096
+)
+LONG = "good " * 65
+
+
+async def never() -> Any:
+    await asyncio.sleep(60)
+
+
+def request() -> Request:
+    return Request("1", {}, never, "", {})
+
+
+def inference() -> Inference:
+    serving: Any = SimpleNamespace(settings=Settings())
+    return Inference(lambda: serving)
+
+
+def version(folder: Path, location: str, telemetry: Telemetry) -> Version:
+    """One of `good`, `opposite` or an ensemble of them."""
+    make_bundle(folder / "good")
+    make_bundle(folder / "opposite", {"good": (1.0, -1.0), "bad": (-1.0, 1.0)})
+    return Loader(Settings(streams=1), telemetry).load("shop", location, folder.joinpath, degraded=True)
+
+
+@pytest.mark.parametrize("words", [["x", "yy"], ["x " * 1000, "yy " * 1000]])  # in the event loop, on a thread
+@pytest.mark.parametrize(
+    ("first", "second", "times"),
+    [("good", "opposite", 1), ("good", "others", 2), ("good@1+opposite@1", "opposite", 1)],
+)
+def test_models_that_tokenise_alike_have_a_text_tokenised_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], first: str, second: str, times: int
+) -> None:
+    tokenised: list[str] = []
+    encode = Engine.encode
+
+    def count(engine: Engine, text: str) -> Encoded:
+        tokenised.append(text)
+        return encode(engine, text)
+
+    async def main() -> None:
+        telemetry = Telemetry()
+        make_bundle(tmp_path / "others", {"another": (1.0, -1.0)})
+        models = [Model(name, version(tmp_path, name, telemetry), telemetry) for name in (first, second)]
+        monkeypatch.setattr(Engine, "encode", count)
+        answers = await inference().ask(request(), models, words)
+        assert [len(answer.logits) for answer in answers] == [2, 2]
+        assert sorted(tokenised) == sorted(words * times)
+        for model in models:
+            await model.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("trial", [None, 50.0])
+@pytest.mark.parametrize("location", ["good", "good@1+opposite@1"])
+def test_a_text_that_may_not_be_cut_is_refused_by_whichever_version(
+    tmp_path: Path, location: str, trial: float | None
+) -> None:
+    async def main() -> None:
+        telemetry = Telemetry()
+        model = Model("shop", version(tmp_path, location, telemetry), telemetry)
+        if trial is not None:
+            candidate = version(tmp_path, "opposite", telemetry)
+            candidate.start("shop.candidate")
+            model.try_out(candidate, trial)
+        (scored,) = await inference().ask(request(), [model], ["good", LONG])
+        assert scored.truncated == [False, True]
+        with pytest.raises(PayloadTooLarge, match=r"inputs\.1 has more than 64 tokens"):
+            await inference().ask(request(), [model], ["good", LONG], cut=False)
+        await model.stop()
+
+    asyncio.run(main())
+
+
+def test_what_softmax_makes_of_logits_are_the_probabilities_of_an_ensemble_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        telemetry = Telemetry()
+        model = Model("shop", version(tmp_path, "good@3+opposite@1+nowhere@1", telemetry), telemetry)
+        (scored,) = await inference().ask(request(), [model], ["good", "bad " * 400])
+        assert scored.degraded
+        assert np.isfinite(scored.logits).all()
+        assert np.exp(scored.logits) == pytest.approx(scored.probabilities)
+        await model.stop()
+
+    asyncio.run(main())
+
+
+def test_when_one_model_refuses_what_the_other_has_queued_is_given_up(tmp_path: Path) -> None:
+    async def refuse(*_: object) -> Logits:
+        await asyncio.sleep(0.01)
+        raise Overloaded("full", 1)
+
+    async def main() -> None:
+        telemetry, free = Telemetry(), threading.Event()
+        computed: list[Encoded] = []
+        (member,) = version(tmp_path, "good", telemetry).members
+
+        def infer(batch: Sequence[Encoded]) -> Logits:
+            free.wait()
+            computed.extend(batch)
+            return member.engine.infer(batch)
+
+        slow = Member(member.engine, Batcher("slow", infer, LIMITS, telemetry), 1, telemetry)
+        busy = Model("slow", Version([slow]), telemetry)
+        before = asyncio.create_task(busy.ask(["good"]))  # its only stream is at this
+        await asyncio.sleep(0.01)
+        refusing: Any = SimpleNamespace(ask=refuse)
+        try:
+            with pytest.raises(Overloaded):
+                await inference().ask(request(), [busy, refusing], ["good"] * 3)
+            await asyncio.sleep(0)
+        finally:
+            free.set()
+        assert 'lathe_shed_texts_total{model="slow",reason="given_up"} 3.0' in telemetry.exposition().decode()
+        await before
+        await busy.stop()
+        assert len(computed) == 1
+
+    asyncio.run(main())
+
+
+def test_a_request_is_refused_where_no_model_has_room_for_a_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        telemetry, free = Telemetry(), threading.Event()
+
+        def slow(name: str) -> Model:
+            (member,) = version(tmp_path / name, "good", telemetry).members
+
+            def infer(batch: Sequence[Encoded]) -> Logits:
+                free.wait()
+                return member.engine.infer(batch)
+
+            batcher = Batcher(name, infer, replace(LIMITS, queue_texts=1), telemetry)
+            return Model(name, Version([Member(member.engine, batcher, 1, telemetry)]), telemetry)
+
+        one, other = slow("one"), slow("other")
+        serving: Any = SimpleNamespace(settings=Settings(), models={"one": one, "other": other})
+        admit = Inference(lambda: serving).admit
+        waiting = []
+        try:
+            for model in (one, other):
+                for _ in range(2):  # one is computed, and one fills the queue
+                    waiting.append(asyncio.create_task(model.ask(["good"])))
+                    await asyncio.sleep(0.01)
+                if model is one:
+                    admit("", None)  # the other has room
+            with pytest.raises(Overloaded):
+                admit("", None)
+            with monkeypatch.context() as patch:
+                patch.setattr(Batcher, "alive", False)
+                admit("", None)  # who is served is told that it is not ready
+            assert 'lathe_shed_texts_total{model="one",reason="overloaded"} 1.0' in telemetry.exposition().decode()
+        finally:
+            free.set()
+        await asyncio.gather(*waiting)
+        await asyncio.gather(one.stop(), other.stop())
+
+    asyncio.run(main())

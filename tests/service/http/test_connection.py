@@ -1,0 +1,240 @@
+"""Connections, through a real uvicorn: who is refused before the body, and what becomes of the connection."""
+
+import asyncio
+import contextlib
+import gc
+import socket
+import struct
+import time
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import uvicorn
+import uvloop
+
+from service.http import connection as http_protocol
+from service.http.connection import HttpProtocol
+from service.http.routing import Complete, Headers
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+made: list["weakref.ref[HttpProtocol]"] = []
+
+
+class Observed(HttpProtocol):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        made.append(weakref.ref(self))
+
+
+def refuse(method: str, path: str, headers: Headers) -> Complete | None:
+    """Refuses POST /full."""
+    if (method, path) != ("POST", "/full"):
+        return None
+    return 429, [(b"retry-after", b"2"), (b"content-length", b"4")], b"full"
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the body, after a while where that is asked for."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.2)
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[int]:
+    """The port of a server."""
+    protocol = partial(Observed, refuse=refuse)
+    config = uvicorn.Config(
+        app,
+        port=0,
+        log_level="error",
+        lifespan="off",
+        timeout_keep_alive=0,
+        http=protocol,  # type: ignore[arg-type]  # what makes one
+    )
+    server = uvicorn.Server(config)
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    server.server_state.default_headers = [(b"date", b"today")]
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        await server.shutdown()
+
+
+def play(scenario: Callable[[Callable[[], Awaitable[Connection]]], Awaitable[None]]) -> None:
+    """Plays a scenario, which gets a function that connects to a server."""
+    made.clear()
+
+    async def main() -> None:
+        async with serving() as port:
+            connections: list[Connection] = []
+
+            async def connect() -> Connection:
+                connections.append(await asyncio.open_connection("127.0.0.1", port))
+                return connections[-1]
+
+            try:
+                await asyncio.wait_for(scenario(connect), 20)
+            finally:
+                for _, writer in connections:
+                    writer.close()
+
+    uvloop.run(main())
+
+
+def post(path: str, body: bytes = b"", headers: str = "", version: str = "1.1") -> bytes:
+    return f"POST {path} HTTP/{version}\r\nhost: x\r\ncontent-length: {len(body)}\r\n{headers}\r\n".encode() + body
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
+    """Status, head and body of the next answer."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    return int(head[9:12]), head, await reader.readexactly(length)
+
+
+def test_who_is_refused_can_ask_again_on_the_connection() -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        reader, writer = await connect()
+        for _ in range(2):
+            writer.write(post("/full?x=1", b"text"))
+            status, head, body = await answer(reader)
+            assert (status, body) == (429, b"full")
+            assert b"retry-after: 2" in head
+            assert b"date: " in head
+            writer.write(post("/echo", b"text"))
+            assert (await answer(reader))[::2] == (200, b"text")
+
+    play(scenario)
+
+
+def test_the_refusal_comes_before_the_body_and_the_body_is_passed_over() -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        reader, writer = await connect()
+        request = post("/full", b"x" * 200_000)
+        writer.write(request[:100])
+        assert (await answer(reader))[0] == 429
+        writer.write(request[100:])
+        writer.write(post("/echo", b"text"))
+        assert (await answer(reader))[::2] == (200, b"text")
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("headers", "version"), [("connection: close\r\n", "1.1"), ("", "1.0")])
+def test_a_connection_for_one_request_ends_when_that_is_there(headers: str, version: str) -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        reader, writer = await connect()
+        request = post("/full", b"text", headers, version)
+        writer.write(request[:-2])
+        status, head, _ = await answer(reader)
+        assert status == 429
+        assert b"connection: close" in head
+        writer.write(request[-2:])
+        assert await reader.read() == b""
+
+    play(scenario)
+
+
+def test_answers_keep_the_order_of_requests() -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        reader, writer = await connect()
+        writer.write(post("/slow", b"one") + post("/full", b"two"))
+        assert [(await answer(reader))[2] for _ in range(2)] == [b"one", b"two"]  # too late to refuse it early
+
+    play(scenario)
+
+
+def test_who_asks_whether_to_send_the_body_is_answered_by_the_app() -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        reader, writer = await connect()
+        request = post("/full", b"text", "expect: 100-continue\r\n")
+        writer.write(request[:-4])
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        writer.write(request[-4:])
+        assert (await answer(reader))[0] == 200
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("path", ["/full", "/echo"])
+def test_an_idle_connection_is_closed_after_a_while(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "_IDLE_S", 0.3)
+
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        reader, writer = await connect()
+        writer.write(post(path))
+        await answer(reader)
+        start = time.monotonic()
+        assert await reader.read() == b""
+        assert 0.2 < time.monotonic() - start < 10
+
+    play(scenario)
+
+
+def test_a_connection_on_which_nothing_comes_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "_IDLE_S", 0.3)
+
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        reader, _ = await connect()
+        assert await reader.read() == b""
+
+    play(scenario)
+
+
+def test_a_head_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "_HEAD_S", 0.5)
+
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        reader, writer = await connect()
+        for _ in range(2):  # who is late with one request has as long for the next
+            for part in (post("/echo", b"text")[:20], post("/echo", b"text")[20:]):
+                writer.write(part)
+                await asyncio.sleep(0.3)
+            assert (await answer(reader))[::2] == (200, b"text")
+        writer.write(b"POST /echo HTTP/1.1\r\n")
+        sent = 0
+        while not reader.at_eof():
+            assert sent < 100
+            writer.write(b"x-more: and more\r\n")
+            sent += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(), 0.1)
+        assert sent > 2
+
+    play(scenario)
+
+
+def test_a_connection_leaves_no_garbage() -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        for sent in (post("/full"), post("/echo"), post("/slow"), post("/echo")[:9], b""):
+            reader, writer = await connect()
+            writer.write(sent)
+            if sent in (post("/full"), post("/echo")):  # the others leave before an answer
+                await answer(reader)
+            await asyncio.sleep(0.05)
+            reset = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            writer.transport.abort()
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
+        assert [protocol() for protocol in made] == [None] * 5
+
+    gc.disable()
+    try:
+        play(scenario)
+    finally:
+        gc.enable()

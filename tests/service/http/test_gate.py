@@ -1,0 +1,141 @@
+"""The gate, in front of apps that misbehave."""
+
+import asyncio
+from collections.abc import MutableMapping
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from service.errors import InvalidRequest, Overloaded, ServiceError
+from service.http.gate import Gate
+from service.http.routing import Answer, App, Endpoint, Receive, Request, Routes, Send
+from service.telemetry import Telemetry
+
+SECRET = "zanzibarium"
+
+
+def ask(app: App, telemetry: Telemetry | None = None, authenticator: object = None) -> httpx.Response:
+    """One GET through the gate, as an ASGI server would send it."""
+    serving: Any = SimpleNamespace(telemetry=telemetry or Telemetry(), authenticator=authenticator)
+
+    async def main() -> httpx.Response:
+        transport = httpx.ASGITransport(Gate(app, lambda: serving, Routes([])))
+        async with httpx.AsyncClient(transport=transport, base_url="http://lathe") as client:
+            return await client.get("/v1/models")
+
+    return asyncio.run(main())
+
+
+def answering(status: int, content_type: bytes = b"text/plain") -> App:
+    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", content_type)]})
+        await send({"type": "http.response.body", "body": SECRET.encode()})
+
+    return app
+
+
+async def failing(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    raise RuntimeError(SECRET)
+
+
+def test_an_exception_becomes_a_500_and_its_message_is_told_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    answer = ask(failing)
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal_error"
+    assert answer.json()["error"]["request_id"] in caplog.text
+    assert "RuntimeError" in caplog.text
+    assert SECRET not in caplog.text + answer.text
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(404, "not_found"), (405, "method_not_allowed"), (500, "internal_error"), (503, "not_ready")]
+)
+def test_error_pages_of_others_get_our_shape(status: int, code: str) -> None:
+    answer = ask(answering(status))
+    assert answer.status_code == status
+    assert answer.json()["error"]["code"] == code
+
+
+def test_what_is_well_passes_as_it_is() -> None:
+    answer = ask(answering(200))
+    assert answer.text == SECRET
+    assert answer.headers["x-request-id"]
+
+
+def test_every_answer_is_counted_under_its_code() -> None:
+    telemetry = Telemetry()
+    ask(failing, telemetry)
+    ask(answering(404), telemetry)
+    exposition = telemetry.exposition().decode()
+    assert 'lathe_requests_total{code="internal_error",route="other",status="500"} 1.0' in exposition
+    assert 'lathe_requests_total{code="not_found",route="other",status="404"} 1.0' in exposition
+
+
+SHOP = SimpleNamespace(authenticate=lambda _: "shop")
+
+
+@pytest.mark.parametrize(("authenticator", "tenant"), [(SHOP, "shop"), (None, "")])
+def test_the_app_behind_is_told_whose_key_it_is(authenticator: object, tenant: str) -> None:
+    seen: list[str] = []
+
+    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        seen.append(scope["lathe.tenant"])
+        await answering(200)(scope, receive, send)
+
+    assert ask(app, authenticator=authenticator).status_code == 200
+    assert seen == [tenant]
+
+
+class Unexpected(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "failure", "refused"),
+    [
+        ("POST", "/ask", Overloaded("full", 3), True),
+        ("GET", "/ask", Overloaded("full", 3), False),
+        ("POST", "/other", Overloaded("full", 3), False),
+        ("POST", "/ask", None, False),
+        ("POST", "/ask", InvalidRequest("a timeout of x"), False),  # told when it is served
+        ("POST", "/ask", Unexpected("a fault"), False),
+    ],
+)
+def test_what_would_be_refused_for_want_of_room_is_refused_by_its_head(
+    method: str, path: str, failure: Exception | None, refused: bool
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def admit(tenant: str, timeout: str | None) -> None:
+        asked.append((tenant, timeout))
+        if failure is not None:
+            raise failure
+
+    async def handler(request: Request) -> Answer:
+        raise AssertionError
+
+    telemetry = Telemetry()
+    key = SimpleNamespace(authenticate=lambda value: {"Bearer x": "shop"}[value])
+    serving: Any = SimpleNamespace(telemetry=telemetry, authenticator=key)
+
+    def error_body(error: ServiceError, _: str) -> dict[str, object]:
+        return {"error": error.message}
+
+    endpoint = Endpoint("/ask", {"POST": handler}, admit=admit, error_body=error_body)
+    gate = Gate(failing, lambda: serving, Routes([endpoint, Endpoint("/other", {"POST": handler})]))
+    answer = gate.refuse(method, path, [(b"authorization", b"Bearer x"), (b"x-request-timeout-ms", b"70")])
+    assert gate.refuse(method, path, [(b"authorization", b"Bearer y")]) is None  # told when it is served
+    assert asked == [("shop", "70")] * ((method, path) == ("POST", "/ask"))
+    counted = 'lathe_requests_total{code="overloaded",route="/ask",status="429"} 1.0' in telemetry.exposition().decode()
+    assert counted is refused
+    if not refused:
+        assert answer is None
+        return
+    assert answer is not None
+    status, headers, body = answer
+    found = dict(headers)
+    assert (status, body) == (429, b'{"error":"full"}')
+    assert (found[b"retry-after"], found[b"content-length"]) == (b"3", b"16")
+    assert len(found[b"x-request-id"]) == 32

@@ -1,0 +1,37 @@
+import pytest
+
+from service.http.routing import Answer, Endpoint, Request, Routes
+
+
+async def answer(_: Request) -> Answer:
+    return Answer(b"")
+
+
+ROUTES = Routes(Endpoint(path, {"GET": answer}) for path in ("/a", "/a/{x}", "/a/{x}/b", "/a/{x}/c/{y}"))
+
+
+@pytest.mark.parametrize(
+    ("path", "endpoint", "parameters"),
+    [
+        ("/a", "/a", {}),
+        ("/a/1", "/a/{x}", {"x": "1"}),
+        ("/a/b", "/a/{x}", {"x": "b"}),
+        ("/a/1/b", "/a/{x}/b", {"x": "1"}),
+        ("/a/1/c/2", "/a/{x}/c/{y}", {"x": "1", "y": "2"}),
+    ],
+)
+def test_a_path_finds_its_endpoint(path: str, endpoint: str, parameters: dict[str, str]) -> None:
+    found, values = ROUTES.find(path)
+    assert found is not None
+    assert (found.path, values) == (endpoint, parameters)
+
+
+@pytest.mark.parametrize("path", ["/", "", "/b", "/a/", "/a//b", "/a/1/c", "/a/1/b/2", "/a/1/c/"])
+def test_other_paths_find_none(path: str) -> None:
+    assert ROUTES.find(path) == (None, {})
+
+
+def test_head_is_answered_as_get_and_other_methods_are_not() -> None:
+    endpoint = Endpoint("/a", {"GET": answer})
+    assert endpoint.handler("HEAD") is answer
+    assert endpoint.handler("POST") is None
