@@ -30,7 +30,7 @@ def comparison_html(comparison: Comparison) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("compression"),
+        loader=jinja2.PackageLoader("compression.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
