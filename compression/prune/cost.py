@@ -19,6 +19,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from compression.bundle.atomic_files import CACHE_REMEDY, replacing
+from compression.bundle.runtime import session_options
 from compression.prune.encoder import Kind
 from compression.quantize import Activation, Range, linears, quantize_linears
 
@@ -77,9 +78,7 @@ def _kept_price(folder: Path, hidden: int, head: int) -> float:
 
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model.SerializeToString(), session_options(1), ["CPUExecutionProvider"])
 
 
 def _graph(kind: Kind, hidden: int, unit: int, width: int) -> onnx.ModelProto:

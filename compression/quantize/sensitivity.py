@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from compression.bundle.runtime import session_options
 from compression.progress import track
 from compression.quantize.embeddings import quantize_embeddings
 from compression.quantize.linear import Floats, linears
@@ -49,5 +50,5 @@ def sensitive_layers(
 
 def logits(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Floats:
     """Of each feed's texts, in order: (texts, labels)."""
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), session_options(0), ["CPUExecutionProvider"])
     return np.concatenate([session.run(None, feed)[0] for feed in feeds])

@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from compression.bundle.runtime import session_options
 from compression.errors import RecipeError
 from compression.graph.export import export
 from compression.parent.checkpoint import Parent
@@ -49,7 +50,7 @@ def model(parent: Parent) -> onnx.ModelProto:
 
 
 def logits(model: onnx.ModelProto, *feeds: Feed) -> np.ndarray:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), session_options(0), ["CPUExecutionProvider"])
     return np.concatenate([session.run(["logits"], feed)[0] for feed in feeds])
 
 
