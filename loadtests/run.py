@@ -102,9 +102,16 @@ def service(log: Path) -> Iterator[str]:
 
 
 def start(
-    log: Path, environment: Mapping[str, str], target: str = "service.app:Lathe", cwd: Path | None = None
+    log: Path,
+    environment: Mapping[str, str],
+    target: str = "service.app:Lathe",
+    cwd: Path | None = None,
+    python: str = sys.executable,
 ) -> "tuple[str, subprocess.Popen[bytes]]":
     """Starts the service on a free port and waits until it is ready; tries again where a port was taken meanwhile.
+
+    Args:
+        python: the interpreter whose environment has BentoML.
 
     Returns:
         its address and its process, which `stop` ends.
@@ -115,7 +122,7 @@ def start(
     for attempt in range(1, START_TRIES + 1):
         port = free_port()
         command = [
-            sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port),
+            python, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port),
         ]  # fmt: skip
         with log.open("wb") as output:
             process = subprocess.Popen(

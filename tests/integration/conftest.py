@@ -38,11 +38,15 @@ def service_environment(**settings: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def serve(
-    log: Path, settings: Mapping[str, str], target: str = "service.app:Lathe", cwd: Path | None = None
+    log: Path,
+    settings: Mapping[str, str],
+    target: str = "service.app:Lathe",
+    cwd: Path | None = None,
+    python: str = sys.executable,
 ) -> Iterator[LiveService]:
     """Starts the service, waits until it is ready, and stops it with SIGTERM."""
     try:
-        url, process = start(log, service_environment(**settings), target, cwd)
+        url, process = start(log, service_environment(**settings), target, cwd, python)
     except CannotRun as error:
         pytest.fail(str(error))
     try:
