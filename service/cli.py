@@ -81,6 +81,13 @@ def revoke(identity: str, file: Path) -> None:
 )
 @click.option("--text-column", default="text", show_default=True)
 @click.option("--probabilities", is_flag=True, help="Add the probability of each label, too.")
+@click.option(
+    "--calibrated/--not-calibrated",
+    envvar="LATHE_CALIBRATED",
+    default=False,
+    show_default=True,
+    help="Calibrated scores in place of the model's own probabilities; also read from LATHE_CALIBRATED.",
+)
 @click.option("--prefix", default="", help="Stands before the names of the new columns.")
 @click.option(
     "--device",
@@ -107,6 +114,7 @@ def score(
     out: Path,
     text_column: str,
     probabilities: bool,
+    calibrated: bool,
     prefix: str,
     device: str,
     streams: int | None,
@@ -132,7 +140,7 @@ def score(
         bundle,
         source,
         out,
-        scoring.Options(text_column, probabilities, prefix),
+        scoring.Options(text_column, probabilities, calibrated, prefix),
         scoring.Compute(placed, streams or placed.streams, batch_tokens),
         scoring.score_here if ray is None else scoring.score_on_ray(ray),
     )

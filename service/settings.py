@@ -174,6 +174,11 @@ class Settings(BaseModel):
     keys_file: Path | None = Field(
         default=None, description="File made by `lathe keys add`; with it every path but the probes needs a key."
     )
+    calibrated: bool = Field(
+        default=False,
+        description="Whether scores are calibrated where a request does not say so itself. Otherwise they are the "
+        "model's own probabilities; triage's are calibrated always.",
+    )
     predict_model: str | None = Field(
         default=None,
         description="The model that POST /predict asks, whose requests name none. Default: the first of LATHE_MODELS.",

@@ -65,7 +65,7 @@ class Calibration(Record):
     Attributes:
         parent_ece: of the parent, as it is.
         ece_before: of the bundle at temperature 1.
-        ece_after: of the bundle at the temperature that it serves with, which was fitted on other texts.
+        ece_after: of the bundle at its temperature, which was fitted on other texts: of calibrated scores.
     """
 
     parent_ece: float

@@ -58,8 +58,9 @@ def behaviour(figures: Figures) -> list[Row]:
         changed = [_percent(side.changed) for side in (figures.fairness.parent, figures.fairness.bundle)]
         rows.append(("label changed by swapped names and pronouns, %", changed[0], changed[1]))
     if figures.calibration:
-        errors = [_percent(error) for error in (figures.calibration.parent_ece, figures.calibration.ece_after)]
-        rows.append(("calibration error, points", errors[0], errors[1]))
+        before, after = figures.calibration.ece_before, figures.calibration.ece_after
+        rows.append(("calibration error, points", _percent(figures.calibration.parent_ece), _percent(before)))
+        rows.append(("calibration error of calibrated scores, points", "", _percent(after)))
     return rows
 
 

@@ -37,13 +37,14 @@ class Inference:
         request: Request,
         models: Sequence[Model],
         texts: Sequence[str],
-        calibrated: bool = False,
+        calibrated: bool | None = None,
         cut: bool = True,
     ) -> list[Scored]:
         """Puts the texts to every model at once.
 
         Args:
-            calibrated, cut: see `Model.ask`.
+            calibrated: see `Model.ask`; None: as the setting says.
+            cut: see `Model.ask`.
 
         Raises:
             PayloadTooLarge: too many texts, or one is too long.
@@ -53,6 +54,7 @@ class Inference:
         settings = self._serving().settings
         if len(texts) > settings.max_inputs:
             raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
+        calibrated = settings.calibrated if calibrated is None else calibrated
         shared = Texts(texts)
         deadline = self._deadline(request.header(TIMEOUT))
         async with WhileThere(request.gone):

@@ -28,12 +28,13 @@ class Api:
         serving = self._serving()
         body = parse(ClassifyRequest, await read_body(request, serving.settings))
         model = serving.model(body.model)
-        (scored,) = await self.inference.ask(request, [model], _texts(body.inputs))
+        (scored,) = await self.inference.ask(request, [model], _texts(body.inputs), body.calibrated)
         return _json(
             {
                 "model": model.name,
                 "version": scored.version,
                 "degraded": scored.degraded,
+                "calibrated": scored.calibrated,
                 "results": _classifications(scored, body.top_k),
                 "usage": {"tokens": scored.tokens},
             }
@@ -64,6 +65,7 @@ class Api:
             {
                 "models": {model.name: one.version for model, one in zip(models, (sentiment, intent), strict=True)},
                 "degraded": sentiment.degraded or intent.degraded,
+                "calibrated": sentiment.calibrated and intent.calibrated,
                 "results": [result.model_dump() for result in results],
                 "usage": {"tokens": sentiment.tokens + intent.tokens},
             }

@@ -60,6 +60,9 @@ class InferParameters(_Body):
     binary_data_output: bool = Field(
         default=False, description="Whether outputs are binary, unless one says otherwise."
     )
+    calibrated: bool | None = Field(
+        default=None, description="Whether `scores` are calibrated. Default: LATHE_CALIBRATED, false unless set."
+    )
 
 
 class InferRequest(_Body):
@@ -80,7 +83,14 @@ class OutputTensor(BaseModel):
 
 
 class ResponseParameters(BaseModel):
-    degraded: Literal[True] = Field(description="The model answered without all members of its ensemble.")
+    """Each is there where it is true."""
+
+    degraded: Literal[True] | None = Field(
+        default=None, description="The model answered without all members of its ensemble."
+    )
+    calibrated: Literal[True] | None = Field(
+        default=None, description="The scores are calibrated; otherwise they are the model's own probabilities."
+    )
 
 
 class InferResponse(BaseModel):
@@ -168,7 +178,7 @@ class _Api:
         body = parse(InferRequest, content[:length])
         texts = _texts(body.inputs[0], content[length:])
         model = self._model(request)
-        (scored,) = await self.inference.ask(request, [model], texts)
+        (scored,) = await self.inference.ask(request, [model], texts, body.parameters.calibrated)
         return _answer(body, model.name, scored)
 
     def _model(self, request: Request) -> Model:
@@ -276,8 +286,9 @@ def _answer(body: InferRequest, model: str, scored: Scored) -> Answer:
             tensor["data"] = labels if is_label else probabilities.ravel().tolist()
         tensors.append(tensor)
     extras: dict[str, object] = {} if body.id is None else {"id": body.id}
-    if scored.degraded:
-        extras["parameters"] = {"degraded": True}
+    parameters = {"degraded": scored.degraded, "calibrated": scored.calibrated}
+    if any(parameters.values()):
+        extras["parameters"] = {name: value for name, value in parameters.items() if value}
     header = orjson.dumps({"model_name": model, "model_version": scored.version, **extras, "outputs": tensors})
     if not binary:
         return Answer(header)

@@ -44,6 +44,11 @@ class ClassifyRequest(_Body):
     model: str = Field(description="A name from GET /v1/models.", examples=["sentiment"])
     inputs: Inputs = Field(examples=["Thank you, that was quick!"])
     top_k: FromOne = Field(default=1, description="How many labels `scores` holds, the most probable first.")
+    calibrated: bool | None = Field(
+        default=None,
+        description="Whether scores are calibrated: how often answers of that score are right. Otherwise they are the "
+        "model's own probabilities. Default: LATHE_CALIBRATED, which is false unless set.",
+    )
 
 
 class TriageRequest(_Body):
@@ -54,7 +59,7 @@ class TriageRequest(_Body):
 
 class Classification(_Body):
     label: str
-    score: float = Field(description="Probability of the label.")
+    score: float = Field(description="Probability of the label: the model's own, or calibrated.")
     scores: dict[str, float] = Field(description="Probabilities of the `top_k` labels, the most probable first.")
     truncated: bool = Field(description="Whether the text was longer than the model's window and was cut.")
 
@@ -75,6 +80,10 @@ class ClassifyResponse(_Body):
         "where several versions answered."
     )
     degraded: bool = _DEGRADED
+    calibrated: bool = Field(
+        description="Whether the scores are calibrated; false for a bundle that had no labelled texts to be calibrated "
+        "with, whatever was asked."
+    )
     results: list[Classification]
     usage: Usage
 
@@ -98,6 +107,10 @@ class TriageResponse(_Body):
 
     models: dict[str, str] = Field(description="Versions of the bundles that answered, by name.")
     degraded: bool = _DEGRADED
+    calibrated: bool = Field(
+        description="Whether the probabilities are calibrated; false where a model's bundle had no labelled texts to "
+        "be calibrated with."
+    )
     results: list[TriageResult]
     usage: Usage
 

@@ -92,8 +92,10 @@ class _Api:
         batch = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         texts = [text if isinstance(text, str) else text[0] for text in batch]
         model = serving.model(serving.settings.predict_model or next(iter(serving.settings.models)))
-        (scored,) = await self.inference.ask(request, [model], texts, cut=body.truncate is not False)
-        predictions = _predictions(scored, body)
+        function = _function(body)
+        calibrated = None if function == "softmax" else False  # a temperature is fitted to softmax
+        (scored,) = await self.inference.ask(request, [model], texts, calibrated, cut=body.truncate is not False)
+        predictions = _predictions(scored, function, body.parameters.top_k if body.parameters else None)
         # huggingface_hub, which alone sends parameters, takes the first list of the answer as that of its one text.
         nested = body.parameters is not None or isinstance(batch[0], list)
         return Answer(orjson.dumps(predictions if nested else predictions[0]))
@@ -108,16 +110,20 @@ def endpoints(serving: Callable[[], Serving]) -> list[Endpoint]:
     ]
 
 
-def _predictions(scored: Scored, body: PredictRequest) -> list[list[dict[str, Any]]]:
-    parameters = body.parameters or PredictParameters()
-    function = "none" if body.raw_scores else parameters.function_to_apply
+def _function(body: PredictRequest) -> str:
+    """What makes scores of logits."""
+    asked = body.parameters.function_to_apply if body.parameters else None
+    return "none" if body.raw_scores else asked or "softmax"
+
+
+def _predictions(scored: Scored, function: str, top_k: int | None) -> list[list[dict[str, Any]]]:
     if function == "none":
         scores = scored.logits.astype(np.float64)
     elif function == "sigmoid":
         scores = 1 / (1 + np.exp(-scored.logits.astype(np.float64)))
     else:
         scores = scored.probabilities
-    order = np.argsort(-scores, axis=1, kind="stable")[:, : parameters.top_k]
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
     return [
         [{"score": float(row[index]), "label": scored.labels[index]} for index in indices]
         for row, indices in zip(scores, order, strict=True)

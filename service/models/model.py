@@ -205,4 +205,5 @@ async def _split(
         truncated,
         sum(answer.tokens for answer in answers),
         any(answer.degraded for answer in answers),
+        all(answer.calibrated for answer in answers),
     )

@@ -35,6 +35,8 @@ class Scored:
         truncated: of each text, whether it was cut.
         tokens: of all texts, as far as they were read; each member of an ensemble reads them.
         degraded: whether members of an ensemble are missing.
+        calibrated: whether the logits are divided by a fitted temperature; those of a bundle that has none, for lack
+            of labelled texts, are the model's own whatever was asked.
     """
 
     version: str
@@ -43,6 +45,7 @@ class Scored:
     truncated: Sequence[bool]
     tokens: int
     degraded: bool = False
+    calibrated: bool = False
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float64]:
@@ -78,8 +81,11 @@ class Member:
                 )
             self._telemetry.truncated(name, sum(truncated))
         logits = await self.batcher.submit(encoded, tenant, deadline)
-        scaled = logits.astype(np.float64) / manifest.runtime.temperature if calibrated else logits
-        return Scored(self.bundle.version, manifest.labels, scaled, truncated, sum(map(len, encoded)))
+        temperature = manifest.runtime.temperature
+        calibrated = calibrated and temperature != 1  # a fitted one is never exactly that
+        scaled = logits.astype(np.float64) / temperature if calibrated else logits
+        tokens = sum(map(len, encoded))
+        return Scored(self.bundle.version, manifest.labels, scaled, truncated, tokens, calibrated=calibrated)
 
     def rename(self, name: str) -> None:
         """Measures under this name from now on."""
@@ -203,6 +209,7 @@ class Version:
             [any(flags) for flags in zip(*(answer.truncated for answer in answers), strict=True)],
             sum(answer.tokens for answer in answers),
             bool(self.missing),
+            all(answer.calibrated for answer in answers),
         )
 
     async def stop(self) -> None:

@@ -28,11 +28,13 @@ class Options:
     Attributes:
         text_column: the column that is scored.
         probabilities: whether each label's probability is added too.
+        calibrated: whether the bundle's temperature divides the logits; otherwise scores are the model's own.
         prefix: stands before the names of the columns that are added.
     """
 
     text_column: str = "text"
     probabilities: bool = False
+    calibrated: bool = False
     prefix: str = ""
 
 
@@ -134,7 +136,7 @@ def _results(
 
 def _added(bundle: Bundle, options: Options, part: Part) -> Added:
     answered = [bool(np.isfinite(row).all()) for row in part.logits]
-    probabilities = softmax(part.logits)
+    probabilities = softmax(part.logits, bundle.manifest.runtime.temperature if options.calibrated else 1.0)
     best = probabilities.argmax(axis=1)
     labels = bundle.manifest.labels
 

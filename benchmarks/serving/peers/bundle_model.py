@@ -17,11 +17,10 @@ class Model:
     def __init__(self) -> None:
         bundle = open_bundle(Path(os.environ["BUNDLE"]))
         self._labels = bundle.manifest.labels
-        self._temperature = bundle.manifest.runtime.temperature
         self._runtime = Runtime.of(bundle)
 
     def classify(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Label and score of each text; one forward pass."""
         logits = self._runtime.logits([self._runtime.encode(text) for text in texts])
-        rows = softmax(logits, self._temperature)
+        rows = softmax(logits)
         return [{"label": self._labels[int(row.argmax())], "score": float(row.max())} for row in rows]
