@@ -78,7 +78,7 @@ def _series(metric: Metric) -> str:
 
 
 def _default(value: object) -> str:
-    if value is None:
+    if value is None or value == {}:
         return ""
     if isinstance(value, dict):
         value = ",".join(f"{name}={location}" for name, location in value.items())

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -96,6 +96,17 @@ def _names(value: Any) -> Any:
     return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
 
+def _named_sentiments(value: Any) -> Any:
+    """Parses `label=positive,label=negative`; a label may hold `=` itself."""
+    if not isinstance(value, str):
+        return value
+    pairs = [item.strip().rpartition("=") for item in value.split(",") if item.strip()]
+    for label, _, sentiment in pairs:
+        if not label:
+            raise ValueError(f"{sentiment!r} is not LABEL=SENTIMENT")
+    return {label.strip(): sentiment.strip() for label, _, sentiment in pairs}
+
+
 class Settings(BaseModel):
     """The service's settings; each field is the variable LATHE_<FIELD>."""
 
@@ -183,7 +194,19 @@ class Settings(BaseModel):
         default=None,
         description="The model that POST /predict asks, whose requests name none. Default: the first of LATHE_MODELS.",
     )
+    triage: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether there is triage. `auto`: where both of its models are served; `on`: it is an error at "
+        "start when they are not; `off`: POST /v1/triage is 404.",
+    )
     triage_sentiment: str = Field(default="sentiment", description="The model that triage asks for the sentiment.")
+    triage_sentiment_labels: Annotated[
+        dict[str, Literal["negative", "neutral", "positive"]], BeforeValidator(_named_sentiments)
+    ] = Field(
+        default={},
+        description="What that model's labels mean, as in `LABEL_0=negative,LABEL_1=positive`; several may mean the "
+        "same. Names in common use need none: `POSITIVE`, `neg`, `4 stars`, `正面`.",
+    )
     triage_intent: str = Field(default="banking-intents", description="The model that triage asks for the intent.")
     # The next three suit the default bundle: chosen on the calibration part of examples/customer_messages.csv.
     neutral_low: float = Field(
@@ -238,7 +261,19 @@ def load_settings(
             f"{PREFIX}PREDICT_MODEL={settings.predict_model!r} is not served; "
             f"{PREFIX}MODELS has {', '.join(sorted(settings.models))}"
         )
+    _require_triage_models(settings)
     return settings
+
+
+def _require_triage_models(settings: Settings) -> None:
+    """Refuses triage that was asked for, by a model's name or by `on`, where a model of it is not served."""
+    for field in ("triage_sentiment", "triage_intent"):
+        wanted = settings.triage == "on" or (settings.triage == "auto" and field in settings.model_fields_set)
+        if wanted and getattr(settings, field) not in settings.models:
+            raise ConfigurationError(
+                f"{PREFIX}{field.upper()}={getattr(settings, field)!r} is not served; {PREFIX}MODELS has "
+                f"{', '.join(sorted(settings.models))}. Name one of them, or set {PREFIX}TRIAGE=off"
+            )
 
 
 def _explain(problem: Any, values: Mapping[str, Any]) -> str:

@@ -94,7 +94,13 @@ Reason = Literal["strong_anger", "listed_intent", "low_confidence"]
 
 class TriageResult(_Body):
     sentiment: Sentiment
-    sentiment_score: float = Field(description="Calibrated probability that the message is positive.")
+    sentiment_score: float | None = Field(
+        description="Calibrated probability of that sentiment. Null where a model that knows no neutral is sure of "
+        "neither: LATHE_NEUTRAL_LOW and LATHE_NEUTRAL_HIGH make that neutral, which has no probability."
+    )
+    sentiment_probabilities: dict[Sentiment, float] = Field(
+        description="Calibrated probability of each sentiment that the model knows."
+    )
     intent: str
     confidence: float = Field(description="Calibrated probability of the intent.")
     hand_to_person: bool

@@ -1,9 +1,9 @@
 """Triage: sentiment, intent, and whether a person should take over, from the probabilities of two models."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 from service.api.schemas import Reason, Sentiment, TriageResult
+from service.api.sentiment_labels import sentiments_of
 from service.errors import ConfigurationError
 from service.settings import Settings
 
@@ -23,15 +23,11 @@ class Triage:
     """The rules, made once from the settings and the labels of the two models.
 
     Raises:
-        ConfigurationError: the sentiment model lacks `positive` or `negative`, or the settings list an unknown intent.
+        ConfigurationError: the sentiment model's labels have no known meaning, or the settings list an unknown intent.
     """
 
     def __init__(self, settings: Settings, sentiment_labels: Sequence[str], intent_labels: Sequence[str]) -> None:
-        if not {"positive", "negative"} <= set(sentiment_labels) <= {"positive", "neutral", "negative"}:
-            raise ConfigurationError(
-                f"LATHE_TRIAGE_SENTIMENT={settings.triage_sentiment!r} has the labels {', '.join(sentiment_labels)}; "
-                "triage needs positive and negative, and neutral at most besides"
-            )
+        self._sentiments = sentiments_of(sentiment_labels, settings)
         unknown = sorted(set(settings.hand_over_intents or ()) - set(intent_labels))
         if unknown:
             raise ConfigurationError(
@@ -49,11 +45,16 @@ class Triage:
             sentiment: calibrated probability of each label of the sentiment model.
             intent: likewise of the intent model.
         """
+        probabilities: dict[Sentiment, float] = dict.fromkeys(sorted(set(self._sentiments.values())), 0.0)
+        for label, probability in sentiment.items():
+            probabilities[self._sentiments[label]] += probability
+        given = self._sentiment(probabilities)
         likeliest = max(intent, key=intent.__getitem__)
-        reason = self._reason(sentiment["negative"], likeliest, intent[likeliest])
+        reason = self._reason(probabilities["negative"], likeliest, intent[likeliest])
         return TriageResult(
-            sentiment=self._sentiment(sentiment),
-            sentiment_score=sentiment["positive"],
+            sentiment=given,
+            sentiment_score=probabilities.get(given),
+            sentiment_probabilities=probabilities,
             intent=likeliest,
             confidence=intent[likeliest],
             hand_to_person=reason is not None,
@@ -61,9 +62,9 @@ class Triage:
             truncated=truncated,
         )
 
-    def _sentiment(self, probabilities: Mapping[str, float]) -> Sentiment:
+    def _sentiment(self, probabilities: Mapping[Sentiment, float]) -> Sentiment:
         if "neutral" in probabilities:
-            return cast(Sentiment, max(probabilities, key=probabilities.__getitem__))
+            return max(probabilities, key=probabilities.__getitem__)
         if probabilities["positive"] > self._settings.neutral_high:
             return "positive"
         return "negative" if probabilities["positive"] < self._settings.neutral_low else "neutral"

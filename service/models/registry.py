@@ -94,14 +94,11 @@ class Serving:
 
         Raises:
             NotReady: starting or stopped.
-            ModelNotFound: the models that triage asks are not served.
+            ModelNotFound: triage is off; says why.
         """
         self._require_taking()
         if self._triage is None:
-            raise ModelNotFound(
-                f"triage needs the models {self.settings.triage_sentiment!r} and {self.settings.triage_intent!r}, "
-                "which are not both served here"
-            )
+            raise ModelNotFound(_why_no_triage(self.settings))
         return self._triage
 
     def relabel(self, name: str, labels: tuple[str, ...]) -> None:
@@ -138,6 +135,8 @@ class Serving:
         self._triage = triage
         self._drain_on_sigterm()
         self.state = State.READY
+        if triage is None:
+            logger.info("%s", _why_no_triage(self.settings))
         logger.info("ready: %s", ", ".join(f"{name} {version.id}" for name, version in versions.items()))
 
     async def stop(self) -> None:
@@ -201,7 +200,7 @@ def check(settings: Settings, locate: Locate) -> None:
 
 
 def triage_rules(settings: Settings, labels: Mapping[str, tuple[str, ...]]) -> Triage | None:
-    """The triage rules where both of its models are served; a service without them has no triage.
+    """The triage rules where both of its models are served and it is not off; otherwise there is no triage.
 
     Args:
         labels: of each model, by name.
@@ -210,9 +209,18 @@ def triage_rules(settings: Settings, labels: Mapping[str, tuple[str, ...]]) -> T
         ConfigurationError: the models' labels do not fit triage.
     """
     sentiment, intent = labels.get(settings.triage_sentiment), labels.get(settings.triage_intent)
-    if sentiment is None or intent is None:
+    if settings.triage == "off" or sentiment is None or intent is None:
         return None
     return Triage(settings, sentiment, intent)
+
+
+def _why_no_triage(settings: Settings) -> str:
+    if settings.triage == "off":
+        return "triage is off here: LATHE_TRIAGE=off"
+    return (
+        f"triage is off here: it needs the models {settings.triage_sentiment!r} and {settings.triage_intent!r}, which "
+        "are not both served; LATHE_TRIAGE_SENTIMENT and LATHE_TRIAGE_INTENT name others"
+    )
 
 
 def require_private_or_keys(host: str, settings: Settings) -> None:

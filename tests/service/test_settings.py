@@ -28,6 +28,11 @@ def test_models_are_named_with_commas() -> None:
         ({"LATHE_QUEUE_TEXTS": "0"}, "LATHE_QUEUE_TEXTS='0'"),
         ({"LATHE_DEVICE": "gpu"}, "'gpu' is not cpu, cuda, tensorrt"),
         ({"LATHE_STREEMS": "1"}, "LATHE_STREEMS: no such setting; there are LATHE_MODELS"),
+        ({"LATHE_TRIAGE": "no"}, "LATHE_TRIAGE='no'"),
+        ({"LATHE_TRIAGE_SENTIMENT_LABELS": "positive"}, "'positive' is not LABEL=SENTIMENT"),
+        ({"LATHE_TRIAGE_SENTIMENT_LABELS": "good=fine"}, "LATHE_TRIAGE_SENTIMENT_LABELS='good=fine'"),
+        ({"LATHE_TRIAGE_INTENT": "mine"}, "LATHE_TRIAGE_INTENT='mine' is not served"),
+        ({"LATHE_TRIAGE": "on", "LATHE_MODELS": "a=b"}, "LATHE_TRIAGE_SENTIMENT='sentiment' is not served"),
         ({"LATHE_NEUTRAL_LOW": "0.8"}, "LATHE_NEUTRAL_LOW=0.8 is above"),
     ],
 )
@@ -54,7 +59,7 @@ def test_the_loopback_address_needs_none(host: str) -> None:
     [
         ({"LATHE_DEVICE": "cuda"}, "CUDAExecutionProvider"),
         ({"LATHE_HAND_OVER_INTENTS": "card_arrival,fraud"}, "'fraud'"),
-        ({"LATHE_TRIAGE_SENTIMENT": "banking-intents"}, "triage needs positive and negative"),
+        ({"LATHE_TRIAGE_SENTIMENT": "banking-intents"}, "LATHE_TRIAGE_SENTIMENT_LABELS="),
         ({"LATHE_KEYS_FILE": "nowhere.json"}, "lathe keys add"),
     ],
 )
