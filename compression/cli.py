@@ -1,7 +1,6 @@
 """The commands around compression: finetune, compress, evaluate, inspect, store, bench, compare.
 
-What needs torch is imported inside the command that needs it, so that `lathe inspect` works where only a serving
-environment is installed.
+What needs an extra is imported inside the command that needs it, so that the others work without.
 """
 
 import json
@@ -13,14 +12,16 @@ from typing import Any
 
 import click
 
-from compression.bundle import open_bundle
+from compression.bundle import extra, open_bundle
 from compression.data import Columns, concatenate, read_examples
-
-# A front end may read and set the environment: the libraries' advice is not for the users of this one.
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
+
+
+def _cache_folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME", "")  # by its specification, a path that is not absolute is ignored
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "lathe"
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -99,7 +100,8 @@ def finetune(
     parent: str, data: tuple[Path, ...], validation: Path | None, out: Path, resume: bool, **options: Any
 ) -> None:
     """Fine-tune PARENT (local directory, hub id or embedded:NAME) on labelled text."""
-    from compression.train import finetune as module
+    with extra("compress"):
+        from compression.train import finetune as module
 
     figures = module.finetune(
         parent,
@@ -143,8 +145,8 @@ def finetune(
 @click.option(
     "--cache",
     type=_DIRECTORY,
-    default=Path.home() / ".cache" / "lathe",
-    show_default="~/.cache/lathe",
+    default=_cache_folder,
+    show_default="$XDG_CACHE_HOME/lathe, or ~/.cache/lathe",
     help="Finished steps and searches are kept there; a run that was stopped goes on from them.",
 )
 @_columns
@@ -162,8 +164,9 @@ def compress(
     ignored_labels: tuple[str, ...],
 ) -> None:
     """Compress PARENT (local directory, peft adapter, hub id or embedded:NAME) into a bundle."""
-    from compression.budget_search import Search, search
-    from compression.pipeline import compress as run
+    with extra("compress"):
+        from compression.budget_search import Search, search
+        from compression.pipeline import compress as run
     from compression.recipe import load_recipe, parse_budget
     from compression.report.page import print_comparison
 

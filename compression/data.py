@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from compression.bundle import extra
 from compression.errors import DataError
 
 Row = dict[str, Any]
@@ -241,8 +242,9 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
+    with extra("compress", f"{path}: a parquet file"):
+        import pyarrow
+        import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(path)

@@ -6,12 +6,22 @@ LatheError
 ├── RecipeError       a recipe: unknown name, unknown key, value out of range
 ├── VerificationError the result is not inside the recipe's budget
 ├── StorageError      a disk that is full, or a directory that cannot be written
-└── BundleError       a bundle: missing file, wrong digest, unknown schema
+├── BundleError       a bundle: missing file, wrong digest, unknown schema
+├── MissingExtra      packages that come with an extra which is not installed
+└── Interrupted       stopped by Ctrl-C; exit code 130
 """
+
+from typing import ClassVar
 
 
 class LatheError(Exception):
-    """A failure whose message names the value at fault and the remedy; command lines print it without a traceback."""
+    """A failure whose message names the value at fault and the remedy; command lines print it without a traceback.
+
+    Attributes:
+        exit_code: of a command that fails so.
+    """
+
+    exit_code: ClassVar[int] = 1
 
 
 class DataError(LatheError):
@@ -36,3 +46,13 @@ class StorageError(LatheError):
 
 class BundleError(LatheError):
     """A bundle cannot be opened, or is not what its manifest says."""
+
+
+class MissingExtra(LatheError):
+    """What was asked for needs packages that are not installed; the message says which extra brings them."""
+
+
+class Interrupted(LatheError):
+    """Stopped by the one who started it; the message says how to go on."""
+
+    exit_code = 130  # 128 and the signal's number, as shells have it

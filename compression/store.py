@@ -2,7 +2,7 @@
 
 import shutil
 
-from compression.bundle import Bundle
+from compression.bundle import Bundle, extra
 
 
 def store_bundle(bundle: Bundle, name: str) -> str:
@@ -10,9 +10,13 @@ def store_bundle(bundle: Bundle, name: str) -> str:
 
     Returns:
         its tag, NAME:VERSION; storing the same bundle again keeps it.
+
+    Raises:
+        MissingExtra: BentoML is not installed.
     """
-    import bentoml
-    from bentoml.exceptions import NotFound
+    with extra("serve"):
+        import bentoml
+        from bentoml.exceptions import NotFound
 
     tag = f"{name}:{bundle.version}"
     try:

@@ -1,13 +1,11 @@
 """The commands around the service: keys add, list, revoke; score."""
 
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 
 import click
 
+from compression.bundle import extra
 from service.access import keys as auth
-from service.errors import ConfigurationError, ScoringError
 
 _file = click.option(
     "--file",
@@ -24,22 +22,10 @@ def keys() -> None:
     """API keys of the service: the file holds their hashes only."""
 
 
-def _reporting(command: Callable[..., None]) -> Callable[..., None]:
-    @wraps(command)
-    def run(*args: object, **options: object) -> None:
-        try:
-            command(*args, **options)
-        except (ConfigurationError, ScoringError) as error:
-            raise click.ClickException(str(error)) from error
-
-    return run
-
-
 @keys.command()
 @click.argument("name")
 @_file
 @click.option("--admin", is_flag=True, help="Let it change which version of a model is served.")
-@_reporting
 def add(name: str, file: Path, admin: bool) -> None:
     """Make a key called NAME and print it; it is shown this once."""
     click.echo(auth.add_key(file, name, admin))
@@ -47,7 +33,6 @@ def add(name: str, file: Path, admin: bool) -> None:
 
 @keys.command("list")
 @_file
-@_reporting
 def list_keys(file: Path) -> None:
     """Print id, day of making and name of each key."""
     for key in auth.read_keys(file):
@@ -57,7 +42,6 @@ def list_keys(file: Path) -> None:
 @keys.command()
 @click.argument("identity", metavar="ID|NAME")
 @_file
-@_reporting
 def revoke(identity: str, file: Path) -> None:
     """Remove a key; running services notice within a second."""
     key = auth.revoke_key(file, identity)
@@ -106,7 +90,6 @@ def revoke(identity: str, file: Path) -> None:
 )
 @click.option("--ray", metavar="ADDRESS", help="Compute on the Ray cluster whose head is at HOST:PORT.")
 @click.pass_context
-@_reporting
 def score(
     context: click.Context,
     bundle: Path,
@@ -129,7 +112,8 @@ def score(
 
     Exit codes: 0 done, 1 not done, 2 wrong usage, 3 done but some text could not be computed.
     """
-    from service import scoring
+    with extra("serve"):
+        from service import scoring
     from service.settings import Device
 
     try:

@@ -191,6 +191,10 @@ def for_status(status: int, allow: str = "") -> ServiceError:
 class ConfigurationError(Exception):
     """The service must not start like this; the message names the setting, its value and the remedy."""
 
+    exit_code: ClassVar[int] = 1
+
 
 class ScoringError(Exception):
     """A file cannot be scored; the message names the file, what is wrong with it and the remedy."""
+
+    exit_code: ClassVar[int] = 1

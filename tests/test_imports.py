@@ -100,7 +100,7 @@ import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {"torch", "transformers", "optimum", "peft", "onnx", "sklearn", "scipy"}:
-            raise ImportError(f"{name} is blocked")
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
 sys.meta_path.insert(0, Block())
 """
 

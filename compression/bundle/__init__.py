@@ -9,6 +9,8 @@ BUNDLE/
   README.md        model card
 """
 
+from compression.bundle.classify import Classification, TextClassifier
+from compression.bundle.extras import extra
 from compression.bundle.figures import (
     Calibration,
     ClassFigures,
@@ -37,6 +39,7 @@ __all__ = [
     "BundleError",
     "Calibration",
     "ClassFigures",
+    "Classification",
     "Counterfactual",
     "DataUsed",
     "Difference",
@@ -55,6 +58,8 @@ __all__ = [
     "Significance",
     "StepFigures",
     "SwapReaction",
+    "TextClassifier",
+    "extra",
     "median_speedup",
     "open_bundle",
     "read_golden",

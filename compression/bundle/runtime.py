@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import zstandard
 from tokenizers import Tokenizer
 
+from compression.bundle.extras import extra
 from compression.bundle.manifest import RuntimeOptions
 from compression.bundle.storage import Bundle
 from compression.errors import BundleError
+
+if TYPE_CHECKING:  # a bundle can be read, and its manifest shown, where nothing runs it
+    import onnxruntime
 
 Logits = npt.NDArray[np.float32]
 Provider: TypeAlias = str | tuple[str, dict[str, str]]  # an execution provider of ONNX Runtime, with its options
@@ -44,6 +47,7 @@ class Runtime:
 
     Raises:
         BundleError: model or tokenizer cannot be loaded, or the model wants inputs that no text gives.
+        MissingExtra: there is no ONNX Runtime.
     """
 
     def __init__(
@@ -125,7 +129,7 @@ def _uncompressed(model: Path) -> str | bytes:
     return zstandard.ZstdDecompressor().decompress(model.read_bytes())
 
 
-def session_options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int) -> "onnxruntime.SessionOptions":
     """What every session of ours asks for, so that a graph gives the same answers wherever it is computed.
 
     Without VNNI, the fast product of uint8 and int8 adds pairs in 16 bits, which saturate (ONNX Runtime's page on
@@ -134,6 +138,9 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     Args:
         threads: that one forward pass may use.
     """
+    with extra("serve", "running a bundle"):
+        import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -145,11 +152,14 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
 
 def _create_session(
     model: Path, options: RuntimeOptions, providers: Sequence[Provider], threads: int
-) -> onnxruntime.InferenceSession:
+) -> "onnxruntime.InferenceSession":
+    settings = session_options(threads)
+    import onnxruntime
+
     try:
         return onnxruntime.InferenceSession(
             _uncompressed(model),
-            session_options(threads),
+            settings,
             providers=list(providers),
             disabled_optimizers=list(options.disabled_optimizers),
             enable_fallback=0,  # to other providers, with a word on standard output and no more

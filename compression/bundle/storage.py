@@ -39,12 +39,13 @@ class Bundle:
         return self.path / TOKENIZER
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: str | Path) -> Bundle:
     """Reads the manifest and compares every file with its sha256.
 
     Raises:
         BundleError: no bundle, one from another version of Lathe, or a file that is missing or changed, which it names.
     """
+    path = Path(path)
     manifest_path = path / MANIFEST
     if not manifest_path.is_file():
         raise BundleError(f"{path}: not a bundle, it has no {MANIFEST}; make one with lathe compress")
@@ -94,8 +95,11 @@ def require_replaceable(path: Path) -> None:
     Raises:
         BundleError: names it.
     """
-    if path.exists() and not path.is_dir():
-        raise BundleError(f"{path}: is a file; name a directory for the bundle")
+    if Path.cwd().is_relative_to(path.resolve()):
+        raise BundleError(f"{path}: holds the directory that you are in; name another for the bundle")
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise BundleError(f"{place}: is a file; name a directory for the bundle")
     if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
         raise BundleError(f"{path}: holds files that are not a bundle; name another directory or empty it")
 

@@ -131,7 +131,7 @@ def _parent(name: str) -> Classifier | None:
     """The parent, or None and a line that says why not: a bundle is often timed where its parent is not."""
     try:
         return load_classifier(name)
-    except (LatheError, ImportError) as error:
+    except LatheError as error:
         console.print(f"Timed without its parent, which cannot be loaded: {error}", markup=False, highlight=False)
         return None
 

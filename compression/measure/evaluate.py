@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from sklearn.metrics import f1_score
 
 from compression.bundle import ClassFigures, softmax
 from compression.bundle.runtime import Logits
@@ -18,6 +16,8 @@ from compression.errors import DataError
 from compression.measure.evidence import Bin
 from compression.parent.classifier import Classifier, load_classifier, predict
 
+Answers = npt.NDArray[np.intp]  # (texts,) index of a label
+Counts = npt.NDArray[np.float64]
 _MIN_ROWS_FOR_TEMPERATURE = 50
 _BINS = 15
 
@@ -70,8 +70,26 @@ def quality(logits: Logits, names: Sequence[str], examples: Examples) -> Quality
         labelled=len(rows),
         correct=correct,
         accuracy=correct / len(rows) if rows else None,
-        macro_f1=float(f1_score(expected, answered, average="macro", zero_division=0)) if rows else None,
+        macro_f1=float(macro_f1(np.ones((1, len(rows))), expected, answered)[0]) if rows else None,
     )
+
+
+def macro_f1(drawn: Counts, truth: Answers, answered: Answers) -> Counts:
+    """Mean F1 over the labels that occur in a draw's texts or answers, as scikit-learn has it.
+
+    Args:
+        drawn: (draws, texts) how often each text occurs.
+        truth: (texts,) index of a label; as is `answered`.
+
+    Returns:
+        (draws,)
+    """
+    labels = np.arange(1 + max(truth.max(), answered.max()))
+    is_truth, is_answer = (truth[:, None] == labels).astype(float), (answered[:, None] == labels).astype(float)
+    hits = drawn @ (is_truth * is_answer)  # (draws, labels); so are the others
+    occurrences = drawn @ (is_truth + is_answer)
+    f1 = 2 * hits / np.maximum(occurrences, 1)
+    return np.asarray(f1.sum(axis=1) / (occurrences > 0).sum(axis=1), np.float64)
 
 
 def agreement(one: Logits, other: Logits) -> float:
@@ -136,6 +154,8 @@ def fit_temperature(logits: Logits, names: Sequence[str], examples: Examples) ->
 
     It is 1 with too few texts, or where all have one label: they would only say how often that one is given.
     """
+    from scipy.optimize import minimize_scalar  # only needed where bundles are made
+
     rows, targets = labelled_rows(names, examples)
     if len(rows) < _MIN_ROWS_FOR_TEMPERATURE or len(np.unique(targets)) < 2:
         return 1.0

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnxruntime
+from compression.bundle import extra
 
 _INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")  # instructions that multiply 8-bit numbers
 
@@ -30,7 +30,13 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """Describes the machine that this process runs on."""
+    """Describes the machine that this process runs on.
+
+    Raises:
+        MissingExtra: there is no ONNX Runtime.
+    """
+    with extra("serve", "running a bundle"):
+        import onnxruntime
     cpuinfo, meminfo = _read("/proc/cpuinfo"), _read("/proc/meminfo")
     model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)

@@ -11,9 +11,8 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from compression.bundle import Difference, Significance
+from compression.measure.evaluate import Answers, Counts, macro_f1
 
-Answers = npt.NDArray[np.intp]  # (texts,) index of a label
-_Counts = npt.NDArray[np.float64]
 RESAMPLES = 2000
 
 
@@ -27,7 +26,7 @@ def compare_answers(expected: Answers, parent: Answers, bundle: Answers, seed: i
     triples, counts = np.unique(np.stack([expected, parent, bundle]), axis=1, return_counts=True)
     texts = int(counts.sum())
     resampled = np.random.default_rng(seed).multinomial(texts, counts / texts, size=RESAMPLES)
-    drawn: _Counts = np.concatenate([counts[None], resampled]).astype(np.float64)  # the data itself comes first
+    drawn: Counts = np.concatenate([counts[None], resampled]).astype(np.float64)  # the data itself comes first
     truth, answers = triples[0], triples[1:]
     right = answers == truth  # (2, triples)
     parent_only, bundle_only = (int(counts[one & ~other].sum()) for one, other in (right, right[::-1]))
@@ -35,7 +34,7 @@ def compare_answers(expected: Answers, parent: Answers, bundle: Answers, seed: i
     accuracy = drawn @ (right[1].astype(np.float64) - right[0]) / texts
     return Significance(
         accuracy=_difference(accuracy),
-        macro_f1=_difference(_macro_f1(drawn, truth, answers[1]) - _macro_f1(drawn, truth, answers[0])),
+        macro_f1=_difference(macro_f1(drawn, truth, answers[1]) - macro_f1(drawn, truth, answers[0])),
         resamples=RESAMPLES,
         parent_only=parent_only,
         bundle_only=bundle_only,
@@ -50,24 +49,6 @@ def agreement_interval(agreed: int, texts: int) -> tuple[float, float]:
     """
     interval = binomtest(agreed, texts).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
-
-
-def _macro_f1(drawn: _Counts, truth: Answers, answered: Answers) -> _Counts:
-    """Mean F1 over the labels that occur in a draw's texts or answers, as scikit-learn has it.
-
-    Args:
-        drawn: (draws, triples) how often each triple occurs.
-        truth: (triples,) as is `answered`.
-
-    Returns:
-        (draws,)
-    """
-    labels = np.arange(1 + max(truth.max(), answered.max()))
-    is_truth, is_answer = (truth[:, None] == labels).astype(float), (answered[:, None] == labels).astype(float)
-    hits = drawn @ (is_truth * is_answer)  # (draws, labels); so are the others
-    occurrences = drawn @ (is_truth + is_answer)
-    f1 = 2 * hits / np.maximum(occurrences, 1)
-    return np.asarray(f1.sum(axis=1) / (occurrences > 0).sum(axis=1), np.float64)
 
 
 def _difference(values: npt.NDArray[Any]) -> Difference:

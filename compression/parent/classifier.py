@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from compression.bundle import Encoded, Runtime, open_bundle
+from compression.bundle import Encoded, Runtime, extra, open_bundle
 from compression.bundle.runtime import Logits
 from compression.bundle.storage import MANIFEST
 from compression.progress import track
@@ -76,11 +76,13 @@ def load_classifier(path: str, threads: int = 1) -> Classifier:
 
     Raises:
         BundleError, CheckpointError: neither can be loaded.
+        MissingExtra: what it runs on is not installed.
     """
     if (Path(path) / MANIFEST).is_file():
         bundle = open_bundle(Path(path))
         return BundleClassifier(path, Runtime.of(bundle, threads=threads), bundle.manifest.labels)
-    from compression.parent.checkpoint import load_parent
+    with extra("compress", f"{path}: a parent"):
+        from compression.parent.checkpoint import load_parent
 
     return ParentClassifier(load_parent(path))
 

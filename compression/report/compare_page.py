@@ -6,6 +6,7 @@ It needs no other file and no network.
 import math
 from dataclasses import dataclass
 
+from compression.bundle import extra
 from compression.report.compare import Comparison, Entry, rows
 
 # The SVG's own units; the page scales it to its width.
@@ -27,7 +28,8 @@ class Dot:
 
 def comparison_html(comparison: Comparison) -> str:
     """A page with the plot and the table."""
-    import jinja2
+    with extra("serve", "a page"):
+        import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("compression.report"),

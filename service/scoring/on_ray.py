@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
-from compression.bundle import Bundle, open_bundle
+from compression.bundle import Bundle, extra, open_bundle
 from service.errors import ScoringError
 from service.scoring.files import RowFile
 from service.scoring.local import Compute, Scored, Scorer, is_text
@@ -129,11 +129,9 @@ def _workers(ray: Any, compute: Compute) -> int:
 
 
 def _connect(address: str) -> Any:
-    try:
+    with extra("ray", "--ray, on every node,"):
         import ray
         import ray.data
-    except ImportError as error:
-        raise ScoringError("--ray needs Ray; pip install 'lathe[ray]', on every node") from error
     try:
         if address != "auto":
             host, _, port = address.rpartition(":")

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from compression.measure.significance import Answers, agreement_interval, compare_answers
+from compression.measure.evaluate import Answers
+from compression.measure.significance import agreement_interval, compare_answers
 
 
 def answers(truth: Answers, accuracy: float, labels: int, rng: np.random.Generator) -> Answers:

@@ -1,0 +1,112 @@
+"""A bundle in a Python program: texts in, labels and probabilities out, as the service gives them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compression.bundle.runtime import Encoded, Logits, Runtime, softmax
+from compression.bundle.storage import Bundle, open_bundle
+from compression.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The answer to one text.
+
+    Attributes:
+        label: the most probable one.
+        score: its probability, 0 to 1.
+        scores: probabilities by label, the most probable first.
+        truncated: whether the text was longer than the model's window and was cut.
+    """
+
+    label: str
+    score: float
+    scores: dict[str, float]
+    truncated: bool
+
+
+class TextClassifier:
+    """A bundle that answers texts on the CPU, without torch. It may be called from several threads at once.
+
+    Args:
+        threads: that one batch may use.
+        batch_tokens: tokens in one batch, padding counted; a longer text still goes alone.
+
+    Raises:
+        BundleError: model or tokenizer cannot be loaded.
+        MissingExtra: there is no ONNX Runtime.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 1, batch_tokens: int = 2048) -> None:
+        self.bundle = bundle
+        self.labels = bundle.manifest.labels
+        self._runtime = Runtime.of(bundle, threads=threads)
+        self._batch_tokens = batch_tokens
+
+    def __call__(self, texts: str | Iterable[str], calibrated: bool = False) -> list[Classification]:
+        """Classifies texts, or one; the answers are in their order.
+
+            classifier = lathe.load("bundles/mine")
+            [answer.label for answer in classifier(["Thank you!", "Never again."])]
+
+        Args:
+            calibrated: whether scores say how often answers of that score are right; otherwise they are the model's
+                own probabilities.
+
+        Raises:
+            DataError: a text is empty, or not valid Unicode; names its place.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        encoded = [self._encode(text, place) for place, text in enumerate(texts, start=1)]
+        logits = np.empty((len(texts), len(self.labels)), np.float32)
+        for batch in self._batches(encoded):
+            logits[batch] = self._runtime.logits([encoded[index] for index in batch])
+        return self._answers(logits, encoded, self.bundle.manifest.runtime.temperature if calibrated else 1.0)
+
+    def _encode(self, text: str, place: int) -> Encoded:
+        if not text.strip():
+            raise DataError(f"text {place} is empty; leave it out")
+        try:
+            return self._runtime.encode(text)
+        except TypeError:  # tokenizers takes no half of a surrogate pair
+            raise DataError(f"text {place} is not valid Unicode; repair it or leave it out") from None
+
+    def _batches(self, encoded: Sequence[Encoded]) -> Iterator[list[int]]:
+        """Places of texts of similar length; one by one where an answer would depend on its neighbours."""
+        batch: list[int] = []
+        # The longest of a batch comes first, so that it alone says how much padding the others get.
+        for index in sorted(range(len(encoded)), key=lambda index: -len(encoded[index])):
+            full = batch and len(encoded[batch[0]]) * (len(batch) + 1) > self._batch_tokens
+            if full or (batch and not self.bundle.manifest.runtime.batch_exact):
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
+
+    def _answers(self, logits: Logits, encoded: Sequence[Encoded], temperature: float) -> list[Classification]:
+        probabilities = softmax(logits, temperature)
+        # A stable sort: of equal ones the first label wins, as in the service.
+        orders = np.argsort(-probabilities, axis=1, kind="stable")
+        return [
+            Classification(
+                label=self.labels[order[0]],
+                score=float(row[order[0]]),
+                scores={self.labels[index]: float(row[index]) for index in order},
+                truncated=one.truncated,
+            )
+            for row, order, one in zip(probabilities, orders, encoded, strict=True)
+        ]
+
+
+def load(path: str | Path, threads: int = 1, batch_tokens: int = 2048) -> TextClassifier:
+    """Opens and verifies a bundle, ready to answer; see `TextClassifier`.
+
+    Raises:
+        BundleError: no bundle, or one that is damaged.
+        MissingExtra: there is no ONNX Runtime; `pip install 'lathe[serve]'` brings it.
+    """
+    return TextClassifier(open_bundle(path), threads, batch_tokens)

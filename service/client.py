@@ -1,0 +1,266 @@
+"""A client of the service: retries what may succeed later, inside one deadline that it passes on.
+
+    with Client("http://127.0.0.1:3000", key) as client:
+        client.classify(["Thank you!"], model="sentiment")[0].label
+
+What is sent and when is decided once, in `_exchange`, which does no I/O; `Client` and `AsyncClient` carry it out.
+"""
+
+import asyncio
+import itertools
+import json
+import random
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import ConfigDict
+
+from compression.bundle import Classification, extra
+from service.api import schemas
+
+if TYPE_CHECKING:  # an extra
+    import httpx
+
+_RETRIED = (
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
+_BACKOFF_S = 0.1
+
+
+class RequestFailed(Exception):
+    """A question that got no answer.
+
+    Attributes:
+        code: as docs/errors.md lists them; `unreachable` where no HTTP answer came, `deadline_exceeded` where none came
+            in time.
+        status: of HTTP; None where there was no answer.
+        retryable: whether the same question may be answered later.
+        request_id: under which the service's log has it; empty where there was no answer.
+    """
+
+    def __init__(
+        self, message: str, code: str, status: int | None = None, retryable: bool = False, request_id: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.retryable = retryable
+        self.request_id = request_id
+
+
+class Triage(schemas.TriageResult):
+    """One customer message: sentiment, intent, and whether a person should take over."""
+
+    model_config = ConfigDict(extra="ignore")  # a newer service may say more
+
+
+@dataclass(frozen=True)
+class _Send:
+    """One attempt, for which there are so many seconds."""
+
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class _Wait:
+    seconds: float
+
+
+_Exchange = Generator[_Send | _Wait, "httpx.Response | httpx.TransportError | None", Any]
+
+
+class _Base:
+    """What both clients have in common.
+
+    Args:
+        url: of the service, as `https://lathe.example.com`.
+        key: made by `lathe keys add`; None where the service asks for none.
+        timeout_s: for one question, all attempts and the waits between them included.
+        retries: attempts after the first.
+
+    Raises:
+        MissingExtra: httpx is not installed.
+    """
+
+    def __init__(self, url: str, key: str | None = None, timeout_s: float = 10.0, retries: int = 3) -> None:
+        with extra("client", "lathe.Client"):
+            import httpx
+
+        self._httpx = httpx
+        self._options = {"base_url": url, "headers": {"Authorization": f"Bearer {key}"} if key else {}}
+        self._timeout_s = timeout_s
+        self._retries = retries
+
+    def _exchange(self) -> _Exchange:
+        """Decides what is done next; is sent what came of it, and returns the JSON of the answer.
+
+        Raises:
+            RequestFailed: there is none, and no use or no time to try again.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        for attempt in itertools.count():
+            outcome = yield _Send(max(0.001, deadline - time.monotonic()))
+            assert outcome is not None
+            failure = _failure(outcome)
+            if failure is None:
+                return json.loads(outcome.content)  # type: ignore[union-attr]  # a TransportError is a failure
+            wait = max(_retry_after_s(outcome), _BACKOFF_S * 2**attempt * random.uniform(0.5, 1))  # noqa: S311
+            if not failure.retryable or attempt >= self._retries or time.monotonic() + wait >= deadline:
+                raise failure
+            yield _Wait(wait)
+
+
+class Client(_Base):
+    """Asks a service; a context manager, whose connections several threads may share."""
+
+    def __init__(self, url: str, key: str | None = None, timeout_s: float = 10.0, retries: int = 3) -> None:
+        super().__init__(url, key, timeout_s, retries)
+        self._http = self._httpx.Client(**self._options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def classify(
+        self, texts: str | Sequence[str], model: str, top_k: int = 1, calibrated: bool | None = None
+    ) -> list[Classification]:
+        """Asks `/v1/classify` for texts, or one; the answers are in their order.
+
+        Args:
+            top_k: how many labels `scores` holds.
+            calibrated: what scores are; None leaves it to the service's setting.
+
+        Raises:
+            RequestFailed: there is no answer.
+        """
+        return _classifications(self._ask("/v1/classify", _question(texts, model, top_k, calibrated)))
+
+    def triage(self, texts: str | Sequence[str]) -> list[Triage]:
+        """Asks `/v1/triage` for customer messages, or one; the answers are in their order.
+
+        Raises:
+            RequestFailed: there is no answer.
+        """
+        return _triages(self._ask("/v1/triage", _inputs(texts)))
+
+    def _ask(self, path: str, body: dict[str, Any]) -> Any:
+        exchange = self._exchange()
+        outcome: httpx.Response | httpx.TransportError | None = None
+        try:
+            while True:
+                step = exchange.send(outcome)
+                outcome = None
+                if isinstance(step, _Wait):
+                    time.sleep(step.seconds)
+                    continue
+                try:
+                    outcome = self._http.post(path, json=body, **_limits(step))
+                except self._httpx.TransportError as error:
+                    outcome = error
+        except StopIteration as end:
+            return end.value
+
+
+class AsyncClient(_Base):
+    """Asks a service from asyncio; an asynchronous context manager."""
+
+    def __init__(self, url: str, key: str | None = None, timeout_s: float = 10.0, retries: int = 3) -> None:
+        super().__init__(url, key, timeout_s, retries)
+        self._http = self._httpx.AsyncClient(**self._options)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def classify(
+        self, texts: str | Sequence[str], model: str, top_k: int = 1, calibrated: bool | None = None
+    ) -> list[Classification]:
+        """See `Client.classify`."""
+        return _classifications(await self._ask("/v1/classify", _question(texts, model, top_k, calibrated)))
+
+    async def triage(self, texts: str | Sequence[str]) -> list[Triage]:
+        """See `Client.triage`."""
+        return _triages(await self._ask("/v1/triage", _inputs(texts)))
+
+    async def _ask(self, path: str, body: dict[str, Any]) -> Any:
+        exchange = self._exchange()
+        outcome: httpx.Response | httpx.TransportError | None = None
+        try:
+            while True:
+                step = exchange.send(outcome)
+                outcome = None
+                if isinstance(step, _Wait):
+                    await asyncio.sleep(step.seconds)
+                    continue
+                try:
+                    outcome = await self._http.post(path, json=body, **_limits(step))
+                except self._httpx.TransportError as error:
+                    outcome = error
+        except StopIteration as end:
+            return end.value
+
+
+def _limits(step: _Send) -> dict[str, Any]:
+    """The time that is left, for httpx and for the service, which gives up what nobody waits for."""
+    return {"timeout": step.timeout_s, "headers": {"X-Request-Timeout-Ms": str(max(1, int(1e3 * step.timeout_s)))}}
+
+
+def _failure(outcome: "httpx.Response | httpx.TransportError") -> RequestFailed | None:
+    """What went wrong; None where nothing did."""
+    import httpx
+
+    if isinstance(outcome, httpx.TimeoutException):
+        return RequestFailed("no answer came in time", "deadline_exceeded", retryable=True)
+    if isinstance(outcome, httpx.TransportError):
+        return RequestFailed(f"the service cannot be reached: {outcome}", "unreachable", retryable=True)
+    if outcome.is_success:
+        return None
+    try:
+        error = outcome.json()["error"]
+        return RequestFailed(
+            error["message"], error["code"], outcome.status_code, error["retryable"], error["request_id"]
+        )
+    except (ValueError, TypeError, KeyError):  # something else answered, such as a proxy
+        message = f"HTTP {outcome.status_code}, which is no answer of Lathe's; check the address"
+        return RequestFailed(message, "unknown", outcome.status_code, outcome.status_code in _RETRIED)
+
+
+def _retry_after_s(outcome: "httpx.Response | httpx.TransportError") -> float:
+    headers = getattr(outcome, "headers", {})
+    value = headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else 0.0
+
+
+def _question(texts: str | Sequence[str], model: str, top_k: int, calibrated: bool | None) -> dict[str, Any]:
+    body = {"model": model, "top_k": top_k, **_inputs(texts)}
+    return body if calibrated is None else {**body, "calibrated": calibrated}
+
+
+def _inputs(texts: str | Sequence[str]) -> dict[str, Any]:
+    return {"inputs": texts if isinstance(texts, str) else list(texts)}
+
+
+def _classifications(answer: Any) -> list[Classification]:
+    return [Classification(one["label"], one["score"], one["scores"], one["truncated"]) for one in answer["results"]]
+
+
+def _triages(answer: Any) -> list[Triage]:
+    return [Triage.model_validate(one) for one in answer["results"]]
