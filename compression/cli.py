@@ -269,16 +269,20 @@ def bench(bundle: Path, as_json: bool, **options: Any) -> None:
 @click.argument("bundles", type=_DIRECTORY, nargs=-1, required=True, metavar="BUNDLE...")
 @click.option("--data", type=_FILE, help="Measure all of them anew on these rows; without it the manifests speak.")
 @click.option("--html", type=_FILE, help="Write a page with a plot here too.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @_columns
 def compare(
     bundles: tuple[Path, ...],
     data: Path | None,
     html: Path | None,
+    as_json: bool,
     text_column: str,
     label_column: str,
     ignored_labels: tuple[str, ...],
 ) -> None:
     """Put bundles side by side: size, accuracy, agreement, speed."""
+    if html is not None and not html.parent.is_dir():  # said before anything is measured
+        raise click.BadParameter(f"{html.parent} is no directory", param_hint="--html")
     from compression.report import compare as module
     from compression.report.compare_page import comparison_html
 
@@ -289,7 +293,10 @@ def compare(
         comparison = module.compare_on(bundles, examples, data)
     if comparison.warning:
         click.secho(f"warning: {comparison.warning}", fg="yellow", err=True)
-    module.print_comparison(comparison)
+    if as_json:
+        click.echo(module.comparison_json(comparison))
+    else:
+        module.print_comparison(comparison)
     if html is not None:
         html.write_text(comparison_html(comparison), "utf-8")
 

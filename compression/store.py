@@ -3,6 +3,7 @@
 import shutil
 
 from compression.bundle import Bundle, extra
+from compression.errors import StorageError
 
 
 def store_bundle(bundle: Bundle, name: str) -> str:
@@ -12,17 +13,20 @@ def store_bundle(bundle: Bundle, name: str) -> str:
         its tag, NAME:VERSION; storing the same bundle again keeps it.
 
     Raises:
+        StorageError: the store takes no such name.
         MissingExtra: BentoML is not installed.
     """
     with extra("serve"):
         import bentoml
-        from bentoml.exceptions import NotFound
+        from bentoml.exceptions import BentoMLException, NotFound
 
     tag = f"{name}:{bundle.version}"
     try:
         return str(bentoml.models.get(tag).tag)
     except NotFound:
         pass
+    except (BentoMLException, ValueError) as error:
+        raise StorageError(f"{name!r}: no name for a model: {error}; use letters, digits, - and _") from error
     with bentoml.models.create(tag, labels={"lathe.recipe": str(bundle.manifest.recipe.get("name"))}) as model:
         shutil.copytree(bundle.path, model.path, dirs_exist_ok=True)
     return str(model.tag)

@@ -1,11 +1,17 @@
 """The `lathe` command, run as a user runs it."""
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from compression.bundle import Bundle
+from tests.conftest import SENTIMENT, write_rows
 
 
 def lathe(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -59,6 +65,69 @@ def test_failures_are_one_line_and_exit_code_1(tmp_path: Path, sentiment_parent:
         assert result.stderr.startswith("error: ")
         assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_written_is_one_line(sentiment_bundle: Bundle, sentiment_data: Path, tmp_path: Path) -> None:
+    bundle, data, file = str(sentiment_bundle.path), str(sentiment_data), tmp_path / "file"
+    file.touch()
+    for message, arguments in (
+        ("is no directory", ("compare", bundle, "--html", str(tmp_path / "no" / "x.html"))),
+        ("no name for a model", ("store", bundle, "--name", "My Model")),
+        ("the directory that you are in", ("compress", "x", "--data", data, "--out", ".")),
+        ("the directory that you are in", ("compress", "x", "--data", data, "--out", "..")),
+        (f"{file}: is a file", ("compress", "x", "--data", data, "--out", str(file / "x"))),
+        (str(file), ("keys", "add", "shop", "--file", str(file / "keys.json"))),
+        (f"{file}: is a file", ("compress", "x", "--data", data, "--out", str(file / "x"))),
+        ("No such option", ("compare", bundle, "--htlm", "x")),
+        ("Missing argument", ("compare",)),
+        ("No such command", ("compres",)),
+        ("'0' is not a list of whole numbers", ("bench", bundle, "--batches", "0")),
+    ):
+        result = lathe(*arguments)
+        assert result.returncode in (1, 2), arguments
+        assert result.stderr.splitlines()[-1].startswith("error: "), result.stderr
+        assert message in result.stderr.splitlines()[-1]
+        assert "Traceback" not in result.stderr
+
+
+def test_a_name_with_a_comma_is_a_name(sentiment_bundle: Bundle, sentiment_data: Path, tmp_path: Path) -> None:
+    place = tmp_path / "a, b=c"
+    shutil.copytree(sentiment_bundle.path, place)
+    for command in (("inspect",), ("compare",), ("evaluate", "--data", str(sentiment_data))):
+        result = lathe(command[0], str(place), *command[1:])
+        assert result.returncode == 0, result.stderr
+
+
+def interrupted(arguments: list[str], started: Callable[[], bool]) -> tuple[int, str]:
+    """Exit code and last line on standard error of a command that gets Ctrl-C once it has started."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen([sys.executable, "-m", "lathe", *arguments], stderr=errors)
+        try:
+            while not started():
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            code = process.wait(60)
+        finally:
+            process.kill()
+        errors.seek(0)
+        return code, errors.read().splitlines()[-1]
+
+
+def test_after_ctrl_c_it_says_how_to_go_on(
+    sentiment_bundle: Bundle, sentiment_parent: Path, sentiment_data: Path, tmp_path: Path
+) -> None:
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    compress = ["compress", str(sentiment_parent), "--data", str(sentiment_data), "--out", str(out), "--recipe", "safe"]
+    said = interrupted([*compress, "--cache", str(cache)], lambda: any(cache.glob("steps/*")))
+    assert said == (130, "error: stopped; run the same command again to go on from the last finished step")
+    rows = write_rows(tmp_path / "rows.csv", SENTIMENT, 100_000, seed=1)
+    score = ["score", str(sentiment_bundle.path), "--in", str(rows), "--out", str(tmp_path / "scored.csv")]
+    said = interrupted(score, (tmp_path / "scored.csv.progress").is_dir)
+    assert said == (130, "error: stopped; run the same command again to go on")
+    resume = ["finetune", str(sentiment_parent), "--data", str(sentiment_data), "--out", str(out), "--epochs", "1000"]
+    said = interrupted([*resume, "--precision", "fp32"], lambda: any(out.glob("checkpoints/*/trainer_state.json")))
+    assert said == (130, "error: stopped; add --resume to go on from the last finished epoch")
 
 
 def test_keys_are_added_listed_and_revoked(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from compression.errors import LatheError, StorageError
 
 _ABANDONED_AFTER_S = 3600.0  # nothing here takes nearly as long to write
 CACHE_REMEDY = "make room there, or name another directory with --cache"
-_STOPPED_BY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+_STOPPED_BY = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOTDIR, errno.EISDIR,
+)  # fmt: skip
 
 
 @contextmanager

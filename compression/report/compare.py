@@ -1,7 +1,8 @@
 """`lathe compare`: bundles side by side, from what their manifests say or measured anew on the same texts."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,8 @@ from compression.errors import DataError
 from compression.measure.evaluate import agreement, quality
 from compression.measure.latency import time_against_first
 from compression.parent.classifier import BundleClassifier, predict
+
+_COLUMNS = 80
 
 
 @dataclass(frozen=True)
@@ -122,14 +125,27 @@ def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Prints the rows on standard output."""
-    table = Table(title=f"{comparison.title}; agreement and speed against {comparison.reference}", title_justify="left")
+    """Prints the rows on standard output: names above, since they are long, and figures below in 80 columns."""
+    output = Console(width=max(_COLUMNS, Console().width))
+    table = Table(box=None, padding=(0, 2, 0, 0))
     headings, cells = rows(comparison)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "bundle" else "right")
-    for row in cells:
-        table.add_row(*row)
-    Console().print(table)
+    for heading in (headings[0], *headings[2:]):
+        table.add_column(heading, justify="right", no_wrap=True)
+    lines = [f"{comparison.title}; agreement and speed against {comparison.reference}"]
+    for number, name, *figures in cells:
+        lines.append(f"{number}  {name}")
+        table.add_row(number, *figures)
+    output.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    output.print(table)
+
+
+def comparison_json(comparison: Comparison) -> str:
+    """The comparison as one JSON object, nothing rounded."""
+    content = asdict(comparison)
+    for entry, one in zip(content["entries"], comparison.entries, strict=True):
+        entry["speeds"] = [{"batch": batch, "tokens": tokens, "speed": speed}
+                           for (batch, tokens), speed in one.speeds.items()]  # fmt: skip
+    return json.dumps(content, indent=2)
 
 
 def _from_manifest(bundle: Bundle) -> Entry:

@@ -23,6 +23,10 @@ def test_what_was_written_is_what_is_opened(sentiment_bundle: Bundle) -> None:
     assert len(opened.version) == 12
 
 
+def test_a_bundle_is_opened_by_a_string_too(sentiment_bundle: Bundle) -> None:
+    assert open_bundle(str(sentiment_bundle.path)).version == sentiment_bundle.version
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "report.html", "README.md", "bundle.json"])
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
 def test_a_flipped_byte_is_refused_and_its_file_named(copy: Path, name: str, part: float) -> None:

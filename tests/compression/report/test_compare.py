@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -77,6 +78,30 @@ def test_the_page_stands_alone_and_holds_plot_and_table(sentiment_bundle: Bundle
     assert len(plot(text).findall(".//circle")) == 2
     for _, name, *_ in rows(compare_manifests([sentiment_bundle.path, float_bundle.path]))[1]:
         assert name in text
+
+
+def test_nothing_is_cut_in_80_columns(sentiment_bundle: Bundle, tmp_path: Path) -> None:
+    name = tmp_path / f"a-name-that-is-{'very-' * 12}long"
+    name.symlink_to(sentiment_bundle.path)
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(main, ["compare", str(sentiment_bundle.path), str(name)])
+    assert result.exit_code == 0, result.output
+    for number, path in enumerate((sentiment_bundle.path, name), start=1):
+        assert f"\n{number}  {path}\n" in result.stdout
+    assert "…" not in result.stdout
+    headings, cells = rows(compare_manifests([sentiment_bundle.path, name]))
+    printed = result.stdout.splitlines()[3:]
+    assert [" ".join(line.split()) for line in printed] == [
+        " ".join([line[0], *line[2:]]).strip() for line in (headings, *cells)
+    ]
+
+
+def test_json_holds_what_the_table_rounds(sentiment_bundle: Bundle) -> None:
+    result = CliRunner().invoke(main, ["compare", str(sentiment_bundle.path), "--json"])
+    (entry,) = json.loads(result.stdout)["entries"]
+    figures = sentiment_bundle.manifest.figures
+    assert (entry["name"], entry["accuracy"]) == (str(sentiment_bundle.path), figures.bundle.accuracy)
+    latency = figures.latency[0]
+    assert entry["speeds"][0] == {"batch": latency.batch, "tokens": latency.tokens, "speed": latency.ratio}
 
 
 SMALL = Entry("small <b>", 8.0, 0.9, 0.9, 0.97, {(1, 24): 9.0})
