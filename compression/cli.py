@@ -1,4 +1,4 @@
-"""The commands around compression: finetune, compress, evaluate, inspect, store, bench, compare.
+"""The commands around compression: finetune, compress, evaluate, inspect, store, bench, compare, recipe, cache, doctor.
 
 What needs an extra is imported inside the command that needs it, so that the others work without.
 """
@@ -12,8 +12,10 @@ from typing import Any
 
 import click
 
+from compression import cache as stored
 from compression.bundle import extra, open_bundle
 from compression.data import Columns, concatenate, read_examples
+from compression.recipe import preset_names, preset_text
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -22,6 +24,15 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 def _cache_folder() -> Path:
     home = os.environ.get("XDG_CACHE_HOME", "")  # by its specification, a path that is not absolute is ignored
     return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "lathe"
+
+
+_cache = click.option(
+    "--cache",
+    type=_DIRECTORY,
+    default=_cache_folder,
+    show_default="$XDG_CACHE_HOME/lathe, or ~/.cache/lathe",
+    help="Finished steps (up to 8 GB) and searches are kept there; a run that was stopped goes on from them.",
+)
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -142,13 +153,7 @@ def finetune(
     help="Minutes after which a search begins no new candidate.",
 )
 @click.option("--out", type=_DIRECTORY, required=True, help="The bundle to write; an older one is replaced.")
-@click.option(
-    "--cache",
-    type=_DIRECTORY,
-    default=_cache_folder,
-    show_default="$XDG_CACHE_HOME/lathe, or ~/.cache/lathe",
-    help="Finished steps and searches are kept there; a run that was stopped goes on from them.",
-)
+@_cache
 @_columns
 def compress(
     parent: str,
@@ -301,4 +306,59 @@ def compare(
         html.write_text(comparison_html(comparison), "utf-8")
 
 
-COMMANDS: list[click.Command] = [finetune, compress, evaluate, inspect, store, bench, compare]
+@click.group()
+def recipe() -> None:
+    """The recipes that come with Lathe."""
+
+
+@recipe.command("list")
+def list_recipes() -> None:
+    """Print name and purpose of each."""
+    for name in preset_names():
+        click.echo(f"{name:<9} {preset_text(name).splitlines()[0].removeprefix('# ')}")
+
+
+@recipe.command("show")
+@click.argument("name")
+def show_recipe(name: str) -> None:
+    """Print the recipe NAME as YAML: a file to start one's own from."""
+    click.echo(preset_text(name), nl=False)
+
+
+@click.group()
+def cache() -> None:
+    """What is kept between runs, so that they go on from it."""
+
+
+@cache.command("show")
+@_cache
+def show_cache(cache: Path) -> None:
+    """Print what there is and how much of the disk it takes."""
+    parts = stored.contents(cache)
+    for part in parts:
+        click.echo(f"{part.name:<21} {part.entries:>5} {part.size_bytes / 1e6:>8.1f} MB")
+    total = sum(part.size_bytes for part in parts) / 1e6
+    click.echo(f"{cache}: {total:.1f} MB; steps are kept up to {stored.MAX_STEPS_BYTES / 1e9:.0f} GB")
+
+
+@cache.command("clear")
+@_cache
+def clear_cache(cache: Path) -> None:
+    """Remove it; later runs begin anew."""
+    stored.clear(cache)
+    click.echo(f"{cache}: empty")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine and environment have, what is missing, and what would be slow here and why."""
+    from compression.doctor import examine, findings_text
+
+    findings = examine()
+    click.echo(json.dumps(asdict(findings), indent=2) if as_json else findings_text(findings))
+
+
+COMMANDS: list[click.Command] = [
+    finetune, compress, evaluate, inspect, store, bench, compare, recipe, cache, doctor
+]  # fmt: skip

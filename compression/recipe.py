@@ -239,6 +239,17 @@ def preset_names() -> list[str]:
     return sorted(path.name.removesuffix(".yaml") for path in _presets().iterdir() if path.name.endswith(".yaml"))
 
 
+def preset_text(name: str) -> str:
+    """A preset as its YAML file has it, the comment that says what it is for included.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    if name not in preset_names():
+        raise RecipeError(f"{name}: no such preset; there are {', '.join(preset_names())}")
+    return (_presets() / f"{name}.yaml").read_text("utf-8")
+
+
 def load_recipe(name_or_path: str) -> Recipe:
     """Reads a preset by its name, or a YAML file.
 
@@ -248,7 +259,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     import yaml
 
     if name_or_path in preset_names():
-        text = (_presets() / f"{name_or_path}.yaml").read_text("utf-8")
+        text = preset_text(name_or_path)
     elif Path(name_or_path).is_file():
         try:
             text = Path(name_or_path).read_text("utf-8")

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compression.bundle.atomic_files import CACHE_REMEDY, replacing
+from compression.cache import MAX_STEPS_BYTES, size_bytes
 from compression.parent.checkpoint import Parent, weight_bytes
 from compression.prune.encoder import encoder_layers, remove_layer, sublayers
 
@@ -54,7 +55,7 @@ def key_of(*parts: object) -> str:
 class WorkCache:
     """Finished steps in a directory; the longest unused go when it grows beyond `max_bytes`."""
 
-    def __init__(self, folder: Path, max_bytes: int = 8_000_000_000) -> None:
+    def __init__(self, folder: Path, max_bytes: int = MAX_STEPS_BYTES) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
 
@@ -91,7 +92,7 @@ class WorkCache:
 
     def _shrink(self, newest: str) -> None:
         entries = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
-        sizes = {path: sum(file.stat().st_size for file in (path, *path.rglob("*"))) for path in entries}
+        sizes = {path: size_bytes(path) for path in entries}
         for path in entries:
             if sum(sizes.values()) <= self._max_bytes:
                 break

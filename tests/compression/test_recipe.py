@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from compression.errors import RecipeError
 from compression.recipe import Budget, ExportStep, QuantizeStep, load_recipe, parse_budget, preset_names
+from lathe import main
 
 HEAD = "schema_version: 1\nname: mine\n"
 
@@ -11,6 +13,18 @@ HEAD = "schema_version: 1\nname: mine\n"
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_load_under_their_names(name: str) -> None:
     assert load_recipe(name).name == name
+
+
+def test_presets_are_listed_with_their_purpose_and_shown_as_files_to_start_from(tmp_path: Path) -> None:
+    listed = CliRunner().invoke(main, ["recipe", "list"]).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == preset_names()
+    assert all(len(line.split()) > 4 for line in listed)
+    path = tmp_path / "mine.yaml"
+    path.write_text(CliRunner().invoke(main, ["recipe", "show", "balanced"]).stdout)
+    assert load_recipe(str(path)) == load_recipe("balanced")
+    result = CliRunner().invoke(main, ["recipe", "show", "none"])
+    assert result.exit_code == 1
+    assert result.stderr == "error: none: no such preset; there are balanced, float, gpu, safe, small\n"
 
 
 def test_a_file_is_read_in_order(tmp_path: Path) -> None:
