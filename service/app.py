@@ -1,4 +1,4 @@
-"""The BentoML service: `bentoml serve service.app:Lathe`. The only file of the service that imports bentoml.
+"""The BentoML service, started by `lathe serve` or `bentoml serve`. The only file of the service that imports bentoml.
 
 BentoML gives the process tree, the model store, packaging, probes and the page at /. A gate in front of its app answers
 the HTTP API itself, because BentoML's batching and error handling cannot do what this service needs, and because its
@@ -24,28 +24,36 @@ from service.api.native import create_routes
 from service.errors import ConfigurationError
 from service.http.connection import HttpProtocol
 from service.http.gate import Gate
-from service.models.registry import Serving, check, require_private_or_keys
-from service.settings import Settings, load_settings
+from service.listening import require_free, require_private_or_keys
+from service.models.registry import Serving, check
+from service.settings import Settings, load_settings, remember_directory
 from service.telemetry import Telemetry
 
 # A thread that has computed a batch waits so long for the event loop to let go of the interpreter; 5 ms by default.
 _SWITCH_S = 0.0002
 
 
-def locate(location: str) -> Path:
+# What holds the package `service`: workers start there, where no file of the user's can stand in for it.
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def locate(directory: Path, location: str) -> Path:
     """The directory of a model: as it is written, or of that tag in the model store.
+
+    Args:
+        directory: what a relative path starts from.
 
     Raises:
         ConfigurationError: it is neither.
     """
-    path = Path(location)
+    path = directory / location
     if path.is_dir():
         return path
     try:
         return Path(bentoml.models.get(location).path)
     except (BentoMLException, ValueError) as error:
         raise ConfigurationError(
-            f"LATHE_MODELS: {location!r} is neither a directory nor a tag in the model store; make the bundle with "
+            f"{location!r} is neither a directory nor a tag in the model store; make the bundle with "
             "lathe compress, or put it into the store with lathe store"
         ) from error
 
@@ -69,17 +77,44 @@ def _workers() -> int:
     return workers if isinstance(workers, int) else os.cpu_count() or 1
 
 
-def _listening_host() -> str:
-    """The address that `bentoml serve` was told to listen on, by option, variable or default."""
+def _address() -> tuple[str, int]:
+    """Where `bentoml serve` was told to listen, by option, variable or default."""
     from bentoml._internal.configuration.containers import BentoMLContainer
 
     context = click.get_current_context(silent=True)
-    given = context.params.get("host") if context is not None else None
-    return str(given or BentoMLContainer.http.host.get())
+    given = context.params if context is not None else {}
+    host, port = given.get("host"), given.get("port")
+    return host or BentoMLContainer.http.host.get(), BentoMLContainer.http.port.get() if port is None else port
+
+
+def _check(host: str, port: int) -> None:
+    """Runs once, before any worker is started.
+
+    Raises:
+        ConfigurationError, BundleError: the service could not become ready.
+    """
+    remember_directory()
+    settings = _settings()
+    require_private_or_keys(host, settings)
+    require_free(host, port)
+    check(settings, partial(locate, settings.directory))
 
 
 class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are loaded late, and have no types
     """A service whose app stands behind the gate."""
+
+    address: tuple[str, int] | None = None  # where `serve_http` listens; `bentoml serve` does not call it
+
+    def serve_http(self, *, host: str | None = None, port: int | None = None, **options: Any) -> Any:
+        """Serves until it is told to stop; with `threaded=True` until the server that it returns is stopped.
+
+        Raises:
+            ConfigurationError, BundleError: the service could not become ready.
+        """
+        default_host, default_port = _address()
+        self.address = host, port = host or default_host, default_port if port is None else port
+        self.working_dir = str(_ROOT)
+        return super().serve_http(host=host, port=port, **options)
 
     def to_asgi(self, is_main: bool = True) -> Gate:
         """The app that a worker serves; uvicorn, which BentoML starts with it, takes its protocol from this table."""
@@ -103,15 +138,17 @@ class Lathe:
     def __init__(self) -> None:
         logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root logger shows warnings only
         sys.setswitchinterval(_SWITCH_S)
-        self.serving = Serving(_settings(), locate, Telemetry(), _workers())
+        settings = _settings()
+        self.serving = Serving(settings, partial(locate, settings.directory), Telemetry(), _workers())
 
     @bentoml.on_deployment
     def check() -> None:
-        """Runs once, before any worker is started: what cannot become ready is refused here, in one line."""
+        """What cannot become ready is refused here, in one line."""
+        address = Lathe.address  # type: ignore[attr-defined]  # the decorator makes it a Service
+        if address is not None:
+            return _check(*address)
         try:
-            settings = _settings()
-            require_private_or_keys(_listening_host(), settings)
-            check(settings, locate)
+            return _check(*_address())
         except (ConfigurationError, BundleError) as error:
             raise click.ClickException(str(error)) from error
 

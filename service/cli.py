@@ -1,4 +1,4 @@
-"""The commands around the service: keys add, list, revoke; score."""
+"""The commands around the service: serve; keys add, list, revoke; score."""
 
 from pathlib import Path
 
@@ -15,6 +15,44 @@ _file = click.option(
     show_default=True,
     help="The keys file; also read from LATHE_KEYS_FILE.",
 )
+
+
+@click.command()
+@click.argument("bundles", metavar="[BUNDLE]...", nargs=-1)
+@click.option(
+    "--host",
+    envvar="BENTOML_HOST",
+    default="127.0.0.1",
+    show_default=True,
+    help="Name or address to listen on; any but this machine's own needs keys. Also read from BENTOML_HOST.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    envvar="BENTOML_PORT",
+    default=3000,
+    show_default=True,
+    help="Also read from BENTOML_PORT.",
+)
+@click.option("--device", help="cpu, cuda, tensorrt; cuda:0,1 are those two GPUs.  [default: LATHE_DEVICE, or cpu]")
+def serve(bundles: tuple[str, ...], host: str, port: int, device: str | None) -> None:
+    """Serve each BUNDLE over HTTP until SIGTERM or Ctrl-C.
+
+    BUNDLE is a directory, or NAME=LOCATION; a directory gives its own name. Without one, what LATHE_MODELS says is
+    served. All other settings are LATHE_ variables; see docs/settings.md.
+    """
+    from service.listening import resolve
+    from service.settings import override
+
+    override(models=",".join(map(_named, bundles)) or None, device=device)
+    address = resolve(host)
+    with extra("serve"):
+        from service.app import Lathe
+    Lathe.serve_http(host=address, port=port)  # type: ignore[attr-defined]  # the decorator makes it a Service
+
+
+def _named(bundle: str) -> str:
+    return bundle if "=" in bundle else f"{Path(bundle).resolve().name}={bundle}"
 
 
 @click.group()
@@ -134,4 +172,4 @@ def score(
         context.exit(3)
 
 
-COMMANDS: list[click.Command] = [keys, score]
+COMMANDS: list[click.Command] = [serve, keys, score]

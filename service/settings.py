@@ -12,6 +12,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from service.errors import ConfigurationError
 
 PREFIX = "LATHE_"
+# What Kubernetes puts into every pod of a namespace that has a Service whose name begins with "lathe".
+_KUBERNETES = re.compile(
+    r"LATHE_([A-Z0-9_]+_)?(SERVICE_HOST=.*|SERVICE_PORT(_[A-Z0-9_]+)?=[0-9]+|PORT=(tcp|udp|sctp)://.*"
+    r"|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*)"
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,10 @@ class Settings(BaseModel):
         min_length=1,
         description="What is served: NAME=LOCATION, with commas; a location is a bundle's directory or a tag of "
         "BentoML's model store, or an ensemble of them with weights, NAME=A@0.7+B@0.3.",
+    )
+    directory: Path = Field(
+        default=Path(),
+        description="Directory that relative paths of other settings start from. Default: where the command was given.",
     )
     ensemble_degraded: bool = Field(
         default=False,
@@ -245,10 +254,10 @@ def load_settings(
     values |= {
         key.removeprefix(PREFIX).lower(): value
         for key, value in environment.items()
-        if key.startswith(PREFIX) and value
+        if key.startswith(PREFIX) and value and not _KUBERNETES.fullmatch(f"{key}={value}")
     }
     try:
-        settings = Settings.model_validate(values)
+        settings = _from_directory(Settings.model_validate(values))
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(problem, values) for problem in error.errors())) from None
     if settings.neutral_low > settings.neutral_high:
@@ -274,6 +283,21 @@ def _require_triage_models(settings: Settings) -> None:
                 f"{PREFIX}{field.upper()}={getattr(settings, field)!r} is not served; {PREFIX}MODELS has "
                 f"{', '.join(sorted(settings.models))}. Name one of them, or set {PREFIX}TRIAGE=off"
             )
+
+
+def override(**values: str | None) -> None:
+    """Puts settings that a command line gives before those of the environment; None leaves one as it is."""
+    os.environ.update({f"{PREFIX}{name.upper()}": value for name, value in values.items() if value is not None})
+
+
+def remember_directory() -> None:
+    """Makes relative paths mean the same in this process's children, which BentoML starts in a directory of its own."""
+    os.environ[f"{PREFIX}DIRECTORY"] = os.path.abspath(os.environ.get(f"{PREFIX}DIRECTORY", ""))
+
+
+def _from_directory(settings: Settings) -> Settings:
+    paths = {name: getattr(settings, name) for name in ("keys_file", "bundles_root")}
+    return settings.model_copy(update={name: settings.directory / path for name, path in paths.items() if path})
 
 
 def _explain(problem: Any, values: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ _PROVIDERS = {"cpu": (_CPU,), "cuda": (_CUDA, _CPU), "tensorrt": (_TENSORRT, _CU
 # TensorRT compiles for shapes, which takes minutes: once, for all that a batch can have, best for the second.
 _TENSORRT_TEXTS = 256
 _TENSORRT_USUAL = (32, 32)  # texts, tokens
-_TENSORRT_CACHE = Path.home() / ".cache" / "lathe" / "tensorrt"
+_TENSORRT_CACHE = Path("~/.cache/lathe/tensorrt")
 # What a GPU is for: names of operators have one of these in them.
 _HEAVY = ("MatMul", "Gemm", "Attention")
 
@@ -96,12 +96,29 @@ def placements(bundle: Bundle, device: Device) -> list[list[Provider]]:
     return placements
 
 
+def _tensorrt_cache(bundle: Bundle) -> Path:
+    """Where what TensorRT compiles for a bundle is kept.
+
+    Raises:
+        ConfigurationError: this user has no home directory that can be written.
+    """
+    try:
+        folder = _TENSORRT_CACHE.expanduser() / bundle.version
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # the latter of a user without a home directory
+        raise ConfigurationError(
+            f"LATHE_DEVICE=tensorrt keeps what it compiles in {_TENSORRT_CACHE}, which cannot be written ({error}); "
+            "set HOME to a directory that can"
+        ) from error
+    return folder
+
+
 def _tensorrt_options(bundle: Bundle) -> dict[str, str]:
     inputs = Runtime.of(bundle).inputs
     shapes = {"min": (1, 1), "opt": _TENSORRT_USUAL, "max": (_TENSORRT_TEXTS, bundle.manifest.max_length)}
     return {
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(_TENSORRT_CACHE / bundle.version),
+        "trt_engine_cache_path": str(_tensorrt_cache(bundle)),
         "trt_timing_cache_enable": "1",
         **{
             f"trt_profile_{name}_shapes": ",".join(f"{value}:{texts}x{tokens}" for value in inputs)

@@ -221,18 +221,3 @@ def _why_no_triage(settings: Settings) -> str:
         f"triage is off here: it needs the models {settings.triage_sentiment!r} and {settings.triage_intent!r}, which "
         "are not both served; LATHE_TRIAGE_SENTIMENT and LATHE_TRIAGE_INTENT name others"
     )
-
-
-def require_private_or_keys(host: str, settings: Settings) -> None:
-    """Refuses to listen where strangers can reach it without asking them for a key.
-
-    Raises:
-        ConfigurationError: names the address and both remedies.
-    """
-    import ipaddress
-
-    if settings.keys_file is None and not ipaddress.ip_address(host).is_loopback:
-        raise ConfigurationError(
-            f"the address {host} can be reached from other machines and there are no keys; "
-            "listen on --host 127.0.0.1, or set LATHE_KEYS_FILE to a file made by lathe keys add"
-        )

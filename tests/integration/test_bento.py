@@ -1,5 +1,6 @@
 """A bento: built from the store, holding no torch, served in an environment that has only what it asks for."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from compression.bundle import Bundle
+from service.access.keys import add_key
 from tests.integration.conftest import serve, service_environment
 
 pytestmark = pytest.mark.integration
@@ -49,6 +51,17 @@ def test_a_bento_is_served_from_its_own_requirements(
     requirements = bento / "env" / "python" / "requirements.txt"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--requirement", str(requirements)], check=True)
     empty = tmp_path / "empty"
+    empty.mkdir()
+    # The worker runs in the bento's directory; relative paths mean the one where the command was given all the same.
+    key = add_key(empty / "keys.json", "shop")
+    shutil.copytree(intent_bundle.path, empty / "intents")
+    relative = {"LATHE_KEYS_FILE": "keys.json", "LATHE_MODELS": "intents=intents,sentiment=sentiment:latest"}
+    with serve(
+        tmp_path / "service.log", {"BENTOML_HOME": str(home), **relative}, "lathe:test", empty, python
+    ) as service:
+        url, headers = f"{service.url}/v1/models", {"Authorization": f"Bearer {key}"}
+        assert len(httpx.get(url, headers=headers, timeout=30).json()["models"]) == 2
+    shutil.rmtree(empty)
     empty.mkdir()
     for target in ("lathe:test", str(bento)):
         log = tmp_path / "service.log"

@@ -13,17 +13,17 @@ import pytest
 from compression.bundle import Bundle
 from loadtests.run import free_port, stop
 from service.access.keys import add_key, revoke_key
-from tests.integration.conftest import ServiceFactory, service_command, service_environment
+from tests.integration.conftest import LiveService, ServiceFactory, service_command, service_environment
 
 pytestmark = pytest.mark.integration
 
 MARKER = "zanzibarium"
 
 
-def refused(host: str = "127.0.0.1", **settings: str) -> str:
+def refused(host: str = "127.0.0.1", port: int | None = None, **settings: str) -> str:
     """What the service says when it does not start; fails when it does."""
     process = subprocess.Popen(
-        service_command(free_port(), host), env=service_environment(**settings),
+        service_command(port or free_port(), host), env=service_environment(**settings),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
@@ -40,6 +40,18 @@ def test_an_open_address_without_keys_is_refused(models_setting: str) -> None:
     message = refused("0.0.0.0", LATHE_MODELS=models_setting)
     assert "0.0.0.0" in message
     assert "LATHE_KEYS_FILE" in message
+    assert "Traceback" not in message
+
+
+def test_a_host_that_is_no_address_and_a_port_in_use_are_one_line(
+    models_setting: str, live_service: LiveService
+) -> None:
+    message = refused("localhost", LATHE_MODELS=models_setting)
+    assert message.endswith("or start with lathe serve, which takes names\n")
+    assert "Traceback" not in message
+    taken = int(live_service.url.rpartition(":")[2])
+    message = refused(port=taken, LATHE_MODELS=models_setting)
+    assert f"port {taken}: Address already in use" in message
     assert "Traceback" not in message
 
 

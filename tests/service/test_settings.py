@@ -4,7 +4,8 @@ import pytest
 
 from compression.bundle import Bundle
 from service.errors import ConfigurationError
-from service.models.registry import check, require_private_or_keys
+from service.listening import require_private_or_keys
+from service.models.registry import check
 from service.settings import load_settings
 
 
@@ -40,6 +41,28 @@ def test_a_bad_value_is_named_with_its_remedy(variables: dict[str, str], message
     with pytest.raises(ConfigurationError) as refusal:
         load_settings(variables)
     assert message in str(refusal.value)
+
+
+def test_what_kubernetes_adds_for_a_service_of_our_name_is_no_setting() -> None:
+    settings = {
+        "SERVICE_HOST": "10.0.0.5",
+        "SERVICE_PORT": "3000",
+        "SERVICE_PORT_HTTP": "3000",
+        "PORT": "tcp://10.0.0.5:3000",
+        **{f"PORT_8080_{protocol}": "x://10.0.0.5:8080" for protocol in ("TCP", "UDP")},
+        **{f"PORT_3000_TCP{part}": "x" for part in ("", "_PROTO", "_PORT", "_ADDR")},
+        "WEB_SERVICE_HOST": "fd00::5",
+        "WEB_PORT": "tcp://[fd00::5]:80",
+    }
+    assert load_settings({f"LATHE_{name}": value for name, value in settings.items()}) == load_settings({})
+    for typo in ("LATHE_PORT", "LATHE_PORTS", "LATHE_SERVICE", "LATHE_KEYS", "LATHE_SERVICE_PORTS"):
+        with pytest.raises(ConfigurationError, match=f"{typo}: no such setting"):
+            load_settings({typo: "8000"})
+
+
+def test_relative_paths_start_from_the_directory() -> None:
+    settings = load_settings({"LATHE_KEYS_FILE": "keys.json", "LATHE_BUNDLES_ROOT": "/b", "LATHE_DIRECTORY": "/d"})
+    assert (settings.keys_file, settings.bundles_root) == (Path("/d/keys.json"), Path("/b"))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::"])

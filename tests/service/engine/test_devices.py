@@ -62,7 +62,8 @@ def test_what_cannot_be_served_is_found_in_another_process(tmp_path: Path) -> No
         try_out([bundle], Device.parse("cuda"))
 
 
-def test_tensorrt_is_told_every_shape_that_a_batch_may_have(tmp_path: Path) -> None:
+def test_tensorrt_is_told_every_shape_that_a_batch_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     bundle = make_bundle(tmp_path / "bundle")
     (trt, *rest), _ = devices.placements(bundle, Device.parse("tensorrt:0,1"))
     assert isinstance(trt, tuple)
@@ -73,3 +74,8 @@ def test_tensorrt_is_told_every_shape_that_a_batch_may_have(tmp_path: Path) -> N
     longest = bundle.manifest.max_length
     assert options["trt_profile_min_shapes"] == ",".join(f"{name}:1x1" for name in inputs)
     assert options["trt_profile_max_shapes"] == ",".join(f"{name}:256x{longest}" for name in inputs)
+    assert options["trt_engine_cache_path"].startswith(f"{tmp_path}/.cache/lathe/tensorrt/")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    with pytest.raises(ConfigurationError, match=r"cannot be written .* set HOME"):
+        devices.placements(bundle, Device.parse("tensorrt"))
