@@ -9,6 +9,7 @@ import pytest
 from onnx import helper
 from transformers import PreTrainedModel
 
+from compression.bundle.runtime import session_options
 from compression.graph.export import export
 from compression.graph.fuse import find_attention, fuse, keep_first_token
 from compression.parent.checkpoint import Parent
@@ -46,7 +47,7 @@ def run(model: onnx.ModelProto, ids: np.ndarray = IDS, mask: np.ndarray = MASK, 
     if output != "logits":
         model = onnx.ModelProto.FromString(model.SerializeToString())
         model.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), session_options(0), ["CPUExecutionProvider"])
     given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
     result: np.ndarray = session.run([output], {value.name: given[value.name] for value in session.get_inputs()})[0]
     return result
