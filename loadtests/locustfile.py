@@ -10,6 +10,7 @@ import itertools
 import os
 import random
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +134,23 @@ def judge(environment: Environment, **_: Any) -> None:
         lines.append("the load test itself is broken: it raised an exception, logged above")
     environment.process_exit_code = 1 if lines else 0
 
+    verdict = f"load test {'missed' if lines else 'reached'} its thresholds: {figures}"
+    if html := environment.parsed_options.html_file:  # which locust has written by now
+        show_verdict(Path(html), verdict, lines)
+
     @environment.events.quit.add_listener  # type: ignore[untyped-decorator]
     def tell(**_: Any) -> None:  # fired after locust's tables, so that the verdict is the last thing to be read
-        verdict = "missed its thresholds" if lines else "reached its thresholds"
-        print("\n".join([*lines, f"load test {verdict}: {figures}"]), flush=True)
+        print("\n".join([*lines, verdict]), flush=True)
+
+
+def show_verdict(page: Path, verdict: str, lines: Sequence[str]) -> None:
+    """Puts the verdict, and what was missed, on top of locust's page."""
+    colour = "#8f1d14" if lines else "#14532d"
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    style = f"padding: 1rem; background: {colour}; color: #fff; font: 1rem system-ui, sans-serif"
+    banner = f'<section id="verdict" style="{style}"><strong>{escape(verdict)}</strong><ul>{items}</ul></section>'
+    html = page.read_text("utf-8")
+    page.write_text(html.replace("<body>", f"<body>{banner}", 1), "utf-8")
 
 
 def measured(environment: Environment) -> Figures:

@@ -1,6 +1,7 @@
 """The load test's exit codes and report, against a real service."""
 
 import contextlib
+import re
 import subprocess
 import sys
 import threading
@@ -39,6 +40,7 @@ def test_a_run_that_reaches_its_thresholds_ends_with_0_and_a_report(live_service
     html = (tmp_path / "loadtest.html").read_text(encoding="utf-8")
     for kind in ("/v1/classify one", "/v1/classify many", "/v1/triage"):
         assert kind in html
+    assert re.search(r'<section id="verdict"[^>]*><strong>load test reached its thresholds: \d+ requests', html)
     assert (tmp_path / "loadtest_stats.csv").is_file()
 
 
@@ -48,6 +50,9 @@ def test_a_missed_threshold_is_named_and_ends_with_1(live_service: LiveService, 
     assert "threshold missed: max_p95_ms:" in result.stdout
     assert "is above 0.001 (POST /v1/classify one)" in result.stdout
     assert "max_failure_ratio" not in result.stdout
+    html = (tmp_path / "loadtest.html").read_text(encoding="utf-8")
+    assert re.search(r'<section id="verdict"[^>]*><strong>load test missed its thresholds', html)
+    assert "<li>threshold missed: max_p95_ms:" in html
 
 
 def test_a_host_where_nothing_listens_is_refused_in_seconds(tmp_path: Path) -> None:
