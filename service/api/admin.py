@@ -12,12 +12,11 @@ calls from it alone.
 import ipaddress
 from collections.abc import Awaitable, Callable
 
-import orjson
-
 from service.api.schemas import LoadRequest, ModelDescription, Trial
 from service.errors import Forbidden
 from service.http.body import parse, read_body
-from service.http.routing import Answer, Endpoint, Handler, Request
+from service.http.messages import Request, Response
+from service.http.routing import Endpoint, Handler
 from service.models.model import Model
 from service.models.registry import Serving
 from service.models.rollout import Rollout
@@ -32,7 +31,7 @@ class Admin:
         self._serving = serving
         self._rollout: Rollout | None = None
 
-    async def load(self, request: Request) -> Answer:
+    async def load(self, request: Request) -> Response:
         """POST /v1/models/{name}/load."""
         rollout = self._admit(request)
         body = parse(LoadRequest, await read_body(request, self._serving().settings))
@@ -41,7 +40,7 @@ class Admin:
     def calling(self, change: Change) -> Handler:
         """A handler of a call that needs no body."""
 
-        async def handle(request: Request) -> Answer:
+        async def handle(request: Request) -> Response:
             return _answer(await change(self._admit(request), request.parameters["name"]))
 
         return handle
@@ -92,5 +91,5 @@ def describe(model: Model) -> ModelDescription:
     )
 
 
-def _answer(model: Model) -> Answer:
-    return Answer(orjson.dumps(describe(model).model_dump()))
+def _answer(model: Model) -> Response:
+    return Response.json(describe(model).model_dump())

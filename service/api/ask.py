@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from service.errors import PayloadTooLarge
 from service.http.body import TIMEOUT, timeout_ms
 from service.http.disconnect import WhileThere
-from service.http.routing import Request
+from service.http.messages import Request
 from service.models.model import Model
 from service.models.registry import Serving
 from service.models.tokenised import Texts

@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-import orjson
-
 from service.api import open_inference, text_embeddings_inference
 from service.api.admin import admin_endpoints, describe
 from service.api.ask import Inference
 from service.api.openapi import openapi_document
 from service.api.schemas import ClassifyRequest, ModelsResponse, TriageRequest
 from service.http.body import parse, read_body
-from service.http.routing import Answer, Endpoint, Request, Routes
+from service.http.messages import Request, Response
+from service.http.routing import Endpoint, Routes
 from service.models.registry import Serving
 from service.models.version import Scored
 
@@ -23,13 +22,13 @@ class Api:
         self._serving = serving
         self.inference = Inference(serving)
 
-    async def classify(self, request: Request) -> Answer:
+    async def classify(self, request: Request) -> Response:
         """POST /v1/classify."""
         serving = self._serving()
         body = parse(ClassifyRequest, await read_body(request, serving.settings))
         model = serving.model(body.model)
         (scored,) = await self.inference.ask(request, [model], _texts(body.inputs), body.calibrated)
-        return _json(
+        return Response.json(
             {
                 "model": model.name,
                 "version": scored.version,
@@ -40,7 +39,7 @@ class Api:
             }
         )
 
-    async def triage(self, request: Request) -> Answer:
+    async def triage(self, request: Request) -> Response:
         """POST /v1/triage."""
         serving = self._serving()
         body = parse(TriageRequest, await read_body(request, serving.settings))
@@ -61,7 +60,7 @@ class Api:
                 strict=True,
             )
         ]
-        return _json(
+        return Response.json(
             {
                 "models": {model.name: one.version for model, one in zip(models, (sentiment, intent), strict=True)},
                 "degraded": sentiment.degraded or intent.degraded,
@@ -71,21 +70,21 @@ class Api:
             }
         )
 
-    async def models(self, _: Request) -> Answer:
+    async def models(self, _: Request) -> Response:
         """GET /v1/models."""
         descriptions = [describe(model) for model in self._serving().models.values()]
-        return _json(ModelsResponse(models=descriptions).model_dump())
+        return Response.json(ModelsResponse(models=descriptions).model_dump())
 
-    async def metrics(self, _: Request) -> Answer:
+    async def metrics(self, _: Request) -> Response:
         """GET /metrics."""
         serving = self._serving()
         telemetry = serving.telemetry
         telemetry.ready(serving.ready)
-        return Answer(telemetry.exposition(), telemetry.content_type.encode())
+        return Response(200, [(b"content-type", telemetry.content_type.encode())], telemetry.exposition())
 
-    async def docs(self, _: Request) -> Answer:
+    async def docs(self, _: Request) -> Response:
         """GET /docs.json."""
-        return _json(openapi_document())
+        return Response.json(openapi_document())
 
 
 def create_routes(serving: Callable[[], Serving]) -> Routes:
@@ -131,7 +130,3 @@ def _highest(scores: list[float], count: int) -> list[int]:
     if count == 1:
         return [scores.index(max(scores))]
     return sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:count]
-
-
-def _json(body: object) -> Answer:
-    return Answer(orjson.dumps(body))

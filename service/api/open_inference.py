@@ -11,7 +11,6 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import __version__
@@ -19,7 +18,8 @@ from service.api.ask import Inference
 from service.api.schemas import FromZero
 from service.errors import InvalidRequest, ModelNotFound, NotReady, ServiceError
 from service.http.body import parse, read_body
-from service.http.routing import Answer, Endpoint, Handler, Request
+from service.http.messages import Request, Response
+from service.http.routing import Endpoint, Handler
 from service.models.model import Model
 from service.models.registry import Serving
 from service.models.version import Scored
@@ -131,24 +131,24 @@ class _Api:
         self._serving = serving
         self.inference = Inference(serving)
 
-    async def server(self, _: Request) -> Answer:
+    async def server(self, _: Request) -> Response:
         """GET /v2."""
         return _json(ServerMetadata(name="lathe", version=__version__, extensions=["binary_tensor_data"]))
 
-    async def live(self, _: Request) -> Answer:
+    async def live(self, _: Request) -> Response:
         """GET /v2/health/live."""
         if not self._serving().alive:
             raise NotReady("the service can do no work; it must be restarted")
-        return Answer(b'{"live":true}')
+        return Response.json({"live": True})
 
-    async def ready(self, _: Request) -> Answer:
+    async def ready(self, _: Request) -> Response:
         """GET /v2/health/ready."""
         serving = self._serving()
         if not serving.ready:
             raise serving.not_ready()
-        return Answer(b'{"ready":true}')
+        return Response.json({"ready": True})
 
-    async def model(self, request: Request) -> Answer:
+    async def model(self, request: Request) -> Response:
         """GET /v2/models/{model}."""
         model = self._model(request)
         labels = list(model.labels)
@@ -167,11 +167,11 @@ class _Api:
             )
         )
 
-    async def model_ready(self, request: Request) -> Answer:
+    async def model_ready(self, request: Request) -> Response:
         """GET /v2/models/{model}/ready."""
-        return Answer(orjson.dumps({"name": self._model(request).name, "ready": True}))
+        return Response.json({"name": self._model(request).name, "ready": True})
 
-    async def infer(self, request: Request) -> Answer:
+    async def infer(self, request: Request) -> Response:
         """POST /v2/models/{model}/infer."""
         content = await read_body(request, self._serving().settings, _CONTENT_TYPES)
         length = _header_length(request, content)
@@ -265,7 +265,7 @@ def _packed(texts: list[str]) -> bytes:
     return b"".join(_LENGTH.pack(len(content)) + content for content in map(str.encode, texts))
 
 
-def _answer(body: InferRequest, model: str, scored: Scored) -> Answer:
+def _answer(body: InferRequest, model: str, scored: Scored) -> Response:
     probabilities = scored.probabilities
     labels = [scored.labels[index] for index in probabilities.argmax(axis=1).tolist()]
     tensors: list[dict[str, Any]] = []
@@ -289,16 +289,16 @@ def _answer(body: InferRequest, model: str, scored: Scored) -> Answer:
     parameters = {"degraded": scored.degraded, "calibrated": scored.calibrated}
     if any(parameters.values()):
         extras["parameters"] = {name: value for name, value in parameters.items() if value}
-    header = orjson.dumps({"model_name": model, "model_version": scored.version, **extras, "outputs": tensors})
+    response = Response.json({"model_name": model, "model_version": scored.version, **extras, "outputs": tensors})
     if not binary:
-        return Answer(header)
-    length = (b"inference-header-content-length", b"%d" % len(header))
-    return Answer(header + binary, b"application/octet-stream", (length,))
+        return response
+    length = (b"inference-header-content-length", b"%d" % len(response.body))
+    return Response(200, [(b"content-type", b"application/octet-stream"), length], response.body + binary)
 
 
 def _error_body(error: ServiceError, _: str) -> Mapping[str, object]:
     return {"error": error.message}
 
 
-def _json(body: BaseModel) -> Answer:
-    return Answer(orjson.dumps(body.model_dump()))
+def _json(body: BaseModel) -> Response:
+    return Response.json(body.model_dump())

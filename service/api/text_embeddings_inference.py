@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from service.api.ask import Inference
 from service.api.schemas import FromOne, Text
 from service.errors import ServiceError
 from service.http.body import parse, read_body
-from service.http.routing import Answer, Endpoint, Request
+from service.http.messages import Request, Response
+from service.http.routing import Endpoint
 from service.models.registry import Serving
 from service.models.version import Scored
 
@@ -85,7 +85,7 @@ class _Api:
         self._serving = serving
         self.inference = Inference(serving)
 
-    async def predict(self, request: Request) -> Answer:
+    async def predict(self, request: Request) -> Response:
         """POST /predict: every label's score, the highest first; of several texts, a list of such lists."""
         serving = self._serving()
         body = parse(PredictRequest, await read_body(request, serving.settings))
@@ -98,7 +98,7 @@ class _Api:
         predictions = _predictions(scored, function, body.parameters.top_k if body.parameters else None)
         # huggingface_hub, which alone sends parameters, takes the first list of the answer as that of its one text.
         nested = body.parameters is not None or isinstance(batch[0], list)
-        return Answer(orjson.dumps(predictions if nested else predictions[0]))
+        return Response.json(predictions if nested else predictions[0])
 
 
 def endpoints(serving: Callable[[], Serving]) -> list[Endpoint]:

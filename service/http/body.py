@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from service.errors import BodyTimeout, InvalidRequest, PayloadTooLarge, UnsupportedMediaType
-from service.http.routing import Request
+from service.http.messages import Request
 from service.settings import Settings
 
 Body = TypeVar("Body", bound=BaseModel)

@@ -20,9 +20,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from service.http.routing import GONE, Complete, Gone, Headers
+from service.http.messages import GONE, Gone, Headers, Response
 
-Refuse = Callable[[str, str, Headers], Complete | None]
+Refuse = Callable[[str, str, Headers], Response | None]
 """The answer to a request, by its method, path and headers, that is refused before its body; None where it is not."""
 
 _IDLE_S = 75  # nginx, and AWS's load balancers, reuse a connection that was idle for 60 seconds
@@ -108,14 +108,14 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head of a request is there."""
         self._end_head()
-        answer = (
+        response = (
             None if self._must_wait() else self._refuse(self.parser.get_method().decode(), self._path(), self.headers)
         )
-        self._refused = answer is not None
-        if answer is None:
+        self._refused = response is not None
+        if response is None:
             super().on_headers_complete()
         else:
-            self._send(answer)
+            self._send(response)
 
     def on_body(self, body: bytes) -> None:
         """A part of a request's body is there."""
@@ -145,13 +145,13 @@ class HttpProtocol(HttpToolsProtocol):
     def _path(self) -> str:
         return self.url.partition(b"?")[0].decode("latin-1")
 
-    def _send(self, answer: Complete) -> None:
-        status, headers, body = answer
+    def _send(self, response: Response) -> None:
+        headers = response.headers
         self._ends = self.parser.get_http_version() == "1.0" or not self.parser.should_keep_alive()
         if self._ends:
             headers = [*headers, (b"connection", b"close")]
         lines = [b"%s: %s\r\n" % header for header in (*self.server_state.default_headers, *headers)]
-        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        self.transport.write(b"".join([STATUS_LINE[response.status], *lines, b"\r\n", response.body]))
         self.server_state.total_requests += 1
         self._wait_idly()
 

@@ -4,7 +4,7 @@ import asyncio
 from types import TracebackType
 
 from service.http.body import ClientGone
-from service.http.routing import Gone
+from service.http.messages import Gone
 
 
 class WhileThere:

@@ -14,25 +14,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
-import orjson
-
 from service.errors import InternalError, MethodNotAllowed, Overloaded, ServiceError, for_status
 from service.http.body import TIMEOUT, ClientGone
-from service.http.routing import (
-    GONE,
-    Answer,
-    App,
-    Complete,
-    Endpoint,
-    ErrorBody,
-    Headers,
-    Message,
-    Receive,
-    Request,
-    Routes,
-    Send,
-    own_error_body,
-)  # fmt: skip
+from service.http.messages import GONE, App, Headers, Message, Receive, Request, Response, Send
+from service.http.routing import Endpoint, ErrorBody, Routes, own_error_body
 from service.models.registry import Serving
 from service.redaction import describe_exception
 
@@ -58,7 +43,7 @@ class Gate:
         self._prefix = secrets.token_hex(10)  # as unique as a random id for each request, for less
         self._numbers = itertools.count()
 
-    def refuse(self, method: str, path: str, headers: Headers) -> Complete | None:
+    def refuse(self, method: str, path: str, headers: Headers) -> Response | None:
         """The answer to a request that would be refused for want of room, before its body is there and a task is made
         for it; None where it may go on, if only to another error."""
         endpoint, _ = self._routes.find(path)
@@ -70,9 +55,9 @@ class Gate:
         try:
             endpoint.admit(self._tenant(found), None if timeout is None else timeout.decode("latin-1"))
         except Overloaded as error:
-            answer = _of_error(error, self._new_id(), endpoint.error_body)
-            self._serving().telemetry.request(endpoint.path, answer[0], error.code, time.perf_counter() - start)
-            return answer
+            self._serving().telemetry.request(endpoint.path, error.status, error.code, time.perf_counter() - start)
+            request_id = self._new_id()
+            return _completed(_of_error(error, request_id, endpoint.error_body), request_id)
         except Exception:  # no key, or worse: it comes to the same when the request is served, and is told there
             return None
         return None
@@ -101,7 +86,7 @@ class Gate:
                 client = scope.get("client")
                 address = client[0] if client else None
                 request = Request(request_id, headers, receive, tenant, parameters, address, scope.get(GONE))
-                await reply.answer(await _handle(endpoint, scope["method"], request))
+                await reply.send(await _handle(endpoint, scope["method"], request))
         except ClientGone:
             reply.code, reply.status = "client_gone", _CLIENT_CLOSED
         except ServiceError as error:
@@ -125,7 +110,7 @@ class Gate:
         return authenticator.authenticate(None if value is None else value.decode("latin-1"))
 
 
-async def _handle(endpoint: Endpoint, method: str, request: Request) -> Answer:
+async def _handle(endpoint: Endpoint, method: str, request: Request) -> Response:
     handler = endpoint.handler(method)
     if handler is None:
         raise MethodNotAllowed(
@@ -147,10 +132,13 @@ class _Reply:
         self.status = 500
         self.code = "ok"
 
-    async def answer(self, answer: Answer) -> None:
+    async def send(self, response: Response) -> None:
         """Sends what a handler gave."""
-        headers = [(b"content-type", answer.content_type), *answer.headers]
-        await self._send_complete(_complete(200, headers, answer.body, self._id))
+        response = _completed(response, self._id)
+        self._started = True
+        self.status = response.status
+        await self._send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+        await self._send({"type": "http.response.body", "body": response.body})
 
     async def pass_on(self, message: Message) -> None:
         """Sends a message of the app behind."""
@@ -170,23 +158,16 @@ class _Reply:
     async def fail(self, error: ServiceError) -> None:
         """Answers with an error, unless an answer is already under way."""
         self.code = error.code
-        if self._started:
-            return
-        await self._send_complete(_of_error(error, self._id, self._error_body))
-
-    async def _send_complete(self, answer: Complete) -> None:
-        status, headers, body = answer
-        self._started = True
-        self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        if not self._started:
+            await self.send(_of_error(error, self._id, self._error_body))
 
 
-def _of_error(error: ServiceError, request_id: str, error_body: ErrorBody) -> Complete:
+def _of_error(error: ServiceError, request_id: str, error_body: ErrorBody) -> Response:
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()]
-    body = orjson.dumps(error_body(error, request_id))
-    return _complete(int(error.status), [(b"content-type", b"application/json"), *headers], body, request_id)
+    return Response.json(error_body(error, request_id), int(error.status), headers)
 
 
-def _complete(status: int, headers: Headers, body: bytes, request_id: str) -> Complete:
-    return status, [*headers, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode())], body
+def _completed(response: Response, request_id: str) -> Response:
+    """With the headers that every answer has."""
+    length = (b"content-length", b"%d" % len(response.body))
+    return Response(response.status, (*response.headers, length, (b"x-request-id", request_id.encode())), response.body)

@@ -1,67 +1,16 @@
-"""What the gate and the handlers hand each other: a request, its answer, and the table of who answers what.
+"""Who answers what: the endpoints, and the table that finds one by its path."""
 
-Plain objects in place of a framework's: in front of a small model, those cost more than the model does.
-"""
-
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from service.errors import ServiceError
+from service.http.messages import Parameters, Request, Response
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
-Parameters = Mapping[str, str]
-Gone = asyncio.Future[None]  # done when a client's connection has ended
-GONE = "lathe.gone"  # where it is in an ASGI scope
+Admit = Callable[[str, str | None], None]  # of the key of that name, with that X-Request-Timeout-Ms
+Handler = Callable[[Request], Awaitable[Response]]
+ErrorBody = Callable[[ServiceError, str], Mapping[str, object]]  # of the request with that id
 
 _NO_PARAMETERS: Parameters = {}
-
-
-@dataclass(slots=True)
-class Request:
-    """One HTTP request behind the gate.
-
-    Attributes:
-        id: the X-Request-Id of its answer.
-        headers: by lower-case name; of equal ones the first.
-        tenant: name of the key that asks; empty where none is needed.
-        parameters: what stands in the path for `{name}`, by name.
-        client: address that it comes from; None where the server does not know.
-        gone: done when the client leaves; None where the server does not tell.
-    """
-
-    id: str
-    headers: Mapping[bytes, bytes]
-    receive: Receive
-    tenant: str
-    parameters: Parameters
-    client: str | None = None
-    gone: Gone | None = None
-
-    def header(self, name: bytes) -> str | None:
-        """A header's value."""
-        value = self.headers.get(name)
-        return None if value is None else value.decode("latin-1")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A 200, complete."""
-
-    body: bytes
-    content_type: bytes = b"application/json"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-Headers = Sequence[tuple[bytes, bytes]]
-Complete = tuple[int, Headers, bytes]  # status, headers and body of an answer
-Admit = Callable[[str, str | None], None]  # of the key of that name, with that X-Request-Timeout-Ms
-Handler = Callable[[Request], Awaitable[Answer]]
-ErrorBody = Callable[[ServiceError, str], Mapping[str, object]]  # of the request with that id
 
 
 def own_error_body(error: ServiceError, request_id: str) -> Mapping[str, object]:

@@ -12,7 +12,7 @@ from compression.bundle import GoldenAnswers, read_golden
 from service.access.keys import add_key
 from service.api.native import create_routes
 from service.http.gate import Gate
-from service.http.routing import Receive, Send
+from service.http.messages import Receive, Send
 from service.models.registry import Serving, State, check
 from service.settings import load_settings
 from service.telemetry import Telemetry

@@ -16,7 +16,7 @@ from service.api.ask import Inference
 from service.batching import Batcher, BatchLimits, Logits
 from service.engine.engine import Engine
 from service.errors import Overloaded, PayloadTooLarge
-from service.http.routing import Request
+from service.http.messages import Request
 from service.models.loading import Loader
 from service.models.model import Model
 from service.models.version import Member, Version

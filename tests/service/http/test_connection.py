@@ -18,7 +18,7 @@ import uvloop
 
 from service.http import connection as http_protocol
 from service.http.connection import HttpProtocol
-from service.http.routing import Complete, Headers
+from service.http.messages import Headers, Response
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -31,11 +31,11 @@ class Observed(HttpProtocol):
         made.append(weakref.ref(self))
 
 
-def refuse(method: str, path: str, headers: Headers) -> Complete | None:
+def refuse(method: str, path: str, headers: Headers) -> Response | None:
     """Refuses POST /full."""
     if (method, path) != ("POST", "/full"):
         return None
-    return 429, [(b"retry-after", b"2"), (b"content-length", b"4")], b"full"
+    return Response(429, [(b"retry-after", b"2"), (b"content-length", b"4")], b"full")
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:

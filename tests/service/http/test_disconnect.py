@@ -6,7 +6,7 @@ import pytest
 
 from service.http.body import ClientGone
 from service.http.disconnect import WhileThere
-from service.http.routing import Gone
+from service.http.messages import Gone
 from tests.service.virtual_time import VirtualLoop
 
 STAYS = 3600.0

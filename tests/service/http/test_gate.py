@@ -10,7 +10,8 @@ import pytest
 
 from service.errors import InvalidRequest, Overloaded, ServiceError
 from service.http.gate import Gate
-from service.http.routing import Answer, App, Endpoint, Receive, Request, Routes, Send
+from service.http.messages import App, Receive, Request, Response, Send
+from service.http.routing import Endpoint, Routes
 from service.telemetry import Telemetry
 
 SECRET = "zanzibarium"
@@ -113,7 +114,7 @@ def test_what_would_be_refused_for_want_of_room_is_refused_by_its_head(
         if failure is not None:
             raise failure
 
-    async def handler(request: Request) -> Answer:
+    async def handler(request: Request) -> Response:
         raise AssertionError
 
     telemetry = Telemetry()
@@ -134,8 +135,7 @@ def test_what_would_be_refused_for_want_of_room_is_refused_by_its_head(
         assert answer is None
         return
     assert answer is not None
-    status, headers, body = answer
-    found = dict(headers)
-    assert (status, body) == (429, b'{"error":"full"}')
+    found = dict(answer.headers)
+    assert (answer.status, answer.body) == (429, b'{"error":"full"}')
     assert (found[b"retry-after"], found[b"content-length"]) == (b"3", b"16")
     assert len(found[b"x-request-id"]) == 32

@@ -1,10 +1,11 @@
 import pytest
 
-from service.http.routing import Answer, Endpoint, Request, Routes
+from service.http.messages import Request, Response
+from service.http.routing import Endpoint, Routes
 
 
-async def answer(_: Request) -> Answer:
-    return Answer(b"")
+async def answer(_: Request) -> Response:
+    return Response(200, [], b"")
 
 
 ROUTES = Routes(Endpoint(path, {"GET": answer}) for path in ("/a", "/a/{x}", "/a/{x}/b", "/a/{x}/c/{y}"))
