@@ -59,11 +59,11 @@ def _device(value: Any) -> Any:
 
 
 def _named_models(value: Any) -> Any:
-    """Parses `name=location,name=location`."""
+    """Parses `name=location,name=location`; a comma that no name follows belongs to a path."""
     if not isinstance(value, str):
         return value
     models: dict[str, str] = {}
-    for item in filter(None, (part.strip() for part in value.split(","))):
+    for item in filter(None, (part.strip(" ,") for part in re.split(r",(?=[^,=/]*=)", value))):
         name, separator, location = item.partition("=")
         if not separator or not name or not location:
             raise ValueError(f"{item!r} is not NAME=LOCATION")

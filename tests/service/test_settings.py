@@ -17,12 +17,14 @@ def test_defaults_serve_the_two_default_bundles() -> None:
 
 def test_models_are_named_with_commas() -> None:
     assert load_settings({"LATHE_MODELS": "a=x/y, b=tag:latest"}).models == {"a": "x/y", "b": "tag:latest"}
+    assert load_settings({"LATHE_MODELS": "a=x/y, z/u,b=v,"}).models == {"a": "x/y, z/u", "b": "v"}
 
 
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
         ({"LATHE_MODELS": "bundles/sentiment"}, "'bundles/sentiment' is not NAME=LOCATION"),
+        ({"LATHE_MODELS": "bundles/a,b"}, "'bundles/a,b' is not NAME=LOCATION"),
         ({"LATHE_MODELS": "a=x,a=y"}, "'a' is named twice"),
         ({"LATHE_MODELS": ","}, "LATHE_MODELS=','"),
         ({"LATHE_STREAMS": "none"}, "LATHE_STREAMS='none'"),
