@@ -30,7 +30,7 @@ class Inference:
             if model.live.has_room(tenant, deadline):
                 return
         if models and all(model.alive for model in models):  # otherwise the answer is another one
-            raise models[0].live.refusal()
+            models[0].live.require_room(tenant, deadline)
 
     async def ask(
         self,

@@ -18,11 +18,16 @@
 - When a stream or the engine dies, all that waits is answered with an error at once, and `alive` is false. It is false
   also while a batch hangs.
 
+Each file does one thing: `batcher` is what users hold, `admission` decides what enters the `queue`, `dispatcher` takes
+batches from it (`packing` chooses which texts) and gives them to `threads`, `outstanding` ends what gets no answer,
+`cost` learns what batches cost, and `estimate` says what follows for those that wait.
+
 Texts come tokenised: the event loop (or a thread of its own, for long ones) does it while the engine's threads compute.
 """
 
 from service.batching.batcher import Batcher
 from service.batching.limits import BatchLimits
+from service.batching.predictor import Predictor
 from service.batching.requests import GIVEN_UP, Item, Logits
 
-__all__ = ["GIVEN_UP", "BatchLimits", "Batcher", "Item", "Logits"]
+__all__ = ["GIVEN_UP", "BatchLimits", "Batcher", "Item", "Logits", "Predictor"]

@@ -17,12 +17,11 @@ import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
 
 import numpy as np
 
 from compression.bundle import Encoded
-from service.batching import Batcher, BatchLimits, Logits
+from service.batching import Batcher, Logits
 from service.errors import DeadlineExceeded
 from service.telemetry import Telemetry
 
@@ -63,28 +62,28 @@ class ResultCache:
             self.size_bytes -= _size(*self._rows.popitem(last=False))
 
 
-class CachingBatcher(Batcher[Encoded]):
-    """A batcher that computes only what is neither known nor being computed.
+class CachedBatcher:
+    """A predictor in front of a batcher: computes only what is neither known nor being computed.
 
     Args:
         version: of the bundle, as in its manifest.
+        batcher: computes the rest, and knows the name for metrics.
+        clock: the batcher's.
     """
 
     def __init__(
         self,
         cache: ResultCache,
         version: str,
-        name: str,
-        infer: Callable[[Sequence[Encoded]], Logits],
-        limits: BatchLimits,
+        batcher: Batcher[Encoded],
         telemetry: Telemetry,
         clock: Callable[[], float] = time.monotonic,
-        executor: Executor | None = None,
-        work_clock: Callable[[], float] | None = None,
     ) -> None:
-        super().__init__(name, infer, limits, telemetry, clock, executor, work_clock)
         self._cache = cache
         self._version = version.encode()
+        self._batcher = batcher
+        self._telemetry = telemetry
+        self._clock = clock
         self._flights: dict[bytes, asyncio.Future[Logits | None]] = {}  # None: nothing came of it, ask again
 
     def has_room(self, tenant: str = "", deadline: float = math.inf) -> bool:
@@ -92,7 +91,7 @@ class CachingBatcher(Batcher[Encoded]):
         return True
 
     def require_room(self, texts: int, tenant: str = "", deadline: float = math.inf) -> None:
-        """Refuses nothing: what is known needs no room, and what is not is refused later."""
+        """Rejects nothing: what is known needs no room, and what is not is rejected by the batcher."""
 
     async def submit(self, items: Sequence[Encoded], tenant: str = "", deadline: float = math.inf) -> Logits:
         """As the batcher's, with the same answers and errors."""
@@ -109,8 +108,8 @@ class CachingBatcher(Batcher[Encoded]):
                 await self._follow(shared.values(), deadline)
             answers = {key: row for key, flight in shared.items() if (row := flight.result()) is not None}
             rows |= hits | answers
-            self._telemetry.cached(self._name, hits=len(hits), shared=len(answers), misses=len(leads))
-        self._telemetry.cached(self._name, shared=len(keys) - len(wanted))  # equal texts of one request
+            self._telemetry.cached(self._batcher.name, hits=len(hits), shared=len(answers), misses=len(leads))
+        self._telemetry.cached(self._batcher.name, shared=len(keys) - len(wanted))  # equal texts of one request
         return np.stack([rows[key] for key in keys])
 
     async def _lead(self, items: dict[bytes, Encoded], tenant: str, deadline: float) -> dict[bytes, Logits]:
@@ -119,7 +118,7 @@ class CachingBatcher(Batcher[Encoded]):
         flights: dict[bytes, asyncio.Future[Logits | None]] = {key: loop.create_future() for key in items}
         self._flights |= flights
         try:
-            rows = dict(zip(items, await super().submit(list(items.values()), tenant, deadline), strict=True))
+            rows = dict(zip(items, await self._batcher.submit(list(items.values()), tenant, deadline), strict=True))
             for key, row in rows.items():
                 self._cache.put(key, row)
                 flights[key].set_result(row)
@@ -135,7 +134,7 @@ class CachingBatcher(Batcher[Encoded]):
         seconds = None if deadline == math.inf else max(0, deadline - self._clock())
         _, late = await asyncio.wait(flights, timeout=seconds)
         if late:
-            self._telemetry.shed(self._name, "deadline", len(late))
+            self._telemetry.shed(self._batcher.name, "deadline", len(late))
             raise DeadlineExceeded("there was no answer within the request's time")
 
     def _key(self, item: Encoded) -> bytes:

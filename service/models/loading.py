@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from compression.bundle import Bundle, BundleError, Encoded, open_bundle
+from compression.bundle import Bundle, BundleError, open_bundle
 from service.batching import Batcher, BatchLimits
 from service.engine.engine import Engine
 from service.errors import ConfigurationError
-from service.models.cache import CachingBatcher, ResultCache
+from service.models.cache import ResultCache
 from service.models.version import Member, Version
 from service.settings import Settings, members
 from service.telemetry import Telemetry
@@ -94,19 +94,9 @@ class Loader:
             hang_s=settings.hang_ms / 1e3,
         )
         work_clock = None if settings.device.gpus else time.thread_time
-        if settings.cache_bytes:
-            batcher: Batcher[Encoded] = CachingBatcher(
-                self._cache,
-                bundle.manifest.version(),
-                name,
-                engine.infer,
-                limits,
-                self._telemetry,
-                work_clock=work_clock,
-            )
-        else:
-            batcher = Batcher(name, engine.infer, limits, self._telemetry, work_clock=work_clock)
-        return Member(engine, batcher, weight, self._telemetry)
+        batcher = Batcher(name, engine.infer, limits, self._telemetry, work_clock=work_clock)
+        cache = self._cache if settings.cache_bytes else None
+        return Member(engine, batcher, weight, self._telemetry, cache)
 
 
 def _some(labels: Sequence[str]) -> str:

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from compression.bundle import Bundle, Encoded, softmax
-from service.batching import GIVEN_UP, Batcher
+from service.batching import GIVEN_UP, Batcher, Predictor
 from service.engine.engine import Engine
-from service.errors import Overloaded, PayloadTooLarge
+from service.errors import PayloadTooLarge
+from service.models.cache import CachedBatcher, ResultCache
 from service.models.tokenised import Texts
 from service.telemetry import Telemetry
 
@@ -54,13 +55,27 @@ class Scored:
 
 
 class Member:
-    """One bundle of a version, with its weight and its queue."""
+    """One bundle of a version, with its weight and its queue.
 
-    def __init__(self, engine: Engine, batcher: Batcher[Encoded], weight: float, telemetry: Telemetry) -> None:
+    Args:
+        cache: of answers, asked before the queue is; None where every text is computed.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        batcher: Batcher[Encoded],
+        weight: float,
+        telemetry: Telemetry,
+        cache: ResultCache | None = None,
+    ) -> None:
         self.engine = engine
         self.batcher = batcher
         self.weight = weight
         self._telemetry = telemetry
+        self.predictor: Predictor[Encoded] = batcher
+        if cache is not None:
+            self.predictor = CachedBatcher(cache, engine.bundle.manifest.version(), batcher, telemetry)
 
     @property
     def bundle(self) -> Bundle:
@@ -69,7 +84,7 @@ class Member:
     async def ask(self, texts: Texts, tenant: str, deadline: float, calibrated: bool, cut: bool) -> Scored:
         """Tokenises and computes; see `Version.ask`."""
         name = self.batcher.name
-        self.batcher.require_room(len(texts), tenant, deadline)
+        self.predictor.require_room(len(texts), tenant, deadline)
         encoded = await texts.encoded(self.engine, name, self._telemetry)
         truncated = [one.truncated for one in encoded]
         manifest = self.bundle.manifest
@@ -80,7 +95,7 @@ class Member:
                     f"inputs.{place} has more than {manifest.max_length} tokens; shorten it or send truncate"
                 )
             self._telemetry.truncated(name, sum(truncated))
-        logits = await self.batcher.submit(encoded, tenant, deadline)
+        logits = await self.predictor.submit(encoded, tenant, deadline)
         temperature = manifest.runtime.temperature
         calibrated = calibrated and temperature != 1  # a fitted one is never exactly that
         scaled = logits.astype(np.float64) / temperature if calibrated else logits
@@ -179,11 +194,12 @@ class Version:
 
     def has_room(self, tenant: str, deadline: float) -> bool:
         """Whether every member would take a text; see `Batcher.has_room`."""
-        return all(member.batcher.has_room(tenant, deadline) for member in self.members)
+        return all(member.predictor.has_room(tenant, deadline) for member in self.members)
 
-    def refusal(self) -> Overloaded:
-        """What a request is told where there is no room; see `Batcher.refusal`."""
-        return self.members[0].batcher.refusal(1)
+    def require_room(self, tenant: str, deadline: float) -> None:
+        """Rejects a request where a member would not take a text; see `Batcher.require_room`."""
+        for member in self.members:
+            member.predictor.require_room(1, tenant, deadline)
 
     async def ask(self, texts: Texts, tenant: str, deadline: float, calibrated: bool, cut: bool) -> Scored:
         """Answers texts.

@@ -186,3 +186,33 @@ def test_a_request_is_refused_where_no_model_has_room_for_a_text(
         await asyncio.gather(one.stop(), other.stop())
 
     asyncio.run(main())
+
+
+def test_a_request_for_an_ensemble_is_refused_by_the_member_that_has_no_room(tmp_path: Path) -> None:
+    async def main() -> None:
+        telemetry, free = Telemetry(), threading.Event()
+
+        def infer(batch: Sequence[Encoded]) -> Logits:
+            free.wait()
+            return np.zeros((len(batch), 2), np.float32)
+
+        members = [
+            Member(member.engine, Batcher("", infer, replace(LIMITS, queue_texts=texts), telemetry), 1, telemetry)
+            for member, texts in zip(version(tmp_path, "good@1+opposite@1", telemetry).members, (64, 1), strict=True)
+        ]
+        model = Model("shop", Version(members), telemetry)
+        serving: Any = SimpleNamespace(settings=Settings(), models={"shop": model})
+        waiting = []
+        for _ in range(2):  # one is computed, and one fills the second member's queue
+            waiting.append(asyncio.create_task(model.ask(["good"])))
+            await asyncio.sleep(0.01)
+        try:
+            with pytest.raises(Overloaded, match=r"shop\.1"):
+                Inference(lambda: serving).admit("", None)
+        finally:
+            free.set()
+        assert 'lathe_shed_texts_total{model="shop.1",reason="overloaded"} 1.0' in telemetry.exposition().decode()
+        await asyncio.gather(*waiting)
+        await model.stop()
+
+    asyncio.run(main())

@@ -82,7 +82,7 @@ def test_when_a_stream_dies_all_that_waits_is_answered_at_once(death: str, caplo
             await asyncio.sleep(0.001)
         assert batcher.alive
         if death == "stream":
-            batcher._streams[0].cancel()
+            batcher._dispatcher._streams[0].cancel()
         elif death == "threads":
             threads.shutdown(wait=False)
         if death != "stream":

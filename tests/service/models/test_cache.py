@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compression.bundle import Encoded
-from service.batching import BatchLimits, Logits
+from service.batching import Batcher, BatchLimits, Logits
 from service.errors import DeadlineExceeded, NotANumber, Overloaded
-from service.models.cache import CachingBatcher, ResultCache
+from service.models.cache import CachedBatcher, ResultCache
 from service.telemetry import Telemetry
 from tests.service.virtual_time import VirtualEngine, VirtualLoop
 
@@ -30,7 +30,7 @@ def text(number: int) -> Encoded:
 
 
 class World:
-    """A caching batcher in virtual time: a batch takes a second. Counts how often each text is computed."""
+    """A batcher behind a cache, in virtual time: a batch takes a second. Counts how often each text is computed."""
 
     def __init__(self, max_bytes: int = 10_000) -> None:
         self.loop = VirtualLoop()
@@ -38,8 +38,12 @@ class World:
         self.cache = ResultCache(max_bytes)
         self.telemetry = Telemetry()
         engine = VirtualEngine(self.loop, 1, lambda batch: 1.0)
-        self.batcher = CachingBatcher(self.cache, "v1", "m", self.infer, LIMITS, self.telemetry, engine.clock, engine)
+        self.batcher = Batcher("m", self.infer, LIMITS, self.telemetry, engine.clock, engine)
+        self.cached = self.of_version("v1")
         self.loop.run_until_complete(self._start())
+
+    def of_version(self, version: str) -> CachedBatcher:
+        return CachedBatcher(self.cache, version, self.batcher, self.telemetry, self.loop.time)
 
     async def _start(self) -> None:
         self.batcher.start()
@@ -50,7 +54,7 @@ class World:
 
     def ask(self, *numbers: int, seconds: float = float("inf")) -> "asyncio.Task[Logits]":
         deadline = self.loop.time() + seconds
-        task = self.loop.create_task(self.batcher.submit([text(number) for number in numbers], "key", deadline))
+        task = self.loop.create_task(self.cached.submit([text(number) for number in numbers], "key", deadline))
         self.loop.settle()
         return task
 
@@ -58,7 +62,7 @@ class World:
         self.loop.run_until_complete(self.batcher.close())
         self.loop.close()
         assert self.loop.failures == []
-        assert self.batcher._flights == {}
+        assert self.cached._flights == {}
 
     def outcomes(self) -> dict[str, float]:
         (metric,) = [metric for metric in self.telemetry.collect() if metric.name == "lathe_cache_texts"]
@@ -141,19 +145,28 @@ def test_an_error_is_neither_kept_nor_given_to_others() -> None:
     world.end()
 
 
+def test_a_full_queue_keeps_nobody_from_what_is_known() -> None:
+    world = World()
+    known = world.ask(1)
+    world.loop.pass_time(2)
+    waiting = [world.ask(8), world.ask(*range(100, 200))]  # one is computed, a hundred fill the queue
+    assert not world.batcher.has_room("key")
+    assert world.cached.has_room("key")
+    world.cached.require_room(1, "key")
+    again, unknown = world.ask(1), world.ask(2)
+    assert answers(again) == answers(known) == [1]
+    assert isinstance(unknown.exception(), Overloaded)
+    world.loop.pass_time(30)
+    assert all(task.done() and task.exception() is None for task in waiting)
+    world.end()
+
+
 def test_another_version_begins_with_nothing() -> None:
     world = World()
     world.ask(1)
     world.loop.pass_time(2)
-    engine = VirtualEngine(world.loop, 1, lambda batch: 1.0)
-    other = CachingBatcher(world.cache, "v2", "m", world.infer, LIMITS, world.telemetry, engine.clock, engine)
-
-    async def ask() -> None:
-        other.start()
-        await other.submit([text(1)])
-        await other.close()
-
-    world.loop.run_until_complete(ask())
+    other = world.of_version("v2")
+    world.loop.run_until_complete(other.submit([text(1)]))
     assert world.computed[1] == 2
     world.end()
 

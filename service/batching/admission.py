@@ -1,0 +1,112 @@
+"""Admission: every "is there room, in the queue and in time?" of a request is asked here, once at each of its stages.
+
+headers read ──has_room──▶ texts known ──require_room──▶ tokenised ──admit──▶ queue
+  │ for one text?            │ for so many?                │ for so many tokens?
+  ▼                          ▼                             ▼
+ 429, its body unread       429, nothing tokenised        429, or a key with more than its share gives way
+"""
+
+import math
+from collections.abc import Callable
+from typing import Generic
+
+from service.batching.estimate import Estimate
+from service.batching.limits import BatchLimits
+from service.batching.outstanding import Outstanding
+from service.batching.requests import Request, T
+from service.errors import DeadlineExceeded, NotReady, Overloaded, PayloadTooLarge
+
+# Part of its time that a request may be expected to wait. The rest is for what an estimate cannot know: which texts
+# will be overtaken by others of the window. In overload a shorter queue costs nothing, and late answers do.
+_HEADROOM = 0.35
+
+
+class Admission(Generic[T]):
+    """Decides what enters the queue of one model.
+
+    Attributes:
+        closed: why nothing is taken any more; None while texts are.
+    """
+
+    def __init__(
+        self, limits: BatchLimits, outstanding: Outstanding[T], estimate: Estimate[T], clock: Callable[[], float]
+    ) -> None:
+        self.closed: str | None = None
+        self._limits = limits
+        self._outstanding = outstanding
+        self._queue = outstanding.queue
+        self._estimate = estimate
+        self._clock = clock
+
+    def has_room(self, tenant: str, deadline: float) -> bool:
+        """Whether it would take one text like those that wait; counts nothing."""
+        in_time = self._in_time(1, self._mean_tokens(), tenant, deadline - self._clock())
+        return in_time and self._has_place(1, 1, tenant)
+
+    def require_room(self, texts: int, tenant: str, deadline: float) -> None:
+        """Rejects what `admit` would, of so many texts like those that wait: tokenising them would be in vain.
+
+        Raises:
+            Overloaded, DeadlineExceeded, NotReady: see `admit`.
+        """
+        # For a place their tokens are not guessed: a key within its share would be rejected for what others sent.
+        self._require(texts, texts * self._mean_tokens(), texts, tenant, deadline, self._clock())
+
+    def admit(self, request: Request[T]) -> None:
+        """Puts a request into the queue, where those give way to it that hold more than their share of it.
+
+        Raises:
+            PayloadTooLarge: it would not fit into an empty queue either.
+            Overloaded: the queue has no place for it, or it would not be answered in time.
+            DeadlineExceeded: its time is over.
+            NotReady: nothing is taken any more.
+        """
+        limits, queue, texts, tokens = self._limits, self._queue, len(request.texts), request.tokens
+        if texts > limits.queue_texts or tokens > limits.queue_tokens:
+            raise PayloadTooLarge(
+                f"the request has {texts} texts and {tokens} tokens; the queue of {self._outstanding.name!r} never "
+                f"holds more than {limits.queue_texts} and {limits.queue_tokens}: send fewer at a time"
+            )
+        self._require(texts, tokens, tokens, request.tenant, request.deadline, request.since)
+        while not queue.fits(texts, tokens):
+            self._outstanding.end(queue.gives_way(), self._overloaded(), "overloaded")
+        self._outstanding.add(request)
+
+    def _require(
+        self, texts: int, expected_tokens: int, least_tokens: int, tenant: str, deadline: float, now: float
+    ) -> None:
+        if self.closed is not None:
+            raise NotReady(self.closed)
+        if deadline <= now:
+            self._outstanding.shed("deadline", texts)
+            raise DeadlineExceeded("the request's time was over before it could be queued")
+        if not (
+            self._in_time(texts, expected_tokens, tenant, deadline - now)
+            and self._has_place(texts, least_tokens, tenant)
+        ):
+            self._outstanding.shed("overloaded", texts)
+            raise self._overloaded()
+
+    def _in_time(self, texts: int, tokens: int, tenant: str, seconds: float) -> bool:
+        """Whether a request can be expected to be answered within so many seconds.
+
+        An empty queue takes everything: were nothing computed any more, a wrong estimate could never be corrected.
+        """
+        if not self._queue or seconds == math.inf:
+            return True
+        return self._estimate.seconds(*self._queue.ahead_of(tenant, texts, tokens)) <= _HEADROOM * seconds
+
+    def _has_place(self, texts: int, tokens: int, tenant: str) -> bool:
+        """Whether so much fits, or the key would hold no more than its share with it."""
+        return self._queue.fits(texts, tokens) or self._queue.within_share(tenant, texts, tokens)
+
+    def _mean_tokens(self) -> int:
+        return self._queue.tokens // self._queue.texts if self._queue else 1
+
+    def _overloaded(self) -> Overloaded:
+        """The rejection; Retry-After, 1 to 60 seconds, says when what waits now is expected to be done."""
+        queue = self._queue
+        return Overloaded(
+            f"{queue.texts} texts and {queue.tokens} tokens wait for {self._outstanding.name!r}; try again later",
+            min(60, max(1, math.ceil(self._estimate.seconds(queue.texts, queue.tokens)))),
+        )
