@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from compression import cache as stored
 from compression.bundle import extra, open_bundle
 from compression.data import Columns, concatenate, read_examples
 from compression.recipe import preset_names, preset_text
+from compression.tables import Format
+from compression.tables.options import format_options
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -44,7 +47,16 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
 
 
 def _columns(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say which columns of a data file hold what."""
+    """Options that say how a data file is written and which columns hold what; the command gets `columns`."""
+
+    @wraps(command)
+    def run(
+        *args: Any, text_column: str, label_column: str, ignored_labels: tuple[str, ...], form: Format, **options: Any
+    ) -> None:
+        columns = Columns(text_column, label_column, ignored_labels=ignored_labels, form=form)
+        command(*args, columns=columns, **options)
+
+    decorated = format_options(run)
     for option in (
         click.option(
             "--ignore-label", "ignored_labels", multiple=True, help="Rows with this label count as unlabelled."
@@ -52,8 +64,8 @@ def _columns(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--label-column", default="label", show_default=True),
         click.option("--text-column", default="text", show_default=True),
     ):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated
 
 
 @click.command()
@@ -63,7 +75,7 @@ def _columns(command: Callable[..., None]) -> Callable[..., None]:
     type=_FILE,
     required=True,
     multiple=True,
-    help="Training rows, csv, jsonl or parquet with text and label; can be given several times.",
+    help="Training rows, csv, tsv, jsonl, json or parquet with text and label; can be given several times.",
 )
 @click.option("--validation", type=_FILE, help="Rows that choose the best epoch; without them the last one is kept.")
 @click.option("--out", type=_DIRECTORY, required=True, help="Directory to write.")
@@ -107,8 +119,15 @@ def _columns(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--freeze-embeddings", is_flag=True, help="Leave the embedding table as it is; several times faster.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint under OUT.")
+@_columns
 def finetune(
-    parent: str, data: tuple[Path, ...], validation: Path | None, out: Path, resume: bool, **options: Any
+    parent: str,
+    data: tuple[Path, ...],
+    validation: Path | None,
+    out: Path,
+    resume: bool,
+    columns: Columns,
+    **options: Any,
 ) -> None:
     """Fine-tune PARENT (local directory, hub id or embedded:NAME) on labelled text."""
     with extra("compress"):
@@ -116,8 +135,8 @@ def finetune(
 
     figures = module.finetune(
         parent,
-        concatenate([read_examples(path) for path in data]),
-        read_examples(validation) if validation is not None else None,
+        concatenate([read_examples(path, columns) for path in data]),
+        read_examples(validation, columns) if validation is not None else None,
         out,
         module.FinetuneOptions(**options),
         resume,
@@ -132,8 +151,9 @@ def finetune(
     "--data",
     type=_FILE,
     required=True,
-    help="Text like the text to be served: csv, jsonl or parquet. Labels are counted where there are some. A column "
-    "`split` with calibration and test separates what calibrates from what judges; else a hash of the text does.",
+    help="Text like the text to be served: csv, tsv, jsonl, json or parquet. Labels are counted where there are some. "
+    "A column `split` with calibration and test separates what calibrates from what judges; else a hash of the text "
+    "does.",
 )
 @click.option("--recipe", help="A preset or a YAML file.  [default: safe; with --budget alone, a search]")
 @click.option(
@@ -164,9 +184,7 @@ def compress(
     time_limit: float,
     out: Path,
     cache: Path,
-    text_column: str,
-    label_column: str,
-    ignored_labels: tuple[str, ...],
+    columns: Columns,
 ) -> None:
     """Compress PARENT (local directory, peft adapter, hub id or embedded:NAME) into a bundle."""
     with extra("compress"):
@@ -175,7 +193,6 @@ def compress(
     from compression.recipe import load_recipe, parse_budget
     from compression.report.page import print_comparison
 
-    columns = Columns(text_column, label_column, ignored_labels=ignored_labels)
     bounds = parse_budget(budget) if budget else None
     if recipe is None and bounds is not None:
         bundle = search(parent, data, bounds, out, columns, cache, Search(trials, 60 * time_limit))
@@ -189,7 +206,7 @@ def compress(
 
 @click.command()
 @click.argument("model")
-@click.option("--data", type=_FILE, required=True, help="Rows with text and label: csv, jsonl or parquet.")
+@click.option("--data", type=_FILE, required=True, help="Rows with text and label: csv, tsv, jsonl, json or parquet.")
 @click.option("--against", help="Another bundle or parent: adds how often both give the same label.")
 @click.option("--split", help="Only the rows whose column `split` holds this.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
@@ -200,14 +217,12 @@ def evaluate(
     against: str | None,
     split: str | None,
     as_json: bool,
-    text_column: str,
-    label_column: str,
-    ignored_labels: tuple[str, ...],
+    columns: Columns,
 ) -> None:
     """Measure MODEL, a bundle or a parent, on labelled text."""
     from compression.measure.evaluate import evaluate as run
 
-    examples = read_examples(data, Columns(text_column, label_column, ignored_labels=ignored_labels))
+    examples = read_examples(data, columns)
     if split is not None:
         examples = examples.of_split(split)
         if not len(examples):
@@ -281,9 +296,7 @@ def compare(
     data: Path | None,
     html: Path | None,
     as_json: bool,
-    text_column: str,
-    label_column: str,
-    ignored_labels: tuple[str, ...],
+    columns: Columns,
 ) -> None:
     """Put bundles side by side: size, accuracy, agreement, speed."""
     if html is not None and not html.parent.is_dir():  # said before anything is measured
@@ -294,7 +307,7 @@ def compare(
     if data is None:
         comparison = module.compare_manifests(bundles)
     else:
-        examples = read_examples(data, Columns(text_column, label_column, ignored_labels=ignored_labels))
+        examples = read_examples(data, columns)
         comparison = module.compare_on(bundles, examples, data)
     if comparison.warning:
         click.secho(f"warning: {comparison.warning}", fg="yellow", err=True)

@@ -1,33 +1,29 @@
-"""Reads labelled or unlabelled text from csv, jsonl or parquet files.
+"""Labelled or unlabelled text from files of rows, and how it is divided.
 
 Every cell is taken as the string it is: a label `1`, a text `NA` or an empty label keep their meaning.
 """
 
-import csv
 import hashlib
 import itertools
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from compression.bundle import extra
 from compression.errors import DataError
-
-Row = dict[str, Any]
+from compression.tables import Cell, Format, open_table
 
 _PARTS = ("calibration", "selection", "test")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a data file keeps what, and which labels count as missing."""
+    """Where a data file keeps what, which labels count as missing, and how the file is written."""
 
     text: str = "text"
     label: str = "label"
     split: str = "split"
     ignored_labels: tuple[str, ...] = ()
+    form: Format = Format()
 
 
 @dataclass(frozen=True)
@@ -75,35 +71,28 @@ def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
         DataError: the file, the text column or a label column of another name than usual is not there, a row cannot be
             read, or there is none.
     """
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: unknown kind of data file {path.suffix!r}; use one of {', '.join(sorted(_READERS))}")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
+    table = open_table(path, columns.form)
     texts: list[str] = []
     labels: list[str | None] = []
     splits: list[str | None] = []
-    labelled = columns.label == Columns.label  # labels are not needed; but who names a column means it
+    names: set[str] = set()
     try:
-        for number, row in enumerate(reader(path), start=1):
-            if columns.text not in row:
-                raise DataError(
-                    f"{path}: row {number} has no column {columns.text!r}, only {', '.join(map(str, row))}; "
-                    "name it with --text-column"
-                )
-            text, label, split = (_cell(row, column, f"{path}: row {number}") for column in astuple(columns)[:3])
-            if text is None or not text.strip():
-                raise DataError(f"{path}: row {number} has an empty {columns.text!r}; remove it or fill it in")
-            texts.append(text)
-            labels.append(None if label in columns.ignored_labels else label)
-            splits.append(split)
-            labelled = labelled or columns.label in row
+        for chunk in table.chunks(columns.text, (columns.label, columns.split)):
+            names.update(chunk.names)
+            wanted = [chunk.cells[name] for name in (columns.text, columns.label, columns.split)]
+            for number, *cells in zip(chunk.numbers, *wanted, strict=True):
+                where = f"{path}: {table.unit} {number}"
+                text, label, split = (_whole(cell, where) for cell in cells)
+                if text is None or not text.strip():
+                    raise DataError(f"{where}: has an empty {columns.text!r}; remove it or fill it in")
+                texts.append(text)
+                labels.append(None if label in columns.ignored_labels else label)
+                splits.append(split)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not texts:
         raise DataError(f"{path}: no rows")
-    if not labelled:
-        raise DataError(f"{path}: no row has a column {columns.label!r}; name the right one with --label-column")
+    _require_label_column(names, columns, path)
     return Examples(tuple(texts), tuple(labels), tuple(splits))
 
 
@@ -195,16 +184,25 @@ def require_known_labels(examples: Examples, known: Iterable[str], path: Path) -
         )
 
 
-def _cell(row: Row, column: str, where: str) -> str | None:
-    value = row.get(column)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str | int | float):  # a number is taken as csv would give it
-        raise DataError(f"{where} has a {type(value).__name__} in {column!r}; write it as a string")
-    cell = str(value)
-    if not cell.isascii() and any("\ud800" <= character <= "\udfff" for character in cell):
-        raise DataError(f"{where} has half a surrogate pair in {column!r}, which is no text; repair or remove it")
-    return cell
+def _require_label_column(names: Iterable[str], columns: Columns, path: Path) -> None:
+    """Labels are not needed; but who names a column means it, and `Label` is no other word than `label`."""
+    if columns.label in names:
+        return
+    alike = sorted(name for name in names if name.strip().casefold() == columns.label.strip().casefold())
+    if alike:
+        raise DataError(
+            f"{path}: has a column {alike[0]!r} and none called {columns.label!r}, so no label would count; "
+            f"pass --label-column {repr(alike[0]) if alike[0] != alike[0].strip() else alike[0]}"
+        )
+    if columns.label != Columns.label:
+        raise DataError(f"{path}: no row has a column {columns.label!r}; name the right one with --label-column")
+
+
+def _whole(cell: Cell, where: str) -> Cell:
+    """A cell, None where it is empty."""
+    if cell and not cell.isascii() and any("\ud800" <= character <= "\udfff" for character in cell):
+        raise DataError(f"{where}: has half a surrogate pair, which is no text; repair or remove it")
+    return cell or None
 
 
 def _letters(text: str) -> str:
@@ -215,46 +213,3 @@ def _letters(text: str) -> str:
 def _share(text: str) -> float:
     """Where a text falls between 0 and 1."""
     return int.from_bytes(hashlib.sha256(_letters(text).encode()).digest()[:4]) / 2**32
-
-
-def _read_csv(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            for row in csv.DictReader(file, strict=True):
-                row.pop(None, None)  # cells beyond the header
-                yield row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: not a UTF-8 csv file: {error}") from error
-
-
-def _read_jsonl(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}: line {number} is not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}: line {number} is not a JSON object")
-            yield row
-
-
-def _read_parquet(path: Path) -> Iterator[Row]:
-    with extra("compress", f"{path}: a parquet file"):
-        import pyarrow
-        import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{path}: not a parquet file: {error}") from error
-    yield from table.to_pylist()
-
-
-_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".csv": _read_csv,
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-}

@@ -5,6 +5,8 @@ from pathlib import Path
 import click
 
 from compression.bundle import extra
+from compression.tables import Format
+from compression.tables.options import format_options
 from service.access import keys as auth
 
 _file = click.option(
@@ -93,7 +95,7 @@ def revoke(identity: str, file: Path) -> None:
     "source",
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
-    help="Rows: csv, jsonl or parquet, by the ending of the name.",
+    help="Rows: csv, tsv, jsonl, json or parquet, by the ending of the name; text also packed as .gz.",
 )
 @click.option(
     "--out",
@@ -101,6 +103,7 @@ def revoke(identity: str, file: Path) -> None:
     required=True,
     help="A file of the same kind. What a stopped run did stays in OUT.progress; the same command goes on.",
 )
+@format_options
 @click.option("--text-column", default="text", show_default=True)
 @click.option("--probabilities", is_flag=True, help="Add the probability of each label, too.")
 @click.option(
@@ -141,10 +144,12 @@ def score(
     streams: int | None,
     batch_tokens: int,
     ray: str | None,
+    form: Format,
 ) -> None:
     """Score the rows of a file with BUNDLE: adds label, score and note.
 
-    The rows keep their order and other columns. The note says what happened to a row's text: `truncated`, it was longer
+    The rows keep their order and other columns as they are. In csv, a label that a spreadsheet would run as a formula
+    gets an apostrophe before it: '=1+1. The note says what happened to a row's text: `truncated`, it was longer
     than the model's window and was cut; `no_text`, it was empty, missing or no Unicode text; `inference_failed` or
     `not_a_number`, the model could not compute it. The last three leave label and score empty.
 
@@ -162,7 +167,7 @@ def score(
         bundle,
         source,
         out,
-        scoring.Options(text_column, probabilities, calibrated, prefix),
+        scoring.Options(text_column, probabilities, calibrated, prefix, form),
         scoring.Compute(placed, streams or placed.streams, batch_tokens),
         scoring.score_here if ray is None else scoring.score_on_ray(ray),
     )

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(path for package in ("compression", "service") for path in (ROOT / package).rglob("*.py"))
 LEAVES = ("service.settings", "service.errors", "service.api.schemas", "compression.recipe", "compression.errors")
+SHARED = ("compression.bundle", "compression.tables")
 # What each wing of the service may import of the service; its own modules always.
 WINGS = {
     "http": {"errors", "models", "redaction", "settings"},
@@ -52,11 +53,11 @@ def test_compression_never_imports_service() -> None:
     assert not {user for user in users_of("service") if within(user, "compression")}
 
 
-def test_service_takes_only_the_bundle_from_compression() -> None:
+def test_service_takes_only_the_bundle_and_the_reader_of_files_from_compression() -> None:
     for path in MODULES:
         if within(name(path), "service"):
             taken = {module for module, _ in imports(path) if within(module, "compression")}
-            assert all(within(module, "compression.bundle") for module in taken), path
+            assert all(any(within(module, wing) for wing in SHARED) for module in taken), path
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
@@ -74,11 +75,12 @@ def test_a_wing_of_the_service_imports_only_what_lies_below(wing: str) -> None:
             assert seen <= {wing, *WINGS[wing]}, path
 
 
-def test_the_bundle_is_complete_by_itself() -> None:
+@pytest.mark.parametrize("wing", SHARED)
+def test_what_both_packages_use_is_complete_by_itself(wing: str) -> None:
     for path in MODULES:
-        if within(name(path), "compression.bundle"):
+        if within(name(path), wing):
             ours = {module for module, _ in imports(path) if within(module, "compression")}
-            assert all(within(module, "compression.bundle") or within(module, "compression.errors") for module in ours)
+            assert all(within(module, wing) or within(module, "compression.errors") for module in ours)
 
 
 def test_libraries_stay_where_they_belong() -> None:
@@ -105,6 +107,6 @@ sys.meta_path.insert(0, Block())
 """
 
 
-@pytest.mark.parametrize("module", ["service.app", "service.cli", "compression.bundle", "lathe"])
+@pytest.mark.parametrize("module", ["service.app", "service.cli", "compression.bundle", "compression.tables", "lathe"])
 def test_imports_without_what_only_compression_needs(module: str) -> None:
     subprocess.run([sys.executable, "-c", f"{BLOCKED}\nimport {module}"], check=True, cwd=ROOT)

@@ -130,15 +130,15 @@ def jsonl(*texts: object) -> str:
 
 
 DATA: dict[str, tuple[str, str, Sequence[str], str]] = {
-    "nothing": ("csv", "", (), "no rows"),
+    "nothing": ("csv", "", (), "is empty; its first line must name the columns"),
     "a heading alone": ("csv", "text,label\n", (), "no rows"),
     "an empty parquet": ("parquet", "", (), "not a parquet file"),
-    "a blank text": ("csv", "text\na good day\n   \n", (), "row 2 has an empty 'text'"),
+    "a blank text": ("csv", "text\na good day\n   \n", (), "line 3: has an empty 'text'"),
     "no such text column": ("csv", "text\nx\n", ("--text-column", "body"), "no column 'body', only text"),
     "no such label column": ("csv", "text\nx\n", ("--label-column", "mood"), "no row has a column 'mood'"),
-    "a list": ("jsonl", jsonl("good", ["bad"]), (), "row 2 has a list in 'text'"),
-    "an object": ("jsonl", jsonl({"en": "bad"}), (), "row 1 has a dict in 'text'"),
-    "half a surrogate pair": ("jsonl", jsonl("good", "\ud800"), (), "row 2 has half a surrogate pair"),
+    "a list": ("jsonl", jsonl("good", ["bad"]), (), "line 2: has a list in 'text'"),
+    "an object": ("jsonl", jsonl({"en": "bad"}), (), "line 1: has a dict in 'text'"),
+    "half a surrogate pair": ("jsonl", jsonl("good", "\ud800"), (), "line 2: has half a surrogate pair"),
     "another label": ("csv", "text,label\ngood,positive\nwell,neutral\n", (), "labels that the model does not have"),
     "1 text": ("csv", "text\na good day\n", (), "each part needs some"),
     "copies of 1 text": ("csv", "text\n" + "a good day\n" * 50, (), "each part needs some"),

@@ -5,16 +5,17 @@ import math
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from compression.bundle import Bundle, Encoded
+from compression.tables import CHUNK_ROWS
 from service.batching import Batcher, BatchLimits
 from service.engine.engine import Engine
 from service.errors import InferenceFailed, NotANumber
-from service.scoring.files import CHUNK_ROWS, RowFile
 from service.scoring.parts import NOTES, Part
+from service.scoring.source import Source
 from service.settings import Device
 from service.telemetry import Telemetry
 
@@ -80,7 +81,7 @@ class Scorer:
 
     def encode(self, texts: Texts) -> list[Encoded | None]:
         """Tokenises a chunk; None where a row has no text. May run beside `score`."""
-        return [self._engine.encode(text) if text is not None and is_text(text) else None for text in texts]
+        return [None if text is None else self._engine.encode(text) for text in texts]
 
     def score(self, encoded: Sequence[Encoded | None]) -> Part:
         """The answers to a chunk.
@@ -116,12 +117,12 @@ class Scorer:
         return Part(logits, notes)
 
 
-def score_here(bundle: Bundle, compute: Compute, file: RowFile[Any], done: Set[int]) -> Iterator[Scored]:
+def score_here(bundle: Bundle, compute: Compute, source: Source, done: Set[int]) -> Iterator[Scored]:
     """The parts of all chunks that are not done, in order. While one is computed, the next is read and tokenised."""
     with Scorer(bundle, compute) as scorer, ThreadPoolExecutor(1, thread_name_prefix="read") as ahead:
         chunks = (
-            (number, scorer.encode(chunk.texts), chunk.read)
-            for number, chunk in enumerate(file.chunks())
+            (number, scorer.encode(source.texts(chunk)), chunk.read)
+            for number, chunk in enumerate(source.chunks())
             if number not in done
         )
         coming = ahead.submit(next, chunks, None)
@@ -129,8 +130,3 @@ def score_here(bundle: Bundle, compute: Compute, file: RowFile[Any], done: Set[i
             coming = ahead.submit(next, chunks, None)
             number, encoded, read = chunk
             yield Scored(number, scorer.score(encoded), read)
-
-
-def is_text(text: str) -> bool:
-    """Whether there is anything to read; half a surrogate pair, which JSON can hold, is no character."""
-    return bool(text.strip()) and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))

@@ -15,9 +15,9 @@ from typing import Any
 
 from compression.bundle import Bundle, extra, open_bundle
 from service.errors import ScoringError
-from service.scoring.files import RowFile
-from service.scoring.local import Compute, Scored, Scorer, is_text
+from service.scoring.local import Compute, Scored, Scorer
 from service.scoring.parts import Part
+from service.scoring.source import Source
 
 Row = dict[str, Any]
 _ANSWERS_WITHIN_S = 10
@@ -40,13 +40,13 @@ class _Worker:
         return {"number": row["number"], "read": row["read"], "part": part.to_bytes(), "node": self._node}
 
 
-def score_on_ray(address: str) -> Callable[[Bundle, Compute, RowFile[Any], Set[int]], Iterator[Scored]]:
+def score_on_ray(address: str) -> Callable[[Bundle, Compute, Source, Set[int]], Iterator[Scored]]:
     """A scorer for `score`, on the cluster at that address (HOST:PORT of its head, or `auto`)."""
 
-    def scorer(bundle: Bundle, compute: Compute, file: RowFile[Any], done: Set[int]) -> Iterator[Scored]:
+    def scorer(bundle: Bundle, compute: Compute, source: Source, done: Set[int]) -> Iterator[Scored]:
         ray = _connect(address)
         try:
-            yield from _score(ray, bundle, compute, file, done)
+            yield from _score(ray, bundle, compute, source, done)
         except ray.exceptions.RayError as error:
             reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
             raise ScoringError(
@@ -58,7 +58,7 @@ def score_on_ray(address: str) -> Callable[[Bundle, Compute, RowFile[Any], Set[i
     return scorer
 
 
-def _score(ray: Any, bundle: Bundle, compute: Compute, file: RowFile[Any], done: Set[int]) -> Iterator[Scored]:
+def _score(ray: Any, bundle: Bundle, compute: Compute, source: Source, done: Set[int]) -> Iterator[Scored]:
     from ray.data import DataContext, read_datasource
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -67,7 +67,7 @@ def _score(ray: Any, bundle: Bundle, compute: Compute, file: RowFile[Any], done:
     context.enable_progress_bars = False  # there is one already
     files = {path.name: path.read_bytes() for path in bundle.path.iterdir() if path.is_file()}
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    chunks = read_datasource(_source(file, done), ray_remote_args={"scheduling_strategy": here, "num_cpus": 0})
+    chunks = read_datasource(_source(source, done), ray_remote_args={"scheduling_strategy": here, "num_cpus": 0})
     workers = _workers(ray, compute)
     parts = chunks.map(
         _Worker,
@@ -83,7 +83,7 @@ def _score(ray: Any, bundle: Bundle, compute: Compute, file: RowFile[Any], done:
     print(f"computed by {workers} workers on {len(nodes)} nodes", file=sys.stderr)
 
 
-def _source(file: RowFile[Any], done: Set[int]) -> Any:
+def _source(source: Source, done: Set[int]) -> Any:
     """The chunks that are not done, as a source of one task; made here because its base class is Ray's."""
     import pyarrow
     from ray.data import Datasource, ReadTask
@@ -94,15 +94,14 @@ def _source(file: RowFile[Any], done: Set[int]) -> Any:
     )
 
     def read() -> Iterator[Any]:
-        for number, chunk in enumerate(file.chunks()):
+        for number, chunk in enumerate(source.chunks()):
             if number not in done:
-                texts = [text if text is not None and is_text(text) else None for text in chunk.texts]
-                row = {"number": number, "read": chunk.read, "texts": texts}
+                row = {"number": number, "read": chunk.read, "texts": source.texts(chunk)}
                 yield pyarrow.Table.from_pylist([row], schema)
 
     class Chunks(Datasource):  # type: ignore[misc]  # Ray is not followed by the type checker
         def estimate_inmemory_data_size(self) -> int:
-            return file.path.stat().st_size
+            return source.table.path.stat().st_size
 
         def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[Any]:
             return [ReadTask(read, BlockMetadata(None, None, None, None))]

@@ -13,12 +13,13 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from compression.bundle import Bundle, open_bundle, softmax
+from compression.tables import CHUNK_ROWS, Added, Chunk, Format, open_table, require_same_kind
 from service.errors import ScoringError, ServiceError
-from service.scoring.files import CHUNK_ROWS, Added, Chunk, RowFile, open_rows
 from service.scoring.local import Compute, Scored
 from service.scoring.parts import NOTES, Part, Plan, Progress
+from service.scoring.source import Source
 
-Score = Callable[[Bundle, Compute, RowFile[Any], Set[int]], Iterator[Scored]]
+Score = Callable[[Bundle, Compute, Source, Set[int]], Iterator[Scored]]
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Options:
         probabilities: whether each label's probability is added too.
         calibrated: whether the bundle's temperature divides the logits; otherwise scores are the model's own.
         prefix: stands before the names of the columns that are added.
+        form: how a file of text is written.
     """
 
     text_column: str = "text"
     probabilities: bool = False
     calibrated: bool = False
     prefix: str = ""
+    form: Format = Format()
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ def score(bundle: Path, source: Path, out: Path, options: Options, compute: Comp
         scorer: computes the chunks: `score_here`, or on Ray.
 
     Raises:
-        ScoringError: the output is there already, the input cannot be read or has changed, or nothing can be written.
+        DataError: the input cannot be read, or cannot hold what is to be added.
+        ScoringError: the output is there already, the input has changed, or nothing can be written.
         BundleError: no bundle, or the device cannot compute it.
         ConfigurationError: no such device.
     """
@@ -66,14 +70,17 @@ def score(bundle: Path, source: Path, out: Path, options: Options, compute: Comp
         raise ScoringError(f"{out}: is there already and is never overwritten; remove it or name another file")
     opened = open_bundle(bundle)
     columns = _columns(opened, options)
-    file = open_rows(source, out, options.text_column, columns)
+    require_same_kind(out, source)
+    table = open_table(source, options.form)
+    table.require_writable([*columns, *opened.manifest.labels])
+    file = Source(table, options.text_column, columns)
     try:
         plan = _plan(opened, source, options, compute)
         with closing(Progress(out, plan)) as progress:
             _score(opened, compute, file, progress, scorer)
             notes: Counter[str] = Counter()
             written = progress.folder / f"output{out.suffix}"
-            file.write(written, _results(opened, options, file, progress, notes))
+            table.write(written, _results(opened, options, file, progress, notes), columns)
             if _plan(opened, source, options, compute) != plan:
                 raise ScoringError(f"{source}: has changed while it was scored; remove {progress.folder} and run again")
             written.replace(out)
@@ -103,19 +110,21 @@ def _plan(bundle: Bundle, source: Path, options: Options, compute: Compute) -> P
         "input_bytes": status.st_size,
         "input_mtime_ns": status.st_mtime_ns,
         "text_column": options.text_column,
+        "delimiter": options.form.delimiter or "",
+        "encoding": options.form.encoding or "",
         "chunk_rows": CHUNK_ROWS,
         "batch_tokens": compute.batch_tokens,
         "device": str(compute.device),
     }
 
 
-def _score(bundle: Bundle, compute: Compute, file: RowFile[Any], progress: Progress, scorer: Score) -> None:
+def _score(bundle: Bundle, compute: Compute, file: Source, progress: Progress, scorer: Score) -> None:
     columns = (
         TextColumn("{task.description:<28}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rows]} rows"),
         TimeRemainingColumn(),
     )  # fmt: skip
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"score {file.path.name}", total=1.0, rows=0)
+        task = bar.add_task(f"score {file.table.path.name}", total=1.0, rows=0)
         rows = 0
         for scored in scorer(bundle, compute, file, progress.done()):
             progress.save(scored.number, scored.part)
@@ -125,8 +134,8 @@ def _score(bundle: Bundle, compute: Compute, file: RowFile[Any], progress: Progr
 
 
 def _results(
-    bundle: Bundle, options: Options, file: RowFile[Any], progress: Progress, notes: Counter[str]
-) -> Iterator[tuple[Chunk[Any], Added]]:
+    bundle: Bundle, options: Options, file: Source, progress: Progress, notes: Counter[str]
+) -> Iterator[tuple[Chunk, Added]]:
     """Every chunk with its new columns; counts the notes."""
     for number, chunk in enumerate(file.chunks()):
         part = progress.load(number)

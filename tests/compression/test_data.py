@@ -33,13 +33,13 @@ def test_columns_and_labels_to_ignore_can_be_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "x", "use one of .csv, .jsonl, .parquet"),
+        ("a.txt", "x", "use one of .csv, .tsv, .jsonl, .json, .parquet"),
         ("a.csv", "body\nx\n", "no column 'text', only body"),
-        ("a.csv", "text\nx\n  \n", "row 2 has an empty 'text'"),
+        ("a.csv", "text\nx\n  \n", "line 3: has an empty 'text'"),
         ("a.csv", "text\n", "no rows"),
-        ("a.csv", 'text\n"open', "not a UTF-8 csv file"),
-        ("a.jsonl", '{"text": "x"}\n{"text"', "line 2 is not JSON"),
-        ("a.jsonl", "[1]\n", "line 1 is not a JSON object"),
+        ("a.csv", 'text\n"open', "line 2: the row that begins here is not csv"),
+        ("a.jsonl", '{"text": "x"}\n{"text"', "line 2: is not JSON"),
+        ("a.jsonl", "[1]\n", "line 1: is not a JSON object"),
         ("a.parquet", "x", "not a parquet file"),
     ],
 )
@@ -48,6 +48,14 @@ def test_a_bad_file_is_refused_by_name_and_row(tmp_path: Path, name: str, conten
         read_examples(write(tmp_path / name, content))
     assert message in str(refusal.value)
     assert name in str(refusal.value)
+
+
+@pytest.mark.parametrize("column", ["Label", " label", "LABEL "])
+def test_labels_under_almost_the_usual_name_are_not_left_out_silently(tmp_path: Path, column: str) -> None:
+    path = write(tmp_path / "a.csv", f"text,{column}\nx,good\n")
+    with pytest.raises(DataError, match=r"has a column .* and none called 'label', so no label would count"):
+        read_examples(path)
+    assert read_examples(path, Columns(label=column)).labels == ("good",)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -250,19 +250,19 @@ def test_a_text_that_the_model_cannot_compute_costs_no_other_its_answer(
 
 
 BAD = {
-    "in.txt": (b"text\ngood\n", "unknown kind of file '.txt'; use one of .csv, .jsonl, .parquet"),
+    "in.txt": (b"text\ngood\n", "unknown kind of file '.txt'; use one of .csv, .tsv, .jsonl, .json, .parquet"),
     "a.csv": (b"", "is empty; its first line must name the columns"),
     "b.csv": (b"body,id\ngood,1\n", "no column 'text', only body, id; name it with --text-column"),
-    "c.csv": (b"text,id\ngood,1\nbad\n", "line 3 has 1 cells and the header has 2"),
+    "c.csv": (b"text,id\ngood,1\nbad\n", "line 3: the row that begins here has 1 cells and the header has 2"),
     "d.csv": (b'text\n"good\n', "unexpected end of data"),
-    "e.csv": (b"text\n\xff\xfe\n", "can't decode byte 0xff"),
+    "e.csv": (b"text\n\xff\xfe\n", "line 2: is not UTF-8"),
     "f.csv": (b"text,score\ngood,1\n", "has a column 'score' already"),
     "a.jsonl": (b'{"body": 1}\n', "no column 'text', only body"),
     "b.jsonl": (b'{"text": "a"}\nno\n', "line 2"),
-    "c.jsonl": (b"[1]\n", "line 1 is no JSON object"),
-    "d.jsonl": (b'{"text": ["a"]}\n', "line 1 has a list in 'text'; write it as a string"),
+    "c.jsonl": (b"[1]\n", "line 1: is not a JSON object"),
+    "d.jsonl": (b'{"text": ["a"]}\n', "line 1: has a list in 'text'; write it as a string"),
     "e.jsonl": (b'{"text": "a"}\n{"text": "b", "note": 1}\n', "has a column 'note' already"),
-    "f.jsonl": (b'{"text": "\xff"}\n', "line 1: 'utf-8' codec"),
+    "f.jsonl": (b'{"text": "\xff"}\n', "line 1: is not UTF-8"),
     "a.parquet": (b"no", "not a parquet file"),
 }
 

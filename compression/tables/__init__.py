@@ -1,0 +1,13 @@
+"""Files of rows: the one reader and writer of csv, jsonl, json and parquet, for `compression` and for `lathe score`.
+
+    file ──Table.chunks──▶ Chunk, Chunk, ... ──▶ Table.write: the same rows with columns added
+
+A file is read chunk by chunk, in constant memory, and what is passed through keeps its bytes: a row of csv is written
+again as it stood, not as a writer of csv would put it. Needs neither torch nor pyarrow; parquet needs pyarrow. Every
+error is a DataError that names the file, the line or row, and the remedy.
+"""
+
+from compression.tables.table import CHUNK_ROWS, Added, Cell, Chunk, Format, Table
+from compression.tables.tables import open_table, require_same_kind
+
+__all__ = ["CHUNK_ROWS", "Added", "Cell", "Chunk", "Format", "Table", "open_table", "require_same_kind"]

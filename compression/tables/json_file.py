@@ -1,0 +1,178 @@
+"""jsonl (one JSON object a line) and json (an array of objects). An object keeps its bytes; the new keys stand last."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from compression.tables.table import CHUNK_ROWS, MAX_CHARACTERS, Added, Chunk, Table
+from compression.tables.text import bounded_line, encoding_of, reading, writing
+
+_SPACE = " \t\r\n"  # of JSON
+_SPACES = re.compile("[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
+_READ_CHARACTERS = 1 << 16
+_CUT = 16  # characters: an error so near the end of what was read may be of the cut
+
+
+class _Row(NamedTuple):
+    number: int
+    raw: str
+    value: dict[str, Any]
+
+
+class JsonlTable(Table):
+    """Empty lines are left out; a row without the column, but for the first, has None there."""
+
+    begin, between, end, empty = "", "\n", "\n", ""  # around the objects of an output, and where there are none
+
+    def chunks(self, text: str, others: Sequence[str] = ()) -> Iterator[Chunk]:
+        size = self.path.stat().st_size
+        with reading(self.path, self.form.encoding, newline="\n") as (file, raw):
+            rows = self._rows(file)
+            first = True
+            while chunk := list(islice(rows, CHUNK_ROWS)):
+                if first and text not in chunk[0].value:
+                    raise self.no_column(text, chunk[0].value)
+                first = False
+                yield Chunk(
+                    [row.raw for row in chunk],
+                    {
+                        name: [self.cell(row.value.get(name), name, row.number) for row in chunk]
+                        for name in (text, *others)
+                    },
+                    {name for row in chunk for name in row.value},
+                    [row.number for row in chunk],
+                    raw.tell() / size,
+                )
+
+    def write(self, out: Path, chunks: Iterable[tuple[Chunk, Added]], added: Mapping[str, type]) -> None:
+        encoding = encoding_of(self.path, self.form.encoding)
+        before = self.begin
+        with writing(out, encoding, packed=out.suffix.lower() == ".gz") as written:
+            for chunk, values in chunks:
+                for position, raw in enumerate(chunk.rows):
+                    new = {name: values[name][position] for name in added}
+                    opened = raw[:-1].rstrip(_SPACE)  # an object without its last brace
+                    separator = "" if opened == "{" else ", "
+                    written.write(before + opened + separator + _dumped(new, encoding.codec)[1:])
+                    before = self.between
+            written.write(self.end if before == self.between else self.empty)
+
+    def _rows(self, file: IO[str]) -> Iterator[_Row]:
+        number = 1
+        while line := bounded_line(file, self.path, number):
+            if raw := line.strip(_SPACE):
+                yield _Row(number, raw, self._object(raw, number))
+            number += 1
+
+    def _object(self, raw: str, number: int) -> dict[str, Any]:
+        try:
+            value = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise self.broken(f"is not JSON: {error}; repair it", number) from error
+        return self._mapping(value, number)
+
+    def _mapping(self, value: object, number: int) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.broken("is not a JSON object", number)
+        return value
+
+
+class JsonTable(JsonlTable):
+    """An array of objects, read piece by piece."""
+
+    begin, between, end, empty = "[\n", ",\n", "\n]\n", "[]\n"
+
+    def _rows(self, file: IO[str]) -> Iterator[_Row]:
+        array = _Array(self, file)
+        array.expect("[", "begins with something else than [")
+        while array.next() != "]":
+            number = array.number
+            raw, value = array.element()
+            yield _Row(number, raw, self._mapping(value, number))
+            if array.next() != "]":
+                array.expect(",", "has neither a comma nor ] behind an object")
+                if array.next() == "]":
+                    raise self.broken("has a comma and nothing behind it", array.number)
+        array.expect("]", "")
+        if array.next():
+            raise self.broken("has something behind the closing ]", array.number)
+
+
+class _Array:
+    """A place in the text of an array. Reads what it needs and forgets what it has passed."""
+
+    def __init__(self, table: Table, file: IO[str]) -> None:
+        self._table = table
+        self._file = file
+        self._buffer = ""
+        self._place = 0
+        self.number = 1  # of the line
+
+    def next(self) -> str:
+        """Goes to the next character that is no space, and gives it; empty at the end."""
+        while True:
+            found = _SPACES.match(self._buffer, self._place)
+            assert found is not None  # it matches nothing, too
+            self._pass(found.end())
+            if self._place < len(self._buffer) or not self._fill(_READ_CHARACTERS):
+                return self._buffer[self._place : self._place + 1]
+
+    def expect(self, character: str, otherwise: str) -> None:
+        """Passes this character."""
+        if self.next() != character:
+            raise self._table.broken(
+                f"{otherwise}; a .json file is an array of objects, or has one object a line", self.number
+            )
+        self._pass(self._place + 1)
+
+    def element(self) -> tuple[str, object]:
+        """Passes what stands here: its text and its value."""
+        more = _READ_CHARACTERS
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._buffer, self._place)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated string") or error.pos + _CUT > len(self._buffer)
+                too_long = len(self._buffer) - self._place > MAX_CHARACTERS
+                line = self.number + self._buffer.count("\n", self._place, error.pos)
+                if not cut or too_long or not self._fill(more):
+                    raise self._table.broken(f"is not JSON: {error.msg}; repair it", line) from error
+                more *= 2  # what is read again and again stays in proportion
+            except (ValueError, RecursionError) as error:
+                raise self._table.broken(f"is not JSON: {error}; repair it", self.number) from error
+            else:
+                text = self._buffer[self._place : end]
+                self._pass(end)
+                return text, value
+
+    def _fill(self, count: int) -> bool:
+        read = self._file.read(count)
+        self._buffer, self._place = self._buffer[self._place :] + read, 0
+        return bool(read)
+
+    def _pass(self, place: int) -> None:
+        self.number += self._buffer.count("\n", self._place, place)
+        self._place = place
+
+
+def begins_with_array(path: Path, encoding: str | None) -> bool:
+    """Whether a .json file is one array; else it is taken for one object a line, which many tools write too."""
+    with reading(path, encoding, newline="\n") as (file, _):
+        while start := file.read(_READ_CHARACTERS):
+            if start := start.lstrip(_SPACE):
+                return start[0] != "{"
+    return True
+
+
+def _dumped(value: object, codec: str) -> str:
+    """JSON that this encoding can write: with escapes only where it must."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(codec)
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
