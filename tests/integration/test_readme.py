@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 SERVE = "lathe serve "
 # These install, build the defaults, or need a Docker engine: `.ci/run` and test_bento.py cover what can be run of them.
-NOT_HERE = ("make ", "pip install ", "bentoml containerize ")
+NOT_HERE = ("make ", "python3 -m venv ", ". .venv/bin/activate", "pip install ", "bentoml containerize ")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_lathe_commands(folder: Path) -> None:
 
 def test_curl_commands(folder: Path, live_service: LiveService) -> None:
     for command in starting("curl "):
-        answer = json.loads(shell(command.replace("127.0.0.1:3000", live_service.url), folder))
+        answer = json.loads(shell(command.replace("127.0.0.1:3000", live_service.url).replace('"mine"', '"sentiment"'), folder))
         assert answer["results"]
 
 
