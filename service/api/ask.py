@@ -8,6 +8,7 @@ from service.http.body import TIMEOUT, timeout_ms
 from service.http.disconnect import WhileThere
 from service.http.messages import Request
 from service.models.model import Model
+from service.models.options import CallOptions
 from service.models.registry import Serving
 from service.models.tokenised import Texts
 from service.models.version import Scored, together
@@ -43,8 +44,8 @@ class Inference:
         """Puts the texts to every model at once.
 
         Args:
-            calibrated: see `Model.ask`; None: as the setting says.
-            cut: see `Model.ask`.
+            calibrated: see `CallOptions`; None: as the setting says.
+            cut: see `CallOptions`.
 
         Raises:
             PayloadTooLarge: too many texts, or one is too long.
@@ -55,10 +56,10 @@ class Inference:
         if len(texts) > settings.max_inputs:
             raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
         calibrated = settings.calibrated if calibrated is None else calibrated
+        options = CallOptions(request.tenant, self._deadline(request.header(TIMEOUT)), calibrated, cut)
         shared = Texts(texts)
-        deadline = self._deadline(request.header(TIMEOUT))
         async with WhileThere(request.gone):
-            return await together([model.ask(shared, request.tenant, deadline, calibrated, cut) for model in models])
+            return await together([model.ask(shared, options) for model in models], options.cancellation)
 
     def _deadline(self, timeout: str | None) -> float:
         return time.monotonic() + timeout_ms(timeout, self._serving().settings.request_timeout_ms) / 1e3

@@ -28,6 +28,6 @@ Texts come tokenised: the event loop (or a thread of its own, for long ones) doe
 from service.batching.batcher import Batcher
 from service.batching.limits import BatchLimits
 from service.batching.predictor import Predictor
-from service.batching.requests import GIVEN_UP, Item, Logits
+from service.batching.requests import Cancellation, Item, Logits
 
-__all__ = ["GIVEN_UP", "BatchLimits", "Batcher", "Item", "Logits", "Predictor"]
+__all__ = ["BatchLimits", "Batcher", "Cancellation", "Item", "Logits", "Predictor"]

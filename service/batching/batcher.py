@@ -14,7 +14,7 @@ from service.batching.estimate import Estimate
 from service.batching.limits import BatchLimits
 from service.batching.outstanding import Outstanding
 from service.batching.queue import FairQueue
-from service.batching.requests import Logits, Request, T
+from service.batching.requests import Cancellation, Logits, Request, T
 from service.batching.threads import Threads
 from service.telemetry import Telemetry
 
@@ -99,7 +99,13 @@ class Batcher(Generic[T]):
         """Rejects so many texts where `submit` would; see `Admission.require_room`."""
         self._admission.require_room(texts, tenant, deadline)
 
-    async def submit(self, items: Sequence[T], tenant: str = "", deadline: float = math.inf) -> Logits:
+    async def submit(
+        self,
+        items: Sequence[T],
+        tenant: str = "",
+        deadline: float = math.inf,
+        cancellation: Cancellation | None = None,
+    ) -> Logits:
         """Queues items and waits for their logits, (items, labels), in their order.
 
         When the caller is cancelled, the deadline passes or one item fails, those of its items that still wait are
@@ -109,6 +115,7 @@ class Batcher(Generic[T]):
             items: at least one.
             tenant: who asks; tenants share the queue fairly.
             deadline: on the batcher's clock; nothing is computed after it.
+            cancellation: says why, when the caller is cancelled; its client has gone where this is left out.
 
         Raises:
             Overloaded: the queue has no room for all of them, or they would not be answered in time, and nothing was
@@ -121,7 +128,7 @@ class Batcher(Generic[T]):
         if not items:
             raise ValueError("there are no items to compute")
         outstanding = self._outstanding
-        request = Request(items, tenant, deadline, self._clock())
+        request = Request(items, tenant, deadline, self._clock(), cancellation)
         self._admission.admit(request)
         self._dispatcher.wake()
         timer = None

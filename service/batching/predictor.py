@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from service.batching.requests import Item, Logits
+from service.batching.requests import Cancellation, Item, Logits
 
 I_contra = TypeVar("I_contra", bound=Item, contravariant=True)
 
@@ -20,6 +20,12 @@ class Predictor(Protocol[I_contra]):
         """Rejects so many texts where `submit` would."""
         ...
 
-    async def submit(self, items: Sequence[I_contra], tenant: str = "", deadline: float = math.inf) -> Logits:
+    async def submit(
+        self,
+        items: Sequence[I_contra],
+        tenant: str = "",
+        deadline: float = math.inf,
+        cancellation: Cancellation | None = None,
+    ) -> Logits:
         """The logits of items, (items, labels), in their order."""
         ...

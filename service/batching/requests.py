@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 Logits = npt.NDArray[np.float32]
 
-GIVEN_UP = "given up with the rest of its request"  # says so to the task that waits for an answer, which is cancelled
-
 
 class Item(Protocol):
     """A tokenised text; its length is in tokens."""
@@ -32,6 +30,23 @@ class Text(Generic[T]):
     position: int
 
 
+class Cancellation:
+    """Why a call is cancelled, for the metrics: asyncio cancels tasks and cannot say. All parts of a call share one.
+
+    Attributes:
+        reason: `client_gone`, or `given_up` where another part of the call has failed.
+    """
+
+    __slots__ = ("reason",)
+
+    def __init__(self) -> None:
+        self.reason = "client_gone"
+
+    def give_up(self) -> None:
+        """What is cancelled from now on is so because a part of the call has failed."""
+        self.reason = "given_up"
+
+
 class Request(Generic[T]):
     """The texts that came together.
 
@@ -39,19 +54,34 @@ class Request(Generic[T]):
         tenant: name of the key that asks.
         deadline: when an answer is of no use any more, on the batcher's clock.
         since: when it came.
+        cancellation: why, where its future is cancelled.
         future: its answer, (texts, labels); ends exactly once, with it or with the first error of any text.
         waiting: how many of its texts are in the queue; kept by the queue.
     """
 
-    __slots__ = ("_logits", "_missing", "deadline", "future", "since", "tenant", "texts", "tokens", "waiting")
+    __slots__ = (
+        "_logits",
+        "_missing",
+        "cancellation",
+        "deadline",
+        "future",
+        "since",
+        "tenant",
+        "texts",
+        "tokens",
+        "waiting",
+    )
 
-    def __init__(self, items: Sequence[T], tenant: str, deadline: float, since: float) -> None:
+    def __init__(
+        self, items: Sequence[T], tenant: str, deadline: float, since: float, cancellation: Cancellation | None = None
+    ) -> None:
         # A text of no tokens counts as one: nothing is free.
         self.texts = [Text(item, len(item) or 1, self, position) for position, item in enumerate(items)]
         self.tokens = sum(text.tokens for text in self.texts)
         self.tenant = tenant
         self.deadline = deadline
         self.since = since
+        self.cancellation = cancellation or Cancellation()
         self.future: asyncio.Future[Logits] = asyncio.get_running_loop().create_future()
         self.waiting = 0
         self._missing = len(self.texts)
@@ -70,10 +100,9 @@ class Request(Generic[T]):
 
     def left(self) -> str:
         """Why nobody waits for it any more, in the words of the metrics."""
-        try:
-            self.future.exception()
-        except asyncio.CancelledError as error:
-            return "given_up" if error.args == (GIVEN_UP,) else "client_gone"
+        if self.future.cancelled():
+            return self.cancellation.reason
+        self.future.exception()  # it is known here, where nobody waits to be told
         return "deadline"
 
     def fail(self, error: Exception) -> None:

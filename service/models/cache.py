@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from compression.bundle import Encoded
-from service.batching import Batcher, Logits
+from service.batching import Batcher, Cancellation, Logits
 from service.errors import DeadlineExceeded
 from service.telemetry import Telemetry
 
@@ -93,7 +93,13 @@ class CachedBatcher:
     def require_room(self, texts: int, tenant: str = "", deadline: float = math.inf) -> None:
         """Rejects nothing: what is known needs no room, and what is not is rejected by the batcher."""
 
-    async def submit(self, items: Sequence[Encoded], tenant: str = "", deadline: float = math.inf) -> Logits:
+    async def submit(
+        self,
+        items: Sequence[Encoded],
+        tenant: str = "",
+        deadline: float = math.inf,
+        cancellation: Cancellation | None = None,
+    ) -> Logits:
         """As the batcher's, with the same answers and errors."""
         keys = [self._key(item) for item in items]
         wanted = dict(zip(keys, items, strict=True))
@@ -103,7 +109,7 @@ class CachedBatcher:
             shared = {key: flight for key in missing if (flight := self._flights.get(key)) is not None}
             leads = [key for key in missing if key not in hits and key not in shared]
             if leads:
-                rows |= await self._lead({key: wanted[key] for key in leads}, tenant, deadline)
+                rows |= await self._lead({key: wanted[key] for key in leads}, tenant, deadline, cancellation)
             if shared:
                 await self._follow(shared.values(), deadline)
             answers = {key: row for key, flight in shared.items() if (row := flight.result()) is not None}
@@ -112,13 +118,16 @@ class CachedBatcher:
         self._telemetry.cached(self._batcher.name, shared=len(keys) - len(wanted))  # equal texts of one request
         return np.stack([rows[key] for key in keys])
 
-    async def _lead(self, items: dict[bytes, Encoded], tenant: str, deadline: float) -> dict[bytes, Logits]:
+    async def _lead(
+        self, items: dict[bytes, Encoded], tenant: str, deadline: float, cancellation: Cancellation | None
+    ) -> dict[bytes, Logits]:
         """Computes; whoever asks for one of them meanwhile follows."""
         loop = asyncio.get_running_loop()
         flights: dict[bytes, asyncio.Future[Logits | None]] = {key: loop.create_future() for key in items}
         self._flights |= flights
         try:
-            rows = dict(zip(items, await self._batcher.submit(list(items.values()), tenant, deadline), strict=True))
+            computed = await self._batcher.submit(list(items.values()), tenant, deadline, cancellation)
+            rows = dict(zip(items, computed, strict=True))
             for key, row in rows.items():
                 self._cache.put(key, row)
                 flights[key].set_result(row)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from service.errors import ServiceError
+from service.models.options import CallOptions
 from service.models.tokenised import Texts
 from service.models.version import Scored, Version, together
 from service.telemetry import Telemetry
@@ -67,39 +68,29 @@ class Model:
         """Whether the live version can answer; what is on trial does not count."""
         return self.live.alive
 
-    async def ask(
-        self,
-        texts: Sequence[str],
-        tenant: str = "",
-        deadline: float = float("inf"),
-        calibrated: bool = False,
-        cut: bool = True,
-    ) -> Scored:
+    async def ask(self, texts: Sequence[str], options: CallOptions | None = None) -> Scored:
         """Answers texts, each with the version that its text belongs to.
 
         Args:
             texts: at least one.
-            tenant: who asks.
-            deadline: on the clock of the batcher; there is no answer after it.
-            calibrated: whether to divide logits by the bundle's temperature.
-            cut: whether a text that is longer than the model's window is cut; otherwise it is refused.
+            options: the call's; the defaults where they are left out.
 
         Raises:
             ServiceError: one of those of `Version.ask`.
         """
-        texts = Texts.of(texts)
+        texts, options = Texts.of(texts), options or CallOptions()
         live, candidate = self.live, self.candidate
         if candidate is None or not candidate.version.alive:
             with live.in_use():
-                return await live.ask(texts, tenant, deadline, calibrated, cut)
+                return await live.ask(texts, options)
         if candidate.percent is None:
             with live.in_use():
-                answer = await live.ask(texts, tenant, deadline, calibrated, cut)
-            self._run(self._compare(candidate, texts, tenant, deadline, answer))
+                answer = await live.ask(texts, options)
+            self._run(self._compare(candidate, texts, options, answer))
             return answer
         to_candidate = [candidate.takes(text) for text in texts]
         with live.in_use(), candidate.version.in_use():
-            return await _split(live, candidate.version, to_candidate, texts, tenant, deadline, calibrated, cut)
+            return await _split(live, candidate.version, to_candidate, texts, options)
 
     def swap(self, version: Version) -> None:
         """Makes a started version the live one; the one before becomes the previous one."""
@@ -148,13 +139,13 @@ class Model:
             version.forget()
             self._run(version.stop())
 
-    async def _compare(self, candidate: Candidate, texts: Texts, tenant: str, deadline: float, answer: Scored) -> None:
+    async def _compare(self, candidate: Candidate, texts: Texts, options: CallOptions, answer: Scored) -> None:
         """Asks the candidate, too, and counts where its label is another; its failures are nobody's but its own."""
         if self.candidate is not candidate:
             return
         try:
             with candidate.version.in_use():
-                other = await candidate.version.ask(texts, tenant, deadline, calibrated=False, cut=True)
+                other = await candidate.version.ask(texts, CallOptions(options.tenant, options.deadline))
         except ServiceError:
             self._telemetry.shadow(self.name, "failed", len(texts))
             return
@@ -176,10 +167,7 @@ async def _split(
     candidate: Version,
     to_candidate: Sequence[bool],
     texts: Texts,
-    tenant: str,
-    deadline: float,
-    calibrated: bool,
-    cut: bool,
+    options: CallOptions,
 ) -> Scored:
     """Asks each version for its texts and puts the rows back in order; the answer names the versions that gave them."""
     shares = [
@@ -187,9 +175,8 @@ async def _split(
         for version, wanted in ((live, False), (candidate, True))
     ]
     shares = [(version, indices) for version, indices in shares if indices]
-    answers = await together(
-        version.ask(texts.part(indices), tenant, deadline, calibrated, cut) for version, indices in shares
-    )
+    parts = (version.ask(texts.part(indices), options) for version, indices in shares)
+    answers = await together(parts, options.cancellation)
     if len(answers) == 1:
         return answers[0]
     logits = np.empty((len(texts), len(live.labels)))

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from compression.bundle import Bundle, Encoded, softmax
-from service.batching import GIVEN_UP, Batcher, Predictor
+from service.batching import Batcher, Cancellation, Predictor
 from service.engine.engine import Engine
 from service.errors import PayloadTooLarge
 from service.models.cache import CachedBatcher, ResultCache
+from service.models.options import CallOptions
 from service.models.tokenised import Texts
 from service.telemetry import Telemetry
 
@@ -81,23 +82,23 @@ class Member:
     def bundle(self) -> Bundle:
         return self.engine.bundle
 
-    async def ask(self, texts: Texts, tenant: str, deadline: float, calibrated: bool, cut: bool) -> Scored:
+    async def ask(self, texts: Texts, options: CallOptions) -> Scored:
         """Tokenises and computes; see `Version.ask`."""
         name = self.batcher.name
-        self.predictor.require_room(len(texts), tenant, deadline)
+        self.predictor.require_room(len(texts), options.tenant, options.deadline)
         encoded = await texts.encoded(self.engine, name, self._telemetry)
         truncated = [one.truncated for one in encoded]
         manifest = self.bundle.manifest
         if any(truncated):
-            if not cut:
+            if not options.cut:
                 place = texts.places[truncated.index(True)]
                 raise PayloadTooLarge(
                     f"inputs.{place} has more than {manifest.max_length} tokens; shorten it or send truncate"
                 )
             self._telemetry.truncated(name, sum(truncated))
-        logits = await self.predictor.submit(encoded, tenant, deadline)
+        logits = await self.predictor.submit(encoded, options.tenant, options.deadline, options.cancellation)
         temperature = manifest.runtime.temperature
-        calibrated = calibrated and temperature != 1  # a fitted one is never exactly that
+        calibrated = options.calibrated and temperature != 1  # a fitted one is never exactly that
         scaled = logits.astype(np.float64) / temperature if calibrated else logits
         tokens = sum(map(len, encoded))
         return Scored(self.bundle.version, manifest.labels, scaled, truncated, tokens, calibrated=calibrated)
@@ -201,21 +202,16 @@ class Version:
         for member in self.members:
             member.predictor.require_room(1, tenant, deadline)
 
-    async def ask(self, texts: Texts, tenant: str, deadline: float, calibrated: bool, cut: bool) -> Scored:
+    async def ask(self, texts: Texts, options: CallOptions) -> Scored:
         """Answers texts.
-
-        Args:
-            tenant, deadline: see `Batcher.submit`.
-            calibrated: whether each member's temperature divides its logits.
-            cut: whether a text that is longer than a member's window is cut; otherwise it is refused.
 
         Raises:
             PayloadTooLarge: a text is too long, and may not be cut.
             ServiceError: what `Batcher.submit` raises, of any member.
         """
         if len(self.members) == 1 and not self.missing:
-            return await self.members[0].ask(texts, tenant, deadline, calibrated, cut)
-        answers = await together(member.ask(texts, tenant, deadline, calibrated, cut) for member in self.members)
+            return await self.members[0].ask(texts, options)
+        answers = await together((member.ask(texts, options) for member in self.members), options.cancellation)
         weights = [member.weight for member in self.members]
         probabilities = np.average([answer.probabilities for answer in answers], axis=0, weights=weights)
         return Scored(
@@ -236,14 +232,21 @@ class Version:
         await asyncio.gather(*(member.batcher.close() for member in self.members))
 
 
-async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of all, in order; when one fails or the caller is cancelled, the others are given up at once."""
+async def together(work: Iterable[Coroutine[Any, Any, T]], cancellation: Cancellation) -> list[T]:
+    """The results of all parts of a call, in order; when one fails or the caller is cancelled, the others end at once.
+
+    Args:
+        cancellation: the call's; tells those others when it was a part that failed.
+    """
     work = list(work)
     if len(work) == 1:  # a task would cost more, and there is nobody else to give up
         return [await work[0]]
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return await asyncio.gather(*tasks)
+    except Exception:
+        cancellation.give_up()
+        raise
     finally:
         for task in tasks:
-            task.cancel(GIVEN_UP)
+            task.cancel()

@@ -16,6 +16,7 @@ from service.api.ask import Inference
 from service.batching import Batcher, BatchLimits, Logits
 from service.engine.engine import Engine
 from service.errors import Overloaded, PayloadTooLarge
+from service.http.body import ClientGone
 from service.http.messages import Request
 from service.models.loading import Loader
 from service.models.model import Model
@@ -143,6 +144,41 @@ def test_when_one_model_refuses_what_the_other_has_queued_is_given_up(tmp_path: 
         await before
         await busy.stop()
         assert len(computed) == 1
+
+    asyncio.run(main())
+
+
+def test_when_the_client_leaves_all_parts_of_its_request_say_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        telemetry, free = Telemetry(), threading.Event()
+
+        def infer(batch: Sequence[Encoded]) -> Logits:
+            free.wait()
+            return np.zeros((len(batch), 2), np.float32)
+
+        def slow(name: str) -> Model:
+            (member,) = version(tmp_path / name, "good", telemetry).members
+            return Model(
+                name, Version([Member(member.engine, Batcher(name, infer, LIMITS, telemetry), 1, telemetry)]), telemetry
+            )
+
+        models = [slow("one"), slow("other")]
+        before = [asyncio.create_task(model.ask(["good"])) for model in models]  # their only streams are at these
+        await asyncio.sleep(0.01)
+        left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        gone = Request("1", {}, never, "", {}, gone=left)
+        asking = asyncio.create_task(inference().ask(gone, models, ["good"] * 3))
+        await asyncio.sleep(0.01)
+        left.set_result(None)
+        try:
+            with pytest.raises(ClientGone):
+                await asking
+        finally:
+            free.set()
+        for name in ("one", "other"):
+            counted = f'lathe_shed_texts_total{{model="{name}",reason="client_gone"}} 3.0'
+            assert counted in telemetry.exposition().decode()
+        await asyncio.gather(*before, *(model.stop() for model in models))
 
     asyncio.run(main())
 

@@ -15,6 +15,7 @@ from service.engine.engine import Engine
 from service.errors import NotANumber, Overloaded
 from service.models.loading import Loader
 from service.models.model import Candidate, Model
+from service.models.options import CallOptions
 from service.models.tokenised import Texts
 from service.models.version import Scored, Version
 from service.settings import Settings
@@ -196,7 +197,7 @@ def test_a_shadow_is_compared_and_never_sent(play: Callable[[Scenario], None]) -
         assert shop.model.candidate is not None
         await shop.model.candidate.version.members[0].batcher.close()
         candidate = shop.model.candidate
-        await shop.model._compare(candidate, Texts(["good"]), "", float("inf"), answer)
+        await shop.model._compare(candidate, Texts(["good"]), CallOptions(), answer)
         assert shop.metric('lathe_shadow_texts_total{model="shop",result="failed"}') == 1
 
     play(scenario)
