@@ -64,8 +64,9 @@ class Task:
         """What every step's result depends on, besides the steps before it."""
         tokenizer = self.parent.tokenizer.backend_tokenizer.to_str()
         return key_of(
-            self.parent.digest, tokenizer, self.splits.calibration.texts, self.splits.selection.texts, _tools()
-        )
+            self.parent.digest, self.parent.settings_digest, tokenizer,
+            self.splits.calibration.texts, self.splits.selection.texts, _tools(),
+        )  # fmt: skip
 
     @cached_property
     def selection_logits(self) -> Logits:
@@ -270,10 +271,15 @@ def _runtime_options(work: Work) -> RuntimeOptions:
 
 
 def _bare_tokenizer(parent: Parent) -> bytes:
-    """tokenizer.json without padding or truncation of its own: the runtime does both as the manifest says."""
+    """tokenizer.json without padding or truncation of its own: the runtime does both as the manifest says.
+
+    But for a parent that keeps the end of a long text: tokenizer.json has a place for that, where the runtime looks.
+    """
     tokenizer = Tokenizer.from_str(parent.tokenizer.backend_tokenizer.to_str())
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    if parent.tokenizer.truncation_side == "left":
+        tokenizer.enable_truncation(parent.max_length, direction="left")
     return bytes(tokenizer.to_str(), "utf-8")
 
 

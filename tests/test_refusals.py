@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from compression.data import read_examples, split_examples
 from compression.pipeline import doubts
@@ -78,6 +79,22 @@ def cut(size: int) -> Change:
     return apply
 
 
+def renamed(prefix: str) -> Change:
+    """Weights under names with a prefix, as a model that torch.compile wraps saves them."""
+
+    def apply(state: dict[str, torch.Tensor]) -> None:
+        for name in list(state):
+            state[prefix + name] = state.pop(name)
+
+    return weights(apply)
+
+
+def another_token(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<order>"])
+    tokenizer.save_pretrained(folder)
+
+
 PARENTS: dict[str, tuple[Change, str]] = {
     "NaN": (
         weights(lambda state: state["bert.encoder.layer.0.output.dense.weight"][0].fill_(torch.nan)),
@@ -99,6 +116,19 @@ PARENTS: dict[str, tuple[Change, str]] = {
         config(id2label={"0": "a", "1": "b", "2": "c"}, label2id={"a": 0, "b": 1, "c": 2}),
         "which lists 3 labels",
     ),
+    "names of torch.compile": (renamed("_orig_mod."), "torch.compile had wrapped it: save model._orig_mod"),
+    "several labels to a text": (
+        config(problem_type="multi_label_classification"),
+        "gives any number of labels to a text (problem_type multi_label_classification); Lathe takes classifiers that",
+    ),
+    "numbers": (config(problem_type="regression"), "gives numbers, not labels (problem_type regression)"),
+    "a number": (config(id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0}), "has one output, which is a number"),
+    "labels of tokens": (
+        config(architectures=["BertForTokenClassification"]),
+        "BertForTokenClassification labels each token; Lathe takes",
+    ),
+    "answers to questions": (config(architectures=["BertForQuestionAnswering"]), "marks an answer in a text"),
+    "a token without a row": (another_token, "1 tokens that the embedding table has no row for, '<order>' among them"),
     "one label": (config(id2label={"0": "negative"}, label2id={"negative": 0}), "two labels or more"),
     "labels of one name": (config(id2label={"0": "same", "1": "same"}), "each with a name of its own"),
     "labels not numbered from 0": (config(id2label={"1": "a", "2": "b"}), "numbered from 0 on"),

@@ -66,7 +66,8 @@ class Runtime:
         except Exception as error:  # tokenizers raises a bare Exception
             raise BundleError(f"{tokenizer}: cannot be loaded: {error}") from error
         self._tokenizer.no_padding()  # a saved tokenizer.json may pad by itself
-        self._tokenizer.enable_truncation(max_length)
+        side = (self._tokenizer.truncation or {}).get("direction", "right")  # left keeps the end of a long text
+        self._tokenizer.enable_truncation(max_length, direction=side)
         self._session = _create_session(model, options, providers, threads)
         self.inputs = [value.name for value in self._session.get_inputs()]
         unknown = set(self.inputs) - {"input_ids", "attention_mask", "token_type_ids"}

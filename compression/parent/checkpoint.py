@@ -24,9 +24,17 @@ from transformers import (
 )
 
 from compression.errors import CheckpointError
+from compression.parent.kind import (
+    require_classifier,
+    require_classifying_adapter,
+    require_complete,
+    require_one_label,
+    require_rows_for_all_tokens,
+)
 
 EMBEDDED_PREFIX = "embedded:"
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+_SETTINGS = ("config.json", "adapter_config.json", "tokenizer_config.json")
 _NO_WINDOW = 10**6  # transformers writes 1e30 where a tokenizer states no limit
 
 
@@ -66,6 +74,7 @@ class Parent:
         labels: label names in the order of the logits.
         max_length: the model's window in tokens, special tokens included.
         digest: sha256 over the weights that were read.
+        settings_digest: sha256 over the configs that were read; they decide what the weights compute.
     """
 
     name: str
@@ -74,6 +83,7 @@ class Parent:
     labels: tuple[str, ...]
     max_length: int
     digest: str
+    settings_digest: str
 
 
 def load_parent(parent: str) -> Parent:
@@ -90,20 +100,19 @@ def load_parent(parent: str) -> Parent:
         return _load_adapter(parent, folder)
     weights = safetensors_files(folder)
     config = load_config(folder)
-    if not any("ForSequenceClassification" in name for name in config.architectures or ()):
-        raise CheckpointError(
-            f"{parent}: {', '.join(config.architectures or ['this model'])} is not fine-tuned for classification; "
-            "train a head first: lathe finetune"
-        )
+    require_classifier(config, parent)
     labels = label_names(config, parent)
     tokenizer = load_tokenizer(folder)
+    model = _finite(load_classifier(folder, config), parent)
+    require_rows_for_all_tokens(model, tokenizer, parent)
     return Parent(
         name=parent,
-        model=_finite(load_classifier(folder, config, complete=True), parent),
+        model=model,
         tokenizer=tokenizer,
         labels=labels,
         max_length=window(config, tokenizer),
         digest=digest(weights),
+        settings_digest=_settings_digest(folder),
     )
 
 
@@ -151,19 +160,22 @@ def load_config(folder: Path, **overrides: Any) -> PretrainedConfig:
     return config
 
 
-def load_classifier(folder: Path, config: PretrainedConfig, complete: bool = False) -> PreTrainedModel:
+def load_classifier(
+    folder: Path, config: PretrainedConfig, brought: frozenset[str] = frozenset(), new_head: bool = False
+) -> PreTrainedModel:
     """Loads a classifier's weights in float32.
 
     Args:
-        complete: every weight must be in the files; otherwise one that is not, like a new head, is random.
+        brought: names of weights that come from elsewhere, as an adapter's head does.
+        new_head: head and pooler may be missing, or be of other labels; they are random then.
 
     Raises:
-        CheckpointError: the files cannot be read, or do not fit the config.
+        CheckpointError: the files cannot be read, do not fit the config, or lack weights.
     """
     try:
         model, found = AutoModelForSequenceClassification.from_pretrained(
             folder, config=config, use_safetensors=True, local_files_only=True, trust_remote_code=False,
-            dtype="float32", output_loading_info=True,
+            dtype="float32", output_loading_info=True, ignore_mismatched_sizes=new_head or bool(brought),
         )  # fmt: skip
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder}: its weights cannot be read: {error}; save or copy the model again") from error
@@ -174,13 +186,11 @@ def load_classifier(folder: Path, config: PretrainedConfig, complete: bool = Fal
             f"{folder}: its weights do not fit its config.json, which lists {config.num_labels} labels: "
             f"{str(error).splitlines()[-1].strip()} Put right id2label, or the sizes"
         ) from error
-    if complete and found["missing_keys"]:
-        missing = sorted(found["missing_keys"])
-        raise CheckpointError(
-            f"{folder}: {len(missing)} weights are not in its files, {missing[0]} among them; save the model again, or "
-            "train what is missing: lathe finetune"
-        )
     assert isinstance(model, PreTrainedModel)
+    other_sizes = {name for name, *_ in found["mismatched_keys"]}
+    require_complete(
+        model, {*found["missing_keys"], *other_sizes} - brought, found["unexpected_keys"], folder, new_head
+    )
     return model.eval()
 
 
@@ -269,6 +279,7 @@ def digest(files: list[Path]) -> str:
 def _load_adapter(parent: str, folder: Path) -> Parent:
     from peft import PeftModel
 
+    require_classifying_adapter(folder)
     weights = safetensors_files(folder)
     encoder = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
     if not encoder:
@@ -276,8 +287,11 @@ def _load_adapter(parent: str, folder: Path) -> Parent:
     base = locate(encoder)
     base_weights = safetensors_files(base)
     config = load_config(base, **_adapter_labels(folder, weights))
-    merged = PeftModel.from_pretrained(load_classifier(base, config), str(folder)).merge_and_unload()
+    require_one_label(config, parent)
+    model = load_classifier(base, config, _whole_weights(weights))
     tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").is_file() else base)
+    require_rows_for_all_tokens(model, tokenizer, parent)
+    merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     return Parent(
         name=parent,
         model=_finite(merged.eval(), parent),
@@ -285,14 +299,28 @@ def _load_adapter(parent: str, folder: Path) -> Parent:
         labels=label_names(config, parent),
         max_length=window(config, tokenizer),
         digest=digest([*base_weights, *weights]),
+        settings_digest=_settings_digest(base, folder),
     )
+
+
+def _whole_weights(files: list[Path]) -> frozenset[str]:
+    """Names, as the model has them, of the weights that an adapter holds whole (`modules_to_save`)."""
+    names: set[str] = set()
+    for path in files:
+        with safe_open(path, framework="np") as file:
+            names.update(name.removeprefix("base_model.model.") for name in file.keys())  # noqa: SIM118  (not a dict)
+    return frozenset(names)
+
+
+def _settings_digest(*folders: Path) -> str:
+    return digest([folder / name for folder in folders for name in _SETTINGS if (folder / name).is_file()])
 
 
 def _adapter_labels(folder: Path, weights: list[Path]) -> dict[str, Any]:
     """Labels from the config.json beside the adapter, else numbered ones, as many as its head has rows."""
     if (folder / "config.json").is_file():
         config = load_config(folder)
-        return {"id2label": config.id2label, "label2id": config.label2id}
+        return {"id2label": config.id2label, "label2id": config.label2id, "problem_type": config.problem_type}
     for path in weights:
         with safe_open(path, framework="np") as file:
             for name in file.keys():  # noqa: SIM118  (not a dict)

@@ -91,10 +91,15 @@ def finetune(
     if (folder / "adapter_config.json").is_file():
         raise CheckpointError(f"{parent}: is an adapter; fine-tune the encoder that its adapter_config.json names")
     safetensors_files(folder)
-    config = load_config(folder, id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)})
+    config = load_config(
+        folder,
+        id2label=dict(enumerate(labels)),
+        label2id={name: i for i, name in enumerate(labels)},
+        problem_type="single_label_classification",
+    )
     _set_dropout(config, options.dropout)
     tokenizer = load_tokenizer(folder)
-    model = _trainable(load_classifier(folder, config), parent, options)
+    model = _trainable(load_classifier(folder, config, new_head=True), parent, options)
     max_length = min(options.max_length, window(config, tokenizer))
 
     def encode(examples: Examples) -> list[dict[str, Any]]:

@@ -1,4 +1,6 @@
+import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,8 @@ import pytest
 
 from compression.bundle import Bundle, Runtime, open_bundle, softmax
 from compression.errors import DataError, RecipeError, VerificationError
+from compression.parent.checkpoint import load_parent
+from compression.parent.classifier import ParentClassifier
 from compression.pipeline import compress
 from compression.recipe import Budget, ExportStep, QuantizeStep, Recipe, load_recipe
 
@@ -178,3 +182,28 @@ def test_one_text_is_too_little(sentiment_parent: Path, tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("text\na good day\n", "utf-8")
     with pytest.raises(DataError, match="each part needs some"):
         compress(str(sentiment_parent), tmp_path / "one.csv", load_recipe("safe"), tmp_path / "bundle")
+
+
+def test_corrected_settings_make_the_steps_anew(sentiment_parent: Path, sentiment_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(sentiment_parent, tmp_path / "parent", ignore=shutil.ignore_patterns("checkpoints"))
+    compress(str(tmp_path / "parent"), sentiment_data, recipe("half"), tmp_path / "a", cache=tmp_path / "cache")
+    path = tmp_path / "parent" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "layer_norm_eps": 1e-3}))
+    again = compress(str(tmp_path / "parent"), sentiment_data, recipe("half"), tmp_path / "b", cache=tmp_path / "cache")
+    assert not any(step.cached for step in again.manifest.figures.steps)
+
+
+def test_a_parent_that_keeps_the_end_of_a_text_makes_a_bundle_that_does(
+    sentiment_parent: Path, sentiment_data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(sentiment_parent, tmp_path / "parent", ignore=shutil.ignore_patterns("checkpoints"))
+    path = tmp_path / "parent" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "truncation_side": "left"}))
+    bundle = compress(str(tmp_path / "parent"), sentiment_data, load_recipe("float"), tmp_path / "bundle")
+    text = "awful " * 100 + "great " * 30
+    parent = ParentClassifier(load_parent(str(tmp_path / "parent")))
+    runtime = Runtime.of(bundle)
+    encoded = runtime.encode(text)
+    assert encoded.truncated
+    assert encoded.ids == parent.encode(text).ids
+    np.testing.assert_allclose(runtime.logits([encoded]), parent.forward([parent.encode(text)]), atol=1e-4)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from compression.data import read_examples
 from compression.errors import CheckpointError
@@ -100,3 +101,79 @@ def test_an_adapter_without_label_names_gets_numbered_ones(encoder: Path, sentim
     finetune(str(encoder), rows, rows, tmp_path / "adapter", options)
     (tmp_path / "adapter" / "config.json").unlink()
     assert load_parent(str(tmp_path / "adapter")).labels == ("LABEL_0", "LABEL_1")
+
+
+@pytest.fixture(scope="module")
+def adapter(sentiment_parent: Path, sentiment_data: Path, workspace: Path) -> Path:
+    """A directory with an adapter, and its base beside it."""
+    folder = workspace / "adapter-and-base"
+    shutil.copytree(sentiment_parent, folder / "base", ignore=shutil.ignore_patterns("checkpoints"))
+    options = FinetuneOptions(epochs=0.2, batch_size=16, lora_rank=2, precision="fp32")
+    finetune(str(folder / "base"), read_examples(sentiment_data), None, folder / "adapter", options)
+    return folder
+
+
+def copy_of(adapter: Path, folder: Path, name: str, **values: object) -> Path:
+    """A copy of both whose adapter names the copied base; `values` go into the adapter's file `name`."""
+    shutil.copytree(adapter, folder, dirs_exist_ok=True)
+    changed = {"adapter_config.json": {"base_model_name_or_path": str(folder / "base")}}
+    changed[name] = {**changed.get(name, {}), **values}  # type: ignore[dict-item]
+    for file, more in changed.items():
+        path = folder / "adapter" / file
+        path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    return folder / "adapter"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("config.json", {"problem_type": "multi_label_classification"}, "any number of labels"),
+        ("adapter_config.json", {"task_type": "TOKEN_CLS"}, "its adapter labels each token"),
+    ],
+)
+def test_an_adapter_of_another_task_is_refused(
+    adapter: Path, tmp_path: Path, name: str, values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        load_parent(str(copy_of(adapter, tmp_path, name, **values)))
+
+
+@pytest.mark.parametrize(
+    ("lacking", "message"),
+    [
+        ("bert.encoder.layer.1.output.dense.bias", "1 weights are not in its files.*; save the model again$"),
+        ("classifier.weight", None),  # the adapter brings it
+        ("bert.pooler.dense.weight", None),
+    ],
+)
+def test_the_base_of_an_adapter_must_be_whole_but_for_what_the_adapter_brings(
+    adapter: Path, tmp_path: Path, lacking: str, message: str | None
+) -> None:
+    folder = copy_of(adapter, tmp_path, "config.json")
+    state = load_file(tmp_path / "base" / "model.safetensors")
+    del state[lacking]
+    save_file(state, tmp_path / "base" / "model.safetensors", {"format": "pt"})
+    if message is None:
+        load_parent(str(folder))
+    else:
+        with pytest.raises(CheckpointError, match=message):
+            load_parent(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("base/config.json", {"layer_norm_eps": 1e-3}),
+        ("adapter/adapter_config.json", {"lora_alpha": 64}),
+        ("base/tokenizer_config.json", {"truncation_side": "left"}),
+    ],
+)
+def test_what_decides_the_computation_beside_the_weights_has_a_digest(
+    adapter: Path, tmp_path: Path, path: str, values: dict[str, object]
+) -> None:
+    folder = copy_of(adapter, tmp_path, "config.json")
+    before = load_parent(str(folder))
+    (tmp_path / path).write_text(json.dumps({**json.loads((tmp_path / path).read_text()), **values}))
+    after = load_parent(str(folder))
+    assert after.digest == before.digest
+    assert after.settings_digest != before.settings_digest

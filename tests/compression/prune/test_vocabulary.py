@@ -321,7 +321,7 @@ def make_parent(kind: str) -> Parent:
         sep_token_id=tokenizer.sep_token_id, num_labels=3, max_position_embeddings=128, **sizes,
     )  # fmt: skip
     model = AutoModelForSequenceClassification.from_config(config).eval()
-    return Parent(kind, model, tokenizer, label_names(config, kind), 100, digest="")
+    return Parent(kind, model, tokenizer, label_names(config, kind), 100, digest="", settings_digest="")
 
 
 def logits(parent: Parent, batch: tuple[str, ...]) -> torch.Tensor:

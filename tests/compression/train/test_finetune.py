@@ -1,7 +1,9 @@
+import shutil
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from compression.data import Examples, read_examples
 from compression.errors import CheckpointError, DataError
@@ -82,3 +84,12 @@ def test_the_seed_decides(encoder: Path, sentiment_data: Path, tmp_path: Path) -
         finetune(str(encoder), data, data, tmp_path / run, QUICK)
         weights.append((tmp_path / run / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
+
+
+def test_an_encoder_with_missing_weights_is_refused(encoder: Path, tmp_path: Path) -> None:
+    shutil.copytree(encoder, tmp_path / "cut")
+    state = load_file(encoder / "model.safetensors")
+    del state["encoder.layer.0.output.dense.weight"]
+    save_file(state, tmp_path / "cut" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"1 weights are not in its files.*; save the model again$"):
+        finetune(str(tmp_path / "cut"), GOOD, None, tmp_path / "out", QUICK)

@@ -1,0 +1,122 @@
+"""What kind of model a user brings. Lathe takes those that give one label to one text, and says what another one is.
+
+Every check is against an answer that would be wrong without a word: softmax over labels that exclude nothing, a number
+read as a class, a token that has no row in the embedding table.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from compression.errors import CheckpointError
+
+_TAKES = "Lathe takes classifiers that give one label to one text"
+_PROBLEMS = {
+    "multi_label_classification": "gives any number of labels to a text (problem_type multi_label_classification)",
+    "regression": "gives numbers, not labels (problem_type regression)",
+}
+_HEADS = {
+    "ForTokenClassification": "labels each token",
+    "ForQuestionAnswering": "marks an answer in a text",
+    "ForMultipleChoice": "chooses between texts",
+    "ForNextSentencePrediction": "judges pairs of texts",
+}
+_ADAPTED = {
+    "TOKEN_CLS": "labels each token",
+    "QUESTION_ANS": "marks an answer in a text",
+    "CAUSAL_LM": "writes text",
+    "SEQ_2_SEQ_LM": "writes text",
+    "FEATURE_EXTRACTION": "gives vectors",
+}
+
+
+def require_classifier(config: PretrainedConfig, parent: str) -> None:
+    """Refuses a config of another task.
+
+    Raises:
+        CheckpointError: says what the model does and what Lathe takes.
+    """
+    names = config.architectures or ()
+    for name in names:
+        for head, does in _HEADS.items():
+            if head in name:
+                raise CheckpointError(f"{parent}: {name} {does}; {_TAKES}")
+    if not any("ForSequenceClassification" in name for name in names):
+        raise CheckpointError(
+            f"{parent}: {', '.join(names) or 'this model'} is not fine-tuned for classification; "
+            "train a head first: lathe finetune"
+        )
+    require_one_label(config, parent)
+
+
+def require_one_label(config: PretrainedConfig, parent: str) -> None:
+    """Refuses a classifier whose outputs are not labels that exclude each other.
+
+    Raises:
+        CheckpointError: as above.
+    """
+    if config.problem_type in _PROBLEMS:
+        raise CheckpointError(f"{parent}: {_PROBLEMS[config.problem_type]}; {_TAKES}")
+    if config.num_labels == 1:
+        raise CheckpointError(
+            f"{parent}: has one output, which is a number (a regression, or a score of a pair); {_TAKES}, "
+            "and two labels or more"
+        )
+
+
+def require_classifying_adapter(folder: Path) -> None:
+    """Refuses a peft adapter that was trained for another task.
+
+    Raises:
+        CheckpointError: as above.
+    """
+    task = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("task_type")
+    if task in _ADAPTED:
+        raise CheckpointError(f"{folder}: its adapter {_ADAPTED[task]} (task_type {task}); {_TAKES}")
+
+
+def require_rows_for_all_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, parent: str) -> None:
+    """Refuses a tokenizer with tokens that the embedding table has no row for.
+
+    Raises:
+        CheckpointError: names one of them.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    beyond = sorted((index, token) for token, index in tokenizer.get_vocab().items() if index >= rows)
+    if beyond:
+        raise CheckpointError(
+            f"{parent}: its tokenizer has {len(beyond)} tokens that the embedding table has no row for, "
+            f"{beyond[0][1]!r} among them; remove them from the tokenizer, or train with "
+            "model.resize_token_embeddings(len(tokenizer))"
+        )
+
+
+def require_complete(
+    model: PreTrainedModel, missing: Iterable[str], unexpected: Iterable[str], folder: Path, new_head: bool
+) -> None:
+    """Refuses a model with weights that are not in its files, and would be random.
+
+    Args:
+        missing: names of weights that the model has and the files have not, or have in another shape.
+        unexpected: names that are in the files alone.
+        new_head: the head and the pooler, which feeds only the head, are going to be trained.
+
+    Raises:
+        CheckpointError: names one of them.
+    """
+
+    def of_encoder(name: str) -> bool:
+        return name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name
+
+    lacking = sorted(name for name in missing if not new_head or of_encoder(name))
+    if not lacking:
+        return
+    if any("_orig_mod." in name for name in unexpected):
+        remedy = "torch.compile had wrapped it: save model._orig_mod"
+    elif any(map(of_encoder, lacking)):
+        remedy = "save the model again"
+    else:
+        remedy = "save the model again, or train what is missing: lathe finetune"
+    raise CheckpointError(f"{folder}: {len(lacking)} weights are not in its files, {lacking[0]} among them; {remedy}")
