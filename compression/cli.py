@@ -303,6 +303,7 @@ def compare(
         raise click.BadParameter(f"{html.parent} is no directory", param_hint="--html")
     from compression.report import compare as module
     from compression.report.compare_page import comparison_html
+    from compression.report.rendering import Origin
 
     if data is None:
         comparison = module.compare_manifests(bundles)
@@ -316,7 +317,7 @@ def compare(
     else:
         module.print_comparison(comparison)
     if html is not None:
-        html.write_text(comparison_html(comparison), "utf-8")
+        html.write_text(comparison_html(comparison, Origin.now()), "utf-8")
 
 
 @click.group()

@@ -28,20 +28,20 @@ from compression.bundle.atomic_files import scratch
 from compression.bundle.runtime import Logits
 from compression.bundle.storage import MODEL, MODEL_ZSTD, TOKENIZER, require_replaceable
 from compression.data import Columns, Splits, concatenate, read_examples, require_known_labels, split_examples
-from compression.measure.evaluate import agreement, quality
+from compression.measure.evaluate import SELECTION_TEXTS, agreement, quality
 from compression.measure.verify import BATCH_EXACT_WITHIN, Measured, measure, require_budget
 from compression.parent.checkpoint import Parent, load_parent
 from compression.parent.classifier import BundleClassifier, Classifier, ParentClassifier, predict
 from compression.progress import console
 from compression.recipe import Recipe
 from compression.report.page import model_card, report_html
+from compression.report.rendering import Origin
 from compression.step_cache import Work, WorkCache, key_of
 from compression.steps import run_step
 
 _TOOLS = ("lathe", "numpy", "onnx", "onnxruntime", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
 _ZSTD_LEVEL = 19  # slow to write, as fast to read as any
 _FEW_TEXTS = 30  # the interval of an agreement of all of them begins below 0.9
-_SELECTION_TEXTS = 400  # that each step is judged on; the numbers guide, they do not prove
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def doubts(splits: Splits, labels: Sequence[str]) -> list[str]:
 def build(task: Task, recipe: Recipe) -> Candidate:
     """Runs the recipe's steps, or takes them from the cache; each one's result is judged on the selection texts."""
     kept = WorkCache(task.cache / "steps")
-    selection = task.splits.selection.head(_SELECTION_TEXTS)
+    selection = task.splits.selection.head(SELECTION_TEXTS)
     expected = task.selection_logits[: len(selection)]
     key = task.key
     work, figures = Work(task.parent), []
@@ -232,7 +232,7 @@ def write(
         candidate.model_file: candidate.model,
         TOKENIZER: candidate.tokenizer,
         GOLDEN: golden.model_dump_json().encode(),
-        "report.html": report_html(manifest, measured.evidence).encode(),
+        "report.html": report_html(manifest, Origin.now(), measured.evidence).encode(),
         "README.md": model_card(manifest, out.name).encode(),
         **(more or {}),
     }

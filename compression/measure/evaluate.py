@@ -20,6 +20,7 @@ Answers = npt.NDArray[np.intp]  # (texts,) index of a label
 Counts = npt.NDArray[np.float64]
 _MIN_ROWS_FOR_TEMPERATURE = 50
 _BINS = 15
+SELECTION_TEXTS = 400  # that each step is judged on, at most; the numbers guide, they do not prove
 
 
 @dataclass(frozen=True)

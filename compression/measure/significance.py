@@ -1,4 +1,4 @@
-"""Can the test texts tell a bundle from its parent? Paired bootstrap of the difference, McNemar's test, agreement.
+"""Can the test texts tell a bundle from its parent? Paired bootstrap of the difference, McNemar's test.
 
 Both models answer the same texts, so most of the noise of a test set cancels in the difference: it is resampled in
 pairs (Koehn 2004), not model by model.
@@ -40,15 +40,6 @@ def compare_answers(expected: Answers, parent: Answers, bundle: Answers, seed: i
         bundle_only=bundle_only,
         mcnemar_p=float(binomtest(parent_only, discordant).pvalue) if discordant else 1.0,
     )
-
-
-def agreement_interval(agreed: int, texts: int) -> tuple[float, float]:
-    """95 % interval of the fraction of texts that both give the same label, low and high (Wilson 1927).
-
-    A bootstrap would say 1 to 1 where all of a few texts agree; this interval stays as wide as they are few.
-    """
-    interval = binomtest(agreed, texts).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def _difference(values: npt.NDArray[Any]) -> Difference:

@@ -23,9 +23,10 @@ from compression.measure.evaluate import (
 )
 from compression.measure.evidence import Answer, Evidence, Flip
 from compression.measure.fairness import measure_fairness
+from compression.measure.intervals import wilson
 from compression.measure.latency import compare_latency
 from compression.measure.robustness import measure_robustness
-from compression.measure.significance import agreement_interval, compare_answers
+from compression.measure.significance import compare_answers
 from compression.parent.checkpoint import Parent, weight_bytes
 from compression.parent.classifier import BundleClassifier, ParentClassifier, predict
 from compression.recipe import Budget
@@ -80,7 +81,7 @@ def measure(
     probe = random.Random(0).sample(test.texts, min(_BATCH_PROBE_TEXTS, len(test)))  # noqa: S311
     batch_label_changes, batch_deviation = batch_invariance(candidate, probe)
     flipped = int((expected.argmax(axis=-1) != got.argmax(axis=-1)).sum())
-    agreement_low, agreement_high = agreement_interval(len(test) - flipped, len(test))
+    agreement_low, agreement_high = wilson(len(test) - flipped, len(test))
     figures = Figures(
         parent=_model_figures(expected, parent.labels, test, weight_bytes(parent)),
         bundle=_model_figures(got, parent.labels, test, size_bytes),

@@ -12,10 +12,13 @@ from compression.bundle import Bundle, Runtime, open_bundle
 from compression.data import Examples, require_known_labels
 from compression.errors import DataError
 from compression.measure.evaluate import agreement, quality
-from compression.measure.latency import time_against_first
+from compression.measure.intervals import Interval, wilson
+from compression.measure.latency import Quartiles, time_against_first
 from compression.parent.classifier import BundleClassifier, predict
+from compression.report.words import percent
 
 _COLUMNS = 80
+Shape = tuple[int, int]  # texts, tokens of each
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,29 @@ class Entry:
 
     Attributes:
         size_mb: of model.onnx, 10^6 bytes.
+        texts: that judged it; `labelled` of them have labels.
         agreement: fraction of texts with the same label as the reference.
         speeds: by shape (texts, tokens), the reference's time over this one's.
     """
 
     name: str
     size_mb: float
+    texts: int
+    labelled: int
     accuracy: float | None
     macro_f1: float | None
     agreement: float
-    speeds: dict[tuple[int, int], float]
+    speeds: dict[Shape, Quartiles]
+
+    @property
+    def accuracy_interval(self) -> Interval | None:
+        """At 95 %."""
+        return None if self.accuracy is None else wilson(round(self.accuracy * self.labelled), self.labelled)
+
+    @property
+    def agreement_interval(self) -> Interval:
+        """At 95 %."""
+        return wilson(round(self.agreement * self.texts), self.texts)
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,10 @@ class Comparison:
     reference: str
     entries: tuple[Entry, ...]
     warning: str = ""
+
+    def shapes(self) -> list[Shape]:
+        """Those that every bundle was timed at."""
+        return [shape for shape in self.entries[0].speeds if all(shape in one.speeds for one in self.entries)]
 
 
 def compare_manifests(paths: Sequence[Path]) -> Comparison:
@@ -92,10 +112,12 @@ def compare_on(paths: Sequence[Path], examples: Examples, source: Path) -> Compa
             Entry(
                 name=model.name,
                 size_mb=bundle.manifest.figures.bundle.size_mb,
+                texts=result.texts,
+                labelled=result.labelled,
                 accuracy=result.accuracy,
                 macro_f1=result.macro_f1,
                 agreement=agreement(expected, got[:, columns]),
-                speeds={shape: ratio.median for shape, ratio in speed.items()},
+                speeds=speed,
             )
         )
     return Comparison(
@@ -106,18 +128,18 @@ def compare_on(paths: Sequence[Path], examples: Examples, source: Path) -> Compa
 
 
 def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """The comparison as text: headings, and the cells of each bundle. The number is what the plot calls the bundle."""
-    shapes = [shape for shape in comparison.entries[0].speeds if all(shape in one.speeds for one in comparison.entries)]
+    """The comparison as text: headings, and the cells of each bundle; the number stands for its name below it."""
+    shapes = comparison.shapes()
     headings = ["", "bundle", "MB", "accuracy, %", "macro-F1, %", "agreement, %"]
     cells = [
         [
             str(number),
             entry.name,
             f"{entry.size_mb:.1f}",
-            _percent(entry.accuracy),
-            _percent(entry.macro_f1),
-            _percent(entry.agreement),
-            *(f"{entry.speeds[shape]:.1f} x" for shape in shapes),
+            percent(entry.accuracy),
+            percent(entry.macro_f1),
+            percent(entry.agreement),
+            *(f"{entry.speeds[shape].median:.1f} x" for shape in shapes),
         ]
         for number, entry in enumerate(comparison.entries, start=1)
     ]
@@ -143,8 +165,10 @@ def comparison_json(comparison: Comparison) -> str:
     """The comparison as one JSON object, nothing rounded."""
     content = asdict(comparison)
     for entry, one in zip(content["entries"], comparison.entries, strict=True):
-        entry["speeds"] = [{"batch": batch, "tokens": tokens, "speed": speed}
-                           for (batch, tokens), speed in one.speeds.items()]  # fmt: skip
+        entry["speeds"] = [
+            {"batch": batch, "tokens": tokens, "speed": speed.median, "low": speed.low, "high": speed.high}
+            for (batch, tokens), speed in one.speeds.items()
+        ]
     return json.dumps(content, indent=2)
 
 
@@ -153,12 +177,13 @@ def _from_manifest(bundle: Bundle) -> Entry:
     return Entry(
         name=str(bundle.path),
         size_mb=figures.bundle.size_mb,
+        texts=bundle.manifest.data.test_texts,
+        labelled=bundle.manifest.data.labelled_test_texts,
         accuracy=figures.bundle.accuracy,
         macro_f1=figures.bundle.macro_f1,
         agreement=figures.agreement,
-        speeds={(latency.batch, latency.tokens): latency.ratio for latency in figures.latency},
+        speeds={
+            (latency.batch, latency.tokens): Quartiles(latency.ratio_low, latency.ratio, latency.ratio_high)
+            for latency in figures.latency
+        },
     )
-
-
-def _percent(fraction: float | None) -> str:
-    return "no labels" if fraction is None else f"{100 * fraction:.1f}"

@@ -1,102 +1,62 @@
-"""The page of `lathe compare --html`: size against accuracy as an inline SVG, larger dots where a bundle is faster.
+"""The page of `lathe compare --html`: a row for each bundle and figure, with intervals on one axis.
 
-It needs no other file and no network.
+Nothing is set against anything else: a few points whose intervals overlap, drawn over size, would look like a trend.
 """
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from compression.bundle import extra
-from compression.report.compare import Comparison, Entry, rows
-
-# The SVG's own units; the page scales it to its width.
-_WIDTH, _HEIGHT = 640, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 30, 25, 50
-_RADIUS = (6.0, 18.0)
+from compression.measure.intervals import Interval
+from compression.report.compare import Comparison, Shape
+from compression.report.plots import Axis, Row, bar_chart, dot_chart
+from compression.report.rendering import Origin, render
+from compression.report.words import counted, percent
 
 
-@dataclass(frozen=True)
-class Dot:
-    """One bundle on the plot."""
-
-    number: int
-    name: str
-    x: float
-    y: float
-    radius: float
-
-
-def comparison_html(comparison: Comparison) -> str:
-    """A page with the plot and the table."""
-    with extra("serve", "a page"):
-        import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("compression.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    headings, cells = rows(comparison)
-    return environment.get_template("compare.html").render(
-        comparison=comparison, headings=headings, cells=cells, **_plot(comparison.entries)
-    )
+def comparison_html(comparison: Comparison, origin: Origin) -> str:
+    """A page that needs no other file and no network."""
+    entries = comparison.entries
+    labelled = [one for one in entries if one.accuracy_interval is not None]
+    return render(
+        "compare.html",
+        title=f"{len(entries)} bundles side by side" if len(entries) > 1 else entries[0].name,
+        origin=origin,
+        comparison=comparison,
+        shapes=comparison.shapes(),
+        accuracy=_fractions(
+            "Accuracy", [(one.name, one.accuracy, one.labelled, one.accuracy_interval) for one in labelled]
+        ),
+        agreement=_fractions(
+            "Agreement", [(one.name, one.agreement, one.texts, one.agreement_interval) for one in entries]
+        ),
+        sizes=_sizes(comparison),
+        speeds=[(f"{batch} x {tokens} tokens", _speeds(comparison, (batch, tokens)))
+                for batch, tokens in comparison.shapes()],
+    )  # fmt: skip
 
 
-def _plot(entries: tuple[Entry, ...]) -> dict[str, object]:
-    """Where everything goes. Accuracy where every bundle has one, else agreement."""
-    labelled = all(entry.accuracy is not None for entry in entries)
-    heights = [100 * (entry.accuracy if labelled and entry.accuracy is not None else entry.agreement)
-               for entry in entries]  # fmt: skip
-    x_ticks = _ticks([0.0, *(entry.size_mb for entry in entries)])
-    y_ticks = _ticks(heights)
-    shape, radii = _radii(entries)
-
-    def x(size_mb: float) -> float:
-        share = (size_mb - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
-        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
-
-    def y(percent: float) -> float:
-        share = (percent - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
-        return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _BOTTOM - _TOP), 1)
-
-    dots = [
-        Dot(number, entry.name, x(entry.size_mb), y(height), radius)
-        for number, (entry, height, radius) in enumerate(zip(entries, heights, radii, strict=True), start=1)
-    ]
-    return {
-        "width": _WIDTH,
-        "height": _HEIGHT,
-        "left": _LEFT,
-        "right": _WIDTH - _RIGHT,
-        "top": _TOP,
-        "bottom": _HEIGHT - _BOTTOM,
-        "x_ticks": [(x(tick), f"{tick:g}") for tick in x_ticks],
-        "y_ticks": [(y(tick), f"{tick:g}") for tick in y_ticks],
-        "y_title": "accuracy, %" if labelled else "agreement, %",
-        "dots": sorted(dots, key=lambda dot: -dot.radius),  # the small ones on top
-        "shape": shape,
-    }
+def _fractions(title: str, figures: Sequence[tuple[str, float | None, int, Interval | None]]) -> str:
+    """Dots with their intervals; empty where no bundle has the figure."""
+    rows, ends = [], []
+    for name, fraction, texts, interval in figures:
+        if fraction is not None and interval is not None:
+            low, high = (100 * end for end in interval)
+            text = f"{counted(fraction, texts)}, {percent(interval[0])} to {percent(interval[1])}"
+            rows.append(Row(name, text, 100 * fraction, "bundle", (low, high)))
+            ends += [low, high]
+    return dot_chart(title, rows, Axis.around(ends, "%")) if rows else ""
 
 
-def _radii(entries: tuple[Entry, ...]) -> tuple[str, list[float]]:
-    """The first shape that all were timed at, and radii whose squares (areas) grow with the speed there."""
-    shared = [shape for shape in entries[0].speeds if all(shape in entry.speeds for entry in entries)]
-    if not shared:
-        return "", [_RADIUS[0]] * len(entries)
-    speeds = [entry.speeds[shared[0]] for entry in entries]
-    small, large = _RADIUS
-    radii = [round(max(small, large * math.sqrt(speed / max(speeds))), 1) for speed in speeds]
-    return f"{shared[0][0]} x {shared[0][1]} tokens", radii
+def _sizes(comparison: Comparison) -> str:
+    rows = [Row(one.name, f"{one.size_mb:.1f} MB", one.size_mb, "bundle") for one in comparison.entries]
+    return bar_chart("Size", rows, Axis.around([0.0, *(row.value for row in rows)], "MB"))
 
 
-def _ticks(values: list[float]) -> list[float]:
-    """Round numbers, three to seven of them, that enclose the values: steps of 1, 2 or 5 times a power of ten."""
-    low, high = min(values), max(values)
-    raw = max(high - low, 0.1) / 5
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [round(index * step, 6) for index in range(first, max(last, first + 1) + 1)]
+def _speeds(comparison: Comparison, shape: Shape) -> str:
+    speeds = [(one.name, one.speeds[shape]) for one in comparison.entries]
+    rows = [
+        Row(name, f"{speed.median:.1f} x ({speed.low:.1f} to {speed.high:.1f})", speed.median, "bundle",
+            (speed.low, speed.high))
+        for name, speed in speeds
+    ]  # fmt: skip
+    axis = Axis.around([0.0, 1.0, *(speed.high for _, speed in speeds)], "times the speed of the reference")
+    return bar_chart("Speed", rows, axis)

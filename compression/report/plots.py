@@ -1,61 +1,139 @@
-"""Inline SVG for `report.html`. Colours come from the page's style sheet, so that both colour schemes fit.
+"""Inline SVG of the pages. Colours come from the style sheet, so that both colour schemes fit.
 
-Bar charts have no viewBox: widths are percentages and text keeps the page's size, on a phone as on a desk.
+Charts of rows have no viewBox: widths are percentages and text keeps the page's size, on a phone as on a desk.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from compression.measure.evidence import Bin
+from compression.report.words import short, width
 
-_ROW = 46  # px: a line of text, then the bar below it
+_LINE, _BAR, _GAP = 20, 12, 14  # px: a line of text, a bar, what lies between two rows
+_PHONE_COLUMNS = 44  # Latin letters of one line on a phone
 _SIDE = 300  # of the square of the reliability diagram, in its own units
-_LEFT, _TOP = 40, 8
+_LEFT, _TOP = 44, 8
 
 
 @dataclass(frozen=True)
-class Bar:
-    """One row; positions are fractions of the chart's width.
+class Axis:
+    """From `low` to `high`, with round numbers at equal distances.
+
+    Attributes:
+        step: from one number to the next.
+        unit: what the numbers are.
+        signed: whether gains have a plus sign.
+    """
+
+    low: float
+    high: float
+    step: float
+    unit: str
+    signed: bool = False
+
+    @classmethod
+    def around(cls, values: Iterable[float], unit: str, signed: bool = False) -> "Axis":
+        """The shortest one that holds these values, with two to seven numbers 1, 2 or 5 times a power of ten apart."""
+        found = list(values)
+        low, high = min(found), max(found)
+        raw = max(high - low, 1e-3) / 5
+        power = 10.0 ** math.floor(math.log10(raw))
+        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        return cls(first * step, max(last, first + 1) * step, step, unit, signed)
+
+    def numbers(self) -> list[float]:
+        """Those that are written below it."""
+        return [self.low + self.step * index for index in range(round((self.high - self.low) / self.step) + 1)]
+
+    def at(self, value: float) -> float:
+        """Where a value lies, as a fraction of the width."""
+        return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
+
+    def name(self, number: float) -> str:
+        """As it is written below the axis."""
+        near = 0.0 if abs(number) < self.step / 2 else number
+        return f"{near:+g}" if self.signed and near else f"{near:.6g}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One value of a chart, in the units of its axis.
 
     Attributes:
         text: the value, in words.
-        style: class of the style sheet: `parent`, `bundle`, `loss` or `gain`.
-        spread: where the whisker begins and ends.
+        style: class of the style sheet: `parent`, `bundle`, `loss`, `gain` or `few`.
+        interval: where the whisker begins and ends.
     """
 
     label: str
     text: str
-    start: float
-    end: float
+    value: float
     style: str
-    spread: tuple[float, float] | None = None
+    interval: tuple[float, float] | None = None
 
 
-def bar_chart(title: str, bars: Sequence[Bar], zero: float = 0.0) -> str:
-    """Horizontal bars under their labels; `zero` is where the axis stands."""
-    height = _ROW * len(bars)
-    parts = [
-        f'<svg class="bars" role="img" width="100%" height="{height}" aria-label="{_spoken(title, bars)}">',
-        f'<line class="axis" x1="{_percent(zero)}" x2="{_percent(zero)}" y1="0" y2="{height}"/>' if zero else "",
-    ]
-    for row, bar in enumerate(bars):
-        top = _ROW * row
-        left, width = min(bar.start, bar.end), abs(bar.end - bar.start)
-        parts.append(
-            f'<text x="0" y="{top + 18}">{escape(bar.label)}</text>'
-            f'<text class="value" x="100%" y="{top + 18}" text-anchor="end">{escape(bar.text)}</text>'
-            f'<rect class="{bar.style}" x="{_percent(left)}" y="{top + 25}" width="{_percent(width)}" height="12"/>'
-        )
-        if bar.spread:
-            low, high = map(_percent, bar.spread)
-            parts.append(f'<line class="spread" x1="{low}" x2="{high}" y1="{top + 31}" y2="{top + 31}"/>')
-    return "".join([*parts, "</svg>"])
+def bar_chart(title: str, rows: Sequence[Row], axis: Axis) -> str:
+    """Bars from zero, which the axis holds."""
+    return _chart(title, rows, axis, bars=True)
+
+
+def dot_chart(title: str, rows: Sequence[Row], axis: Axis) -> str:
+    """A dot for each value: its axis need not begin at zero."""
+    return _chart(title, rows, axis, bars=False)
+
+
+def _chart(title: str, rows: Sequence[Row], axis: Axis, bars: bool) -> str:
+    """Each row under its words, the axis below all; where one's label and text do not fit beside each other, all stand
+    on two lines."""
+    drawn, top = [], 0
+    beside = all(width(row.label) + width(row.text) + 2 <= _PHONE_COLUMNS for row in rows)
+    for row in rows:
+        label = short(row.label, _PHONE_COLUMNS)
+        drawn.append(f'<text x="0" y="{top + 15}">{escape(label)}</text>')
+        top += 0 if beside else _LINE
+        place = 'x="100%" text-anchor="end"' if beside else 'x="0"'
+        drawn.append(f'<text class="value" {place} y="{top + 15}">{escape(row.text)}</text>')
+        top += _LINE
+        drawn.append(_mark(row, axis, top, bars))
+        top += _BAR + _GAP
+    grid = [f'<line class="grid" x1="{_percent(axis.at(number))}" x2="{_percent(axis.at(number))}" y1="0" y2="{top}"/>'
+            for number in axis.numbers()]  # fmt: skip
+    zero = _percent(axis.at(0))
+    if axis.low <= 0 <= axis.high:
+        grid.append(f'<line class="axis" x1="{zero}" x2="{zero}" y1="0" y2="{top}"/>')
+    names = [_number(axis, number, top + 15) for number in axis.numbers()]
+    unit = f'<text class="unit" x="100%" y="{top + 33}" text-anchor="end">{escape(axis.unit)}</text>'
+    spoken = escape(f"{title}: " + "; ".join(f"{row.label}: {row.text}" for row in rows))
+    return (
+        f'<svg class="rows" role="img" width="100%" height="{top + 40}" aria-label="{spoken}">'
+        f"{''.join([*grid, *drawn, *names, unit])}</svg>"
+    )
+
+
+def _mark(row: Row, axis: Axis, top: int, bars: bool) -> str:
+    start, end, middle = axis.at(0), axis.at(row.value), top + _BAR // 2
+    whisker = ""
+    if row.interval:
+        low, high = (_percent(axis.at(edge)) for edge in row.interval)
+        whisker = f'<line class="spread" x1="{low}" x2="{high}" y1="{middle}" y2="{middle}"/>'
+    if bars:
+        left, wide = _percent(min(start, end)), _percent(abs(end - start))
+        return f'<rect class="{row.style}" x="{left}" y="{top}" width="{wide}" height="{_BAR}"/>{whisker}'
+    return f'{whisker}<circle class="{row.style}" cx="{_percent(end)}" cy="{middle}" r="{_BAR // 2}"/>'
+
+
+def _number(axis: Axis, number: float, y: int) -> str:
+    where = axis.at(number)
+    anchor = "start" if where < 0.02 else "end" if where > 0.98 else "middle"
+    return f'<text class="unit" x="{_percent(where)}" y="{y}" text-anchor="{anchor}">{axis.name(number)}</text>'
 
 
 def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin]) -> str:
     """Accuracy over confidence, a point per bin, its area as its number of texts; on the diagonal both are equal."""
-    width, height = _LEFT + _SIDE + 8, _TOP + _SIDE + 40
+    wide, height = _LEFT + _SIDE + 8, _TOP + _SIDE + 40
     series = [("before", before), ("after", after)]
     spoken = "; ".join(
         f"{name} temperature: "
@@ -70,7 +148,7 @@ def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin]) -> str:
         for tick in (0, 0.25, 0.5, 0.75, 1)
     )
     return (
-        f'<svg class="reliability" role="img" viewBox="0 0 {width} {height}" '
+        f'<svg class="reliability" role="img" viewBox="0 0 {wide} {height}" '
         f'aria-label="Reliability diagram: {escape(spoken)}">{ticks}'
         f'<line class="axis" x1="{_x(0)}" y1="{_y(0)}" x2="{_x(1)}" y2="{_y(1)}"/>'
         f"{''.join(_curve(name, bins) for name, bins in series)}"
@@ -99,8 +177,4 @@ def _y(fraction: float) -> float:
 
 
 def _percent(fraction: float) -> str:
-    return f"{100 * min(max(fraction, 0.0), 1.0):.2f}%"
-
-
-def _spoken(title: str, bars: Sequence[Bar]) -> str:
-    return escape(f"{title}: " + "; ".join(f"{bar.label}: {bar.text}" for bar in bars))
+    return f"{100 * fraction:.2f}%"

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from compression.measure.evaluate import Answers
-from compression.measure.significance import agreement_interval, compare_answers
+from compression.measure.significance import compare_answers
 
 
 def answers(truth: Answers, accuracy: float, labels: int, rng: np.random.Generator) -> Answers:
@@ -82,16 +82,3 @@ def test_a_label_that_never_occurs_counts_for_nothing() -> None:
     truth, parent, bundle = (np.array(row) for row in ([0, 0, 9, 9], [0, 0, 9, 9], [0, 9, 9, 9]))
     result = compare_answers(truth, parent, bundle)
     assert result.macro_f1.value == pytest.approx(macro_f1(truth, bundle) - 1)
-
-
-@pytest.mark.parametrize(("agreed", "texts"), [(10, 10), (898, 910), (0, 7)])
-def test_agreement_interval_holds_the_rates_that_a_score_test_keeps(agreed: int, texts: int) -> None:
-    low, high = agreement_interval(agreed, texts)
-    assert 0 <= low <= agreed / texts <= high <= 1
-    for bound in {low, high} - {0.0, 1.0}:  # there the observed rate lies 1.96 standard errors off
-        assert abs(agreed / texts - bound) / (bound * (1 - bound) / texts) ** 0.5 == pytest.approx(1.96, abs=1e-3)
-
-
-def test_agreement_of_few_texts_is_uncertain_even_where_all_agree() -> None:
-    assert agreement_interval(10, 10)[0] < 0.75
-    assert agreement_interval(1000, 1000)[0] > 0.996

@@ -1,38 +1,15 @@
 import dataclasses
-import re
-from html.parser import HTMLParser
+import hashlib
 
 import pytest
 
 from compression.bundle import Bundle, ClassFigures, Counterfactual, Difference, Manifest, StepFigures, SwapReaction
 from compression.measure.evidence import Answer, Bin, Evidence, Flip
 from compression.report.page import comparison, model_card, report_html, verdict
+from compression.report.rendering import Origin
+from tests.pages import Page, require_standalone
 
-VOID = {"meta", "br", "line", "rect", "circle", "polyline"}
-
-
-class Page(HTMLParser):
-    """Collects tags and text, and sees that what opens is closed."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+ORIGIN = Origin("2026-01-02 03:04 UTC", "9.8.7", "A CPU, 2 cores, Linux")
 
 
 @pytest.fixture
@@ -45,7 +22,7 @@ def manifest(sentiment_bundle: Bundle) -> Manifest:
         for step, size in (("export", 0.5), ("quantize", 0.2))
     )
     classes = tuple(
-        ClassFigures(label=f"<label {index}>", texts=10, parent_recall=0.9, bundle_recall=0.9 - index / 100)
+        ClassFigures(label=f"<label {index}>", texts=100, parent_recall=0.9, bundle_recall=0.9 - index / 100)
         for index in range(77)
     )
     reaction = SwapReaction(changed=0.125, largest_score_change=0.3)
@@ -59,7 +36,9 @@ def manifest(sentiment_bundle: Bundle) -> Manifest:
         ),
         "parent": manifest.figures.parent.model_copy(update={"size_mb": 90.0, "accuracy": 0.905}),
         "bundle": manifest.figures.bundle.model_copy(update={"size_mb": 22.5, "accuracy": 0.901}),
-        "latency": tuple(one.model_copy(update={"ratio": 4.2}) for one in manifest.figures.latency),
+        "latency": tuple(
+            one.model_copy(update={"ratio": 4.2 - place}) for place, one in enumerate(manifest.figures.latency)
+        ),
     }
     return manifest.model_copy(update={"figures": manifest.figures.model_copy(update=update)})
 
@@ -73,8 +52,8 @@ def evidence() -> Evidence:
 
 def test_verdict_is_one_sentence_of_gain_and_cost(manifest: Manifest) -> None:
     assert verdict(manifest) == (
-        "25 % of the size, 4.2 times as fast; accuracy 90.5 to 90.1 %, difference -0.4 points, "
-        "95 % interval -1.2 to +0.3."
+        "25 % of the size, 4.2 times as fast at 1 x 24 tokens, 2.2 at 32 x 32; accuracy 90.5 to 90.1 % of "
+        f"{manifest.data.labelled_test_texts} texts, difference -0.4 points, 95 % interval -1.2 to +0.3."
     )
     agreement = {"agreement": 0.987, "agreement_low": 0.977, "agreement_high": 0.992}
     bare = manifest.figures.model_copy(update={"significance": None, **agreement})
@@ -87,20 +66,30 @@ def test_verdict_is_one_sentence_of_gain_and_cost(manifest: Manifest) -> None:
 
 
 def test_report_is_whole_and_needs_nothing_else(manifest: Manifest, evidence: Evidence) -> None:
-    html = report_html(manifest, evidence)
+    html = report_html(manifest, ORIGIN, evidence)
     page = Page(html)
-    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.tags}
-    assert not re.search(r"https?://|url\(|@import", html)
-    assert "prefers-color-scheme: dark" in html
+    require_standalone(html)
     images = [attributes for tag, attributes in page.tags if tag == "svg"]
     assert len(images) == 4  # speed, size, labels, reliability
     assert all(image["role"] == "img" and image["aria-label"] for image in images)
-    for shown in (verdict(manifest), "McNemar", "12.2 (cached)", "16 of", "60 of", "labelled: bad", "temperature"):
+    for shown in (
+        verdict(manifest),
+        "McNemar",
+        "12.2 (cached)",
+        "16 of",
+        "selection texts",
+        "9.8.7",
+        "A CPU",
+        "2026-01-02",
+        "60 of",
+        "labelled: bad",
+        "temperature",
+    ):
         assert shown in page.text, shown
 
 
 def test_texts_and_labels_are_escaped(manifest: Manifest, evidence: Evidence) -> None:
-    html = report_html(manifest, evidence)
+    html = report_html(manifest, ORIGIN, evidence)
     assert "<script>" not in html
     assert "<b>good</b>" not in html
     assert "<label 5" not in html
@@ -109,22 +98,23 @@ def test_texts_and_labels_are_escaped(manifest: Manifest, evidence: Evidence) ->
 
 def test_a_text_may_be_of_another_language_than_the_page(manifest: Manifest, evidence: Evidence) -> None:
     flip = Flip("味道不错", Answer("好评", 0.75), Answer("差评", 0.51), "好评")
-    page = Page(report_html(manifest, dataclasses.replace(evidence, flips=(flip,))))
+    page = Page(report_html(manifest, ORIGIN, dataclasses.replace(evidence, flips=(flip,))))
     assert ("p", {"lang": "", "dir": "auto"}) in page.tags
     assert "味道不错" in page.text
     assert "parent: 好评" in page.text
 
 
 def test_only_the_largest_changes_are_drawn_and_all_are_listed(manifest: Manifest) -> None:
-    page = Page(report_html(manifest))
+    page = Page(report_html(manifest, ORIGIN))
     assert sum(tag == "rect" and attributes["class"] == "loss" for tag, attributes in page.tags) == 20
-    assert "<label 76> (10)" in page.text
-    assert "<label 56> (10)" not in page.text
+    drawn = page.texts_of("svg")
+    assert "<label 76>" in drawn
+    assert "<label 56>" not in drawn
     assert "<label 56>" in page.text
 
 
 def test_wide_tables_scroll_by_themselves(manifest: Manifest, evidence: Evidence) -> None:
-    page = Page(report_html(manifest, evidence))
+    page = Page(report_html(manifest, ORIGIN, evidence))
     regions = [attributes for tag, attributes in page.tags if attributes.get("class") == "scroll"]
     assert len(regions) >= 5
     assert all(region["tabindex"] == "0" and region["aria-label"] for region in regions)
@@ -134,13 +124,55 @@ def test_a_manifest_without_labels_renders(manifest: Manifest) -> None:
     bare = {"significance": None, "calibration": None, "classes": (), "steps": (), "fairness": None, "robustness": ()}
     figures = manifest.figures.model_copy(update=bare)
     without = manifest.model_copy(update={"figures": figures})
-    assert "nothing was measured" in Page(report_html(without)).text
-    assert "McNemar" not in report_html(without)
+    assert "nothing was measured" in Page(report_html(without, ORIGIN)).text
+    assert "McNemar" not in report_html(without, ORIGIN)
 
 
 def test_card_and_table_hold_the_interval(manifest: Manifest) -> None:
     card = model_card(manifest, "mine")
     assert "-0.4 (-1.2 to +0.3)" in card
     assert "label changed by typos, %" in card
-    assert "swapped names and pronouns, % | 12.5 | 12.5 |" in card
+    assert "swapped names and pronouns, % | 12.5 (1 of 8) | 12.5 (1 of 8) |" in card
     assert ("accuracy, points of difference (95 %)", "", "-0.4 (-1.2 to +0.3)") in comparison(manifest)
+
+
+def test_speed_names_its_shape_also_where_there_is_one(manifest: Manifest) -> None:
+    one = manifest.figures.model_copy(update={"latency": manifest.figures.latency[:1]})
+    assert "size, 4.2 times as fast at 1 x 24 tokens; accuracy" in verdict(manifest.model_copy(update={"figures": one}))
+
+
+def test_percentages_come_with_counts(manifest: Manifest, evidence: Evidence) -> None:
+    labelled = manifest.data.labelled_test_texts
+    parent, bundle = (f"{100 * right:.1f} ({round(right * labelled)} of {labelled})" for right in (0.905, 0.901))
+    assert ("accuracy, %", parent, bundle) in comparison(manifest)
+    page = Page(report_html(manifest, ORIGIN, evidence))
+    assert "12.5 (1 of 8)" in page.text  # names swapped
+    assert "90.0 (90 of 100)" in page.text  # recall
+    assert "98.0 (" in page.text  # agreement after a step
+
+
+def test_a_change_of_a_label_is_drawn_on_an_axis_that_shows_how_little_it_is(manifest: Manifest) -> None:
+    many = ClassFigures(label="many", texts=180, parent_recall=0.9, bundle_recall=0.9 - 2 / 180)
+    few = ClassFigures(label="few", texts=4, parent_recall=0.5, bundle_recall=0.75)
+    figures = manifest.figures.model_copy(update={"classes": (few, many)})
+    page = Page(report_html(manifest.model_copy(update={"figures": figures}), ORIGIN))
+    drawn = page.texts_of("svg")
+    assert drawn.index("many") < drawn.index("few")
+    assert {"-1.1 points, -2 of 180 texts", "+25.0 points, +1 of 4 texts", "-30", "0", "points of recall"} <= set(drawn)
+    loss, grey = ([attributes for tag, attributes in page.tags if tag == "rect" and attributes["class"] == style]
+                  for style in ("loss", "few"))  # fmt: skip
+    assert len(loss) == len(grey) == 1
+    assert float((loss[0]["width"] or "").rstrip("%")) < 2.5  # 1.1 of the axis' 60 points
+
+
+def test_two_pages_of_the_same_figures_are_the_same_bytes(manifest: Manifest, evidence: Evidence) -> None:
+    assert report_html(manifest, ORIGIN, evidence) == report_html(manifest, ORIGIN, evidence)
+    assert "2026-01-02" not in model_card(manifest, "mine")
+
+
+def test_where_and_when_a_report_was_made_is_no_part_of_the_version(manifest: Manifest) -> None:
+    versions = set()
+    for origin in (ORIGIN, Origin.now()):
+        digest = hashlib.sha256(report_html(manifest, origin).encode()).hexdigest()
+        versions.add(manifest.model_copy(update={"files": {**manifest.files, "report.html": digest}}).version())
+    assert len(versions) == 1
