@@ -94,7 +94,7 @@ def service(log: Path) -> Iterator[str]:
     missing = [str(bundle) for bundle in BUNDLES if not (bundle / "bundle.json").is_file()]
     if missing and not os.environ.get("LATHE_MODELS"):
         raise CannotRun(f"no bundle in {' and '.join(missing)}; run make demo or lathe compress first")
-    url, process = start(log, {**os.environ, "BENTOML_DO_NOT_TRACK": "True"})
+    url, process = start(log, os.environ)
     try:
         yield url
     finally:

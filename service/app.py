@@ -17,6 +17,7 @@ from typing import Any
 import bentoml
 import click
 import uvicorn.config
+from bentoml._internal.utils.analytics import usage_stats
 from bentoml.exceptions import BentoMLException
 
 from compression.bundle import BundleError
@@ -32,6 +33,8 @@ from service.telemetry import Telemetry
 # A thread that has computed a batch waits so long for the event loop to let go of the interpreter; 5 ms by default.
 _SWITCH_S = 0.0002
 
+# `bentoml serve` asks, and remembers, whether it may report its use before our package, which says no, is imported.
+usage_stats.do_not_track.cache_clear()
 
 # What holds the package `service`: workers start there, where no file of the user's can stand in for it.
 _ROOT = Path(__file__).resolve().parent.parent

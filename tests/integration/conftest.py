@@ -32,8 +32,12 @@ def service_command(port: int, host: str = "127.0.0.1", target: str = "service.a
 
 def service_environment(**settings: str) -> dict[str, str]:
     """This process's environment with no LATHE_ variable but the given ones; no pause, since nothing balances here."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LATHE_")}
-    return {**inherited, "BENTOML_DO_NOT_TRACK": "True", "LATHE_DRAIN_PAUSE_MS": "0", **settings}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("LATHE_") and name not in ("BENTOML_DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY")
+    }
+    return {**inherited, "LATHE_DRAIN_PAUSE_MS": "0", **settings}
 
 
 @contextlib.contextmanager

@@ -71,3 +71,4 @@ def test_a_bento_is_served_from_its_own_requirements(
             )
         assert answer.status_code == 200
         assert answer.json()["models"]["sentiment"] == sentiment_bundle.version
+    assert not (home / "client_id").exists()  # BentoML makes one when it reports its use
