@@ -10,7 +10,7 @@ import gc
 import logging
 import os
 import sys
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from bentoml._internal.utils.analytics import usage_stats
 from bentoml.exceptions import BentoMLException
 
 from compression.bundle import BundleError
+from service.access.keys import Authenticator
 from service.api.native import create_routes
+from service.api.triage import check_labels, why_no_triage
 from service.errors import ConfigurationError
 from service.http.connection import HttpProtocol
 from service.http.gate import Gate
@@ -29,6 +31,8 @@ from service.listening import require_free, require_private_or_keys
 from service.models.registry import Serving, check
 from service.settings import Settings, load_settings, remember_directory
 from service.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
 
 # A thread that has computed a batch waits so long for the event loop to let go of the interpreter; 5 ms by default.
 _SWITCH_S = 0.0002
@@ -61,12 +65,6 @@ def locate(directory: Path, location: str) -> Path:
         ) from error
 
 
-@cache  # asked several times for each request
-def _serving() -> Serving:
-    serving: Serving = bentoml.get_current_service().serving
-    return serving
-
-
 def _settings() -> Settings:
     """The settings; a bento serves the models that it was built with, unless LATHE_MODELS says otherwise."""
     bento = Lathe.bento  # type: ignore[attr-defined]  # the decorator makes it a Service
@@ -90,6 +88,10 @@ def _address() -> tuple[str, int]:
     return host or BentoMLContainer.http.host.get(), BentoMLContainer.http.port.get() if port is None else port
 
 
+def _authenticator(settings: Settings) -> Authenticator | None:
+    return None if settings.keys_file is None else Authenticator(settings.keys_file)
+
+
 def _check(host: str, port: int) -> None:
     """Runs once, before any worker is started.
 
@@ -100,7 +102,8 @@ def _check(host: str, port: int) -> None:
     settings = _settings()
     require_private_or_keys(host, settings)
     require_free(host, port)
-    check(settings, partial(locate, settings.directory))
+    _authenticator(settings)  # reads the keys file
+    check(settings, partial(locate, settings.directory), partial(check_labels, settings))
 
 
 class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are loaded late, and have no types
@@ -121,7 +124,12 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
 
     def to_asgi(self, is_main: bool = True) -> Gate:
         """The app that a worker serves; uvicorn, which BentoML starts with it, takes its protocol from this table."""
-        gate = Gate(super().to_asgi(is_main), _serving, create_routes(_serving))
+        app = super().to_asgi(is_main)
+        settings, telemetry = _settings(), Telemetry()
+        authenticator = _authenticator(settings)
+        places, labels = partial(locate, settings.directory), partial(check_labels, settings)
+        self.serving = Serving(settings, places, telemetry, labels, _workers())
+        gate = Gate(app, create_routes(self.serving, authenticator), telemetry, authenticator)
         protocol = partial(HttpProtocol, refuse=gate.refuse)
         uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]  # a name, or what it names
         return gate
@@ -141,8 +149,7 @@ class Lathe:
     def __init__(self) -> None:
         logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root logger shows warnings only
         sys.setswitchinterval(_SWITCH_S)
-        settings = _settings()
-        self.serving = Serving(settings, partial(locate, settings.directory), Telemetry(), _workers())
+        self.serving: Serving = Lathe.serving  # type: ignore[misc]  # the decorator makes it a Service
 
     @bentoml.on_deployment
     def check() -> None:
@@ -162,6 +169,9 @@ class Lathe:
         gc.collect()
         gc.freeze()
         await self.serving.start()
+        no_triage = why_no_triage(self.serving.settings)
+        if no_triage is not None:
+            logger.info("%s", no_triage)
 
     @bentoml.on_shutdown
     async def stop(self) -> None:

@@ -14,9 +14,9 @@ LEAVES = ("service.settings", "service.errors", "service.api.schemas", "compress
 SHARED = ("compression.bundle", "compression.tables")
 # What each wing of the service may import of the service; its own modules always.
 WINGS = {
-    "http": {"errors", "models", "redaction", "settings"},
-    "api": {"__version__", "errors", "http", "models", "redaction", "settings", "telemetry"},
-    "models": {"access", "api", "batching", "engine", "errors", "redaction", "settings", "telemetry"},
+    "http": {"access", "errors", "redaction", "settings", "telemetry"},
+    "api": {"__version__", "access", "errors", "http", "models", "redaction", "settings", "telemetry"},
+    "models": {"batching", "engine", "errors", "redaction", "settings", "telemetry"},
     "engine": {"errors", "settings"},
     "batching": {"errors", "redaction", "telemetry"},
     "access": {"errors"},

@@ -12,6 +12,7 @@ calls from it alone.
 import ipaddress
 from collections.abc import Awaitable, Callable
 
+from service.access.keys import Authenticator
 from service.api.schemas import LoadRequest, ModelDescription, Trial
 from service.errors import Forbidden
 from service.http.body import parse, read_body
@@ -25,17 +26,25 @@ Change = Callable[[Rollout, str], Awaitable[Model]]
 
 
 class Admin:
-    """The handlers. `serving` gives the service's state, which does not exist yet when the routes are made."""
+    """The handlers."""
 
-    def __init__(self, serving: Callable[[], Serving]) -> None:
-        self._serving = serving
-        self._rollout: Rollout | None = None
+    def __init__(self, serving: Serving, authenticator: Authenticator | None) -> None:
+        self._settings = serving.settings
+        self._rollout = Rollout(serving)
+        self._authenticator = authenticator
 
     async def load(self, request: Request) -> Response:
         """POST /v1/models/{name}/load."""
         rollout = self._admit(request)
-        body = parse(LoadRequest, await read_body(request, self._serving().settings))
-        return _answer(await rollout.load(request.parameters["name"], body))
+        body = parse(LoadRequest, await read_body(request, self._settings))
+        model = await rollout.load(
+            request.parameters["name"],
+            body.bundle,
+            on_trial=body.on_trial,
+            percent=body.canary,
+            other_labels=body.other_labels,
+        )
+        return _answer(model)
 
     def calling(self, change: Change) -> Handler:
         """A handler of a call that needs no body."""
@@ -51,19 +60,16 @@ class Admin:
         Raises:
             Unauthorized, Forbidden: for one who may not.
         """
-        serving = self._serving()
-        if serving.authenticator is not None:
-            serving.authenticator.require_admin(request.header(b"authorization"))
+        if self._authenticator is not None:
+            self._authenticator.require_admin(request.header(b"authorization"))
         elif request.client is None or not ipaddress.ip_address(request.client).is_loopback:
             raise Forbidden("without keys, versions can be changed from this machine alone; set LATHE_KEYS_FILE")
-        if self._rollout is None:
-            self._rollout = Rollout(serving)
         return self._rollout
 
 
-def admin_endpoints(serving: Callable[[], Serving]) -> list[Endpoint]:
+def admin_endpoints(serving: Serving, authenticator: Authenticator | None) -> list[Endpoint]:
     """The routes, to be listed with the others."""
-    admin = Admin(serving)
+    admin = Admin(serving, authenticator)
     handlers = {
         "load": admin.load,
         "promote": admin.calling(Rollout.promote),

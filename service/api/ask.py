@@ -1,7 +1,7 @@
 """Puts a request's texts to models: tokenised once, within the request's time, for as long as its client is there."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 from service.errors import PayloadTooLarge
 from service.http.body import TIMEOUT, timeout_ms
@@ -9,16 +9,21 @@ from service.http.disconnect import WhileThere
 from service.http.messages import Request
 from service.models.model import Model
 from service.models.options import CallOptions
-from service.models.registry import Serving
 from service.models.tokenised import Texts
 from service.models.version import Scored, together
+from service.settings import Settings
 
 
 class Inference:
-    """What every route that asks a model shares. `serving` gives the service's state."""
+    """What every route that asks a model shares.
 
-    def __init__(self, serving: Callable[[], Serving]) -> None:
-        self._serving = serving
+    Args:
+        models: what is served, by name, at any time.
+    """
+
+    def __init__(self, settings: Settings, models: Mapping[str, Model]) -> None:
+        self._settings = settings
+        self._models = models
 
     def admit(self, tenant: str, timeout: str | None) -> None:
         """Refuses a request of that key, with that X-Request-Timeout-Ms, for which no model has room.
@@ -26,7 +31,7 @@ class Inference:
         Raises:
             Overloaded: no model has room, or time, for a single text.
         """
-        models, deadline = list(self._serving().models.values()), self._deadline(timeout)
+        models, deadline = list(self._models.values()), self._deadline(timeout)
         for model in models:
             if model.live.has_room(tenant, deadline):
                 return
@@ -52,7 +57,7 @@ class Inference:
             DeadlineExceeded, ClientGone: what still waited in a queue was given up.
             Overloaded, NotReady, InferenceFailed, NotANumber: of one model; what the others had queued is given up.
         """
-        settings = self._serving().settings
+        settings = self._settings
         if len(texts) > settings.max_inputs:
             raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
         calibrated = settings.calibrated if calibrated is None else calibrated
@@ -62,4 +67,4 @@ class Inference:
             return await together([model.ask(shared, options) for model in models], options.cancellation)
 
     def _deadline(self, timeout: str | None) -> float:
-        return time.monotonic() + timeout_ms(timeout, self._serving().settings.request_timeout_ms) / 1e3
+        return time.monotonic() + timeout_ms(timeout, self._settings.request_timeout_ms) / 1e3

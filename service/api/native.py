@@ -1,13 +1,16 @@
 """The HTTP API: what each path takes and answers. Errors are raised as ServiceError; the gate renders them."""
 
-from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
+from service.access.keys import Authenticator
 from service.api import open_inference, text_embeddings_inference
 from service.api.admin import admin_endpoints, describe
 from service.api.ask import Inference
 from service.api.openapi import openapi_document
 from service.api.schemas import ClassifyRequest, ModelsResponse, TriageRequest
+from service.api.triage import Triage, why_no_triage
+from service.errors import ModelNotFound
 from service.http.body import parse, read_body
 from service.http.messages import Request, Response
 from service.http.routing import Endpoint, Routes
@@ -16,15 +19,17 @@ from service.models.version import Scored
 
 
 class Api:
-    """The handlers. `serving` gives the service's state, which does not exist yet when the routes are made."""
+    """The handlers."""
 
-    def __init__(self, serving: Callable[[], Serving]) -> None:
+    def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self.inference = Inference(serving)
+        self._no_triage = why_no_triage(serving.settings)
+        self._rules = lru_cache(maxsize=2)(partial(Triage, serving.settings))  # labels change with versions, rarely
+        self.inference = Inference(serving.settings, serving.models)
 
     async def classify(self, request: Request) -> Response:
         """POST /v1/classify."""
-        serving = self._serving()
+        serving = self._serving
         body = parse(ClassifyRequest, await read_body(request, serving.settings))
         model = serving.model(body.model)
         (scored,) = await self.inference.ask(request, [model], _texts(body.inputs), body.calibrated)
@@ -41,11 +46,13 @@ class Api:
 
     async def triage(self, request: Request) -> Response:
         """POST /v1/triage."""
-        serving = self._serving()
+        serving = self._serving
         body = parse(TriageRequest, await read_body(request, serving.settings))
-        rules = serving.triage
+        if self._no_triage is not None:
+            raise ModelNotFound(self._no_triage)
         models = [serving.model(name) for name in (serving.settings.triage_sentiment, serving.settings.triage_intent)]
         sentiment, intent = await self.inference.ask(request, models, _texts(body.inputs), calibrated=True)
+        rules = self._rules(sentiment.labels, intent.labels)
         results = [
             rules.judge(
                 dict(zip(sentiment.labels, sentiment_row, strict=True)),
@@ -72,12 +79,12 @@ class Api:
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models."""
-        descriptions = [describe(model) for model in self._serving().models.values()]
+        descriptions = [describe(model) for model in self._serving.models.values()]
         return Response.json(ModelsResponse(models=descriptions).model_dump())
 
     async def metrics(self, _: Request) -> Response:
         """GET /metrics."""
-        serving = self._serving()
+        serving = self._serving
         telemetry = serving.telemetry
         telemetry.ready(serving.ready)
         return Response(200, [(b"content-type", telemetry.content_type.encode())], telemetry.exposition())
@@ -87,7 +94,7 @@ class Api:
         return Response.json(openapi_document())
 
 
-def create_routes(serving: Callable[[], Serving]) -> Routes:
+def create_routes(serving: Serving, authenticator: Authenticator | None) -> Routes:
     """Every route that the gate answers itself."""
     api = Api(serving)
     return Routes(
@@ -95,7 +102,7 @@ def create_routes(serving: Callable[[], Serving]) -> Routes:
             Endpoint("/v1/classify", {"POST": api.classify}, admit=api.inference.admit),
             Endpoint("/v1/triage", {"POST": api.triage}, admit=api.inference.admit),
             Endpoint("/v1/models", {"GET": api.models}),
-            *admin_endpoints(serving),
+            *admin_endpoints(serving, authenticator),
             Endpoint("/metrics", {"GET": api.metrics}),
             Endpoint("/docs.json", {"GET": api.docs}),
             *text_embeddings_inference.endpoints(serving),

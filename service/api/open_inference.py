@@ -8,7 +8,7 @@ Source: github.com/kserve/open-inference-protocol, and Triton's extension binary
 
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -127,9 +127,9 @@ class InferErrorResponse(BaseModel):
 
 
 class _Api:
-    def __init__(self, serving: Callable[[], Serving]) -> None:
+    def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self.inference = Inference(serving)
+        self.inference = Inference(serving.settings, serving.models)
 
     async def server(self, _: Request) -> Response:
         """GET /v2."""
@@ -137,13 +137,13 @@ class _Api:
 
     async def live(self, _: Request) -> Response:
         """GET /v2/health/live."""
-        if not self._serving().alive:
+        if not self._serving.alive:
             raise NotReady("the service can do no work; it must be restarted")
         return Response.json({"live": True})
 
     async def ready(self, _: Request) -> Response:
         """GET /v2/health/ready."""
-        serving = self._serving()
+        serving = self._serving
         if not serving.ready:
             raise serving.not_ready()
         return Response.json({"ready": True})
@@ -173,7 +173,7 @@ class _Api:
 
     async def infer(self, request: Request) -> Response:
         """POST /v2/models/{model}/infer."""
-        content = await read_body(request, self._serving().settings, _CONTENT_TYPES)
+        content = await read_body(request, self._serving.settings, _CONTENT_TYPES)
         length = _header_length(request, content)
         body = parse(InferRequest, content[:length])
         texts = _texts(body.inputs[0], content[length:])
@@ -182,14 +182,14 @@ class _Api:
         return _answer(body, model.name, scored)
 
     def _model(self, request: Request) -> Model:
-        model = self._serving().model(request.parameters["model"])
+        model = self._serving.model(request.parameters["model"])
         version = request.parameters.get("version", model.live.id)
         if version != model.live.id:
             raise ModelNotFound(f"no version {version[:64]!r} of {model.name!r}; there is {model.live.id}")
         return model
 
 
-def endpoints(serving: Callable[[], Serving]) -> list[Endpoint]:
+def endpoints(serving: Serving) -> list[Endpoint]:
     """The routes of this protocol."""
     api = _Api(serving)
 

@@ -4,7 +4,7 @@
 model: here the one that LATHE_PREDICT_MODEL names.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -81,13 +81,13 @@ class PredictErrorResponse(BaseModel):
 
 
 class _Api:
-    def __init__(self, serving: Callable[[], Serving]) -> None:
+    def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self.inference = Inference(serving)
+        self.inference = Inference(serving.settings, serving.models)
 
     async def predict(self, request: Request) -> Response:
         """POST /predict: every label's score, the highest first; of several texts, a list of such lists."""
-        serving = self._serving()
+        serving = self._serving
         body = parse(PredictRequest, await read_body(request, serving.settings))
         batch = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         texts = [text if isinstance(text, str) else text[0] for text in batch]
@@ -101,7 +101,7 @@ class _Api:
         return Response.json(predictions if nested else predictions[0])
 
 
-def endpoints(serving: Callable[[], Serving]) -> list[Endpoint]:
+def endpoints(serving: Serving) -> list[Endpoint]:
     """The routes of this protocol."""
     api = _Api(serving)
     return [

@@ -77,3 +77,28 @@ class Triage:
         if confidence < self._settings.min_confidence:
             return "low_confidence"
         return None
+
+
+def check_labels(settings: Settings, labels: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuses models that triage cannot work with, where there is triage.
+
+    Args:
+        labels: of each model, by name.
+
+    Raises:
+        ConfigurationError: the labels of a model of triage do not fit it.
+    """
+    if why_no_triage(settings) is None:
+        Triage(settings, labels[settings.triage_sentiment], labels[settings.triage_intent])
+
+
+def why_no_triage(settings: Settings) -> str | None:
+    """Why there is no triage: it is off, or one of its models is not served; None where there is."""
+    if settings.triage == "off":
+        return "triage is off here: LATHE_TRIAGE=off"
+    if {settings.triage_sentiment, settings.triage_intent} <= set(settings.models):
+        return None
+    return (
+        f"triage is off here: it needs the models {settings.triage_sentiment!r} and {settings.triage_intent!r}, which "
+        "are not both served; LATHE_TRIAGE_SENTIMENT and LATHE_TRIAGE_INTENT name others"
+    )

@@ -11,15 +11,16 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
+from service.access.keys import Authenticator
 from service.errors import InternalError, MethodNotAllowed, Overloaded, ServiceError, for_status
 from service.http.body import TIMEOUT, ClientGone
 from service.http.messages import GONE, App, Headers, Message, Receive, Request, Response, Send
 from service.http.routing import Endpoint, ErrorBody, Routes, own_error_body
-from service.models.registry import Serving
 from service.redaction import describe_exception
+from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +34,14 @@ class Gate:
 
     Args:
         app: answers what no route knows.
-        serving: gives the service's state, which does not exist yet when this is made.
+        authenticator: None where no key is needed.
     """
 
-    def __init__(self, app: App, serving: Callable[[], Serving], routes: Routes) -> None:
+    def __init__(self, app: App, routes: Routes, telemetry: Telemetry, authenticator: Authenticator | None) -> None:
         self._app = app
-        self._serving = serving
         self._routes = routes
+        self._telemetry = telemetry
+        self._authenticator = authenticator
         self._prefix = secrets.token_hex(10)  # as unique as a random id for each request, for less
         self._numbers = itertools.count()
 
@@ -55,7 +57,7 @@ class Gate:
         try:
             endpoint.admit(self._tenant(found), None if timeout is None else timeout.decode("latin-1"))
         except Overloaded as error:
-            self._serving().telemetry.request(endpoint.path, error.status, error.code, time.perf_counter() - start)
+            self._telemetry.request(endpoint.path, error.status, error.code, time.perf_counter() - start)
             request_id = self._new_id()
             return _completed(_of_error(error, request_id, endpoint.error_body), request_id)
         except Exception:  # no key, or worse: it comes to the same when the request is served, and is told there
@@ -96,18 +98,17 @@ class Gate:
             await reply.fail(InternalError("the service failed; its log has the reason under this request_id"))
         finally:
             name = (path if path in _BEHIND else "other") if endpoint is None else endpoint.path
-            self._serving().telemetry.request(name, reply.status, reply.code, time.perf_counter() - start)
+            self._telemetry.request(name, reply.status, reply.code, time.perf_counter() - start)
 
     def _new_id(self) -> str:
         return f"{self._prefix}{next(self._numbers):012x}"
 
     def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
         """The name of the key that asks; empty where none is needed."""
-        authenticator = self._serving().authenticator
-        if authenticator is None:
+        if self._authenticator is None:
             return ""
         value = headers.get(b"authorization")
-        return authenticator.authenticate(None if value is None else value.decode("latin-1"))
+        return self._authenticator.authenticate(None if value is None else value.decode("latin-1"))
 
 
 async def _handle(endpoint: Endpoint, method: str, request: Request) -> Response:

@@ -11,11 +11,9 @@ draining:  /readyz is 503; whatever still arrives is answered
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
-from service.access.keys import Authenticator
-from service.api.triage import Triage
 from service.engine.devices import try_out
 from service.errors import ConfigurationError, ModelNotFound, NotReady
 from service.models.loading import Loader, Locate, open_members
@@ -25,6 +23,9 @@ from service.settings import Settings
 from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
+
+LabelCheck = Callable[[Mapping[str, tuple[str, ...]]], object]
+"""Raises ConfigurationError where models of such labels, by name, do not fit what they are for."""
 
 
 class State(StrEnum):
@@ -44,26 +45,25 @@ class Serving:
         settings: checked settings.
         locate: finds the directory of a model's location; knows the model store.
         telemetry: where measurements go.
+        check_labels: asked before models are served, and before one's labels change.
         workers: processes that serve these models, this one among them.
-
-    Raises:
-        ConfigurationError: the keys file cannot be read.
     """
 
-    def __init__(self, settings: Settings, locate: Locate, telemetry: Telemetry, workers: int = 1) -> None:
+    def __init__(
+        self, settings: Settings, locate: Locate, telemetry: Telemetry, check_labels: LabelCheck, workers: int = 1
+    ) -> None:
         self.settings = settings
         self.telemetry = telemetry
         self.workers = workers
         self.state = State.LOADING
-        self.authenticator = Authenticator(settings.keys_file) if settings.keys_file is not None else None
         self.loader = Loader(settings, telemetry)
         self._locate = locate
+        self._check_labels = check_labels
         self._models: dict[str, Model] = {}
-        self._triage: Triage | None = None
 
     @property
     def models(self) -> Mapping[str, Model]:
-        """What is served, by name; empty until every model is ready."""
+        """What is served, by name; empty until every model is ready, and the same object for ever."""
         return self._models
 
     @property
@@ -88,27 +88,14 @@ class Serving:
             raise ModelNotFound(f"no model named {name[:64]!r}; there is {', '.join(sorted(self._models))}")
         return self._models[name]
 
-    @property
-    def triage(self) -> Triage:
-        """The triage rules.
+    def require_fitting(self, name: str, labels: tuple[str, ...]) -> None:
+        """Checks the labels that a model is about to have.
 
         Raises:
-            NotReady: starting or stopped.
-            ModelNotFound: triage is off; says why.
-        """
-        self._require_taking()
-        if self._triage is None:
-            raise ModelNotFound(_why_no_triage(self.settings))
-        return self._triage
-
-    def relabel(self, name: str, labels: tuple[str, ...]) -> None:
-        """Makes triage fit for a model that is about to have these labels.
-
-        Raises:
-            ConfigurationError: they do not fit triage; nothing has changed.
+            ConfigurationError: they do not fit what the model is for.
         """
         labels_of = {model.name: model.labels for model in self._models.values()}
-        self._triage = triage_rules(self.settings, {**labels_of, name: labels})
+        self._check_labels({**labels_of, name: labels})
 
     async def start(self) -> None:
         """Loads, verifies and warms every model; any failure leaves the state at failed, with the reason logged."""
@@ -120,7 +107,7 @@ class Serving:
                 )
                 for name, location in named
             }
-            triage = triage_rules(self.settings, {name: version.labels for name, version in versions.items()})
+            self._check_labels({name: version.labels for name, version in versions.items()})
             self.state = State.VERIFYING
             for version in versions.values():
                 await asyncio.to_thread(version.verify)
@@ -131,12 +118,9 @@ class Serving:
             self.state = State.FAILED
             logger.error("cannot serve: %s (%s)", error, describe_exception(error))
             return
-        self._models = {name: Model(name, version, self.telemetry) for name, version in versions.items()}
-        self._triage = triage
+        self._models.update({name: Model(name, version, self.telemetry) for name, version in versions.items()})
         self._drain_on_sigterm()
         self.state = State.READY
-        if triage is None:
-            logger.info("%s", _why_no_triage(self.settings))
         logger.info("ready: %s", ", ".join(f"{name} {version.id}" for name, version in versions.items()))
 
     async def stop(self) -> None:
@@ -181,43 +165,17 @@ class Serving:
         return all(model.alive for model in self._models.values())
 
 
-def check(settings: Settings, locate: Locate) -> None:
-    """What can be known before any process is started: keys, device, every bundle's digests, triage's labels.
+def check(settings: Settings, locate: Locate, check_labels: LabelCheck) -> None:
+    """What can be known of the models before any process is started: device, every bundle's digests, labels.
 
     Raises:
         ConfigurationError, BundleError: the service could not become ready.
     """
-    if settings.keys_file is not None:
-        Authenticator(settings.keys_file)
     opened = {
         name: open_members(location, locate, settings.ensemble_degraded) for name, location in settings.models.items()
     }
-    triage_rules(settings, {name: members[0][0].manifest.labels for name, members in opened.items()})
+    check_labels({name: members[0][0].manifest.labels for name, members in opened.items()})
     if settings.device.gpus:
         try_out([bundle for members in opened.values() for bundle, _ in members], settings.device)
     if settings.bundles_root is not None and not settings.bundles_root.is_dir():
         raise ConfigurationError(f"LATHE_BUNDLES_ROOT={str(settings.bundles_root)!r} is no directory; make it first")
-
-
-def triage_rules(settings: Settings, labels: Mapping[str, tuple[str, ...]]) -> Triage | None:
-    """The triage rules where both of its models are served and it is not off; otherwise there is no triage.
-
-    Args:
-        labels: of each model, by name.
-
-    Raises:
-        ConfigurationError: the models' labels do not fit triage.
-    """
-    sentiment, intent = labels.get(settings.triage_sentiment), labels.get(settings.triage_intent)
-    if settings.triage == "off" or sentiment is None or intent is None:
-        return None
-    return Triage(settings, sentiment, intent)
-
-
-def _why_no_triage(settings: Settings) -> str:
-    if settings.triage == "off":
-        return "triage is off here: LATHE_TRIAGE=off"
-    return (
-        f"triage is off here: it needs the models {settings.triage_sentiment!r} and {settings.triage_intent!r}, which "
-        "are not both served; LATHE_TRIAGE_SENTIMENT and LATHE_TRIAGE_INTENT name others"
-    )

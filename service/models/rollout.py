@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from compression.bundle import BundleError
-from service.api.schemas import LoadRequest
 from service.errors import BundleRefused, ConfigurationError, Conflict, Forbidden
 from service.models.model import Model
 from service.models.registry import Serving, State
@@ -28,8 +27,21 @@ class Rollout:
         self._serving = serving
         self._changing = asyncio.Lock()
 
-    async def load(self, name: str, request: LoadRequest) -> Model:
+    async def load(
+        self,
+        name: str,
+        location: str,
+        *,
+        on_trial: bool = False,
+        percent: float | None = None,
+        other_labels: bool = False,
+    ) -> Model:
         """Loads a version beside the live one, and makes it the live one, or puts it on trial; another trial ends.
+
+        Args:
+            location: of a bundle or an ensemble, below the root.
+            percent: see `Candidate`.
+            other_labels: whether its labels may differ from those of the live version.
 
         Raises:
             Forbidden: no directory is set that bundles may come from.
@@ -43,14 +55,20 @@ class Rollout:
         async with self._changing:
             model = self._changeable(name)
             try:
-                version = await asyncio.to_thread(self._loaded, name, request.bundle, root)
-                self._require_fitting(model, version, request)
+                version = await asyncio.to_thread(self._loaded, name, location, root)
+                self._require_fitting(model, version, on_trial, other_labels)
             except Exception as error:
                 self._serving.telemetry.version_change(name, "refused")
                 reason = str(error) if isinstance(error, ConfigurationError | BundleError) else type(error).__name__
                 logger.warning("model %s keeps its version: %s", name, describe_exception(error))
                 raise BundleRefused(f"{reason}; {name!r} goes on with version {model.live.id}") from error
-            return self._take(model, version, request)
+            model.drop()
+            version.start(f"{model.name}.candidate")
+            if on_trial:
+                model.try_out(version, percent)
+                return self._changed(model, "trial")
+            model.swap(version)
+            return self._changed(model, "loaded")
 
     async def promote(self, name: str) -> Model:
         """Makes the version on trial the live one.
@@ -85,7 +103,7 @@ class Rollout:
             model = self._changeable(name)
             if model.previous is None:
                 raise Conflict(f"{name!r} has no previous version to return to; load one by its path")
-            self._serving.relabel(name, model.previous.labels)
+            self._serving.require_fitting(name, model.previous.labels)
             model.roll_back()
             return self._changed(model, "rolled_back")
 
@@ -121,26 +139,17 @@ class Rollout:
         version.warm_up()
         return version
 
-    def _require_fitting(self, model: Model, version: Version, request: LoadRequest) -> None:
+    def _require_fitting(self, model: Model, version: Version, on_trial: bool, other_labels: bool) -> None:
         if version.labels == model.labels:
             return
-        if not request.other_labels:
+        if not other_labels:
             raise ConfigurationError(
                 "its labels are not those of the live version; clients may rely on them. Send other_labels: true "
                 "to change them"
             )
-        if request.on_trial:
+        if on_trial:
             raise ConfigurationError("a version on trial needs the labels of the live one, also with other_labels")
-        self._serving.relabel(model.name, version.labels)
-
-    def _take(self, model: Model, version: Version, request: LoadRequest) -> Model:
-        model.drop()
-        version.start(f"{model.name}.candidate")
-        if request.on_trial:
-            model.try_out(version, request.canary)
-            return self._changed(model, "trial")
-        model.swap(version)
-        return self._changed(model, "loaded")
+        self._serving.require_fitting(model.name, version.labels)
 
     def _changed(self, model: Model, change: Change) -> Model:
         self._serving.telemetry.version_change(model.name, change)

@@ -1,8 +1,10 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from compression.bundle import Bundle
+from service.api.triage import check_labels
 from service.errors import ConfigurationError
 from service.listening import require_private_or_keys
 from service.models.registry import check
@@ -85,13 +87,13 @@ def test_the_loopback_address_needs_none(host: str) -> None:
         ({"LATHE_DEVICE": "cuda"}, "CUDAExecutionProvider"),
         ({"LATHE_HAND_OVER_INTENTS": "card_arrival,fraud"}, "'fraud'"),
         ({"LATHE_TRIAGE_SENTIMENT": "banking-intents"}, "LATHE_TRIAGE_SENTIMENT_LABELS="),
-        ({"LATHE_KEYS_FILE": "nowhere.json"}, "lathe keys add"),
     ],
 )
 def test_what_cannot_become_ready_is_refused_before_it_starts(
     variables: dict[str, str], message: str, sentiment_bundle: Bundle, intent_bundle: Bundle
 ) -> None:
     models = f"sentiment={sentiment_bundle.path},banking-intents={intent_bundle.path}"
-    check(load_settings({"LATHE_MODELS": models}), Path)
+    fit, unfit = (load_settings({"LATHE_MODELS": models, **more}) for more in ({}, variables))
+    check(fit, Path, partial(check_labels, fit))
     with pytest.raises(ConfigurationError, match=message):
-        check(load_settings({"LATHE_MODELS": models, **variables}), Path)
+        check(unfit, Path, partial(check_labels, unfit))

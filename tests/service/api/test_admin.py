@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import httpx
 import pytest
 
 from compression.bundle import GoldenAnswers, read_golden
-from service.access.keys import add_key
+from service.access.keys import Authenticator, add_key
 from service.api.native import create_routes
+from service.api.triage import check_labels
 from service.http.gate import Gate
 from service.http.messages import Receive, Send
 from service.models.registry import Serving, State, check
@@ -38,8 +40,10 @@ class Service:
         environment = {
             "LATHE_MODELS": f"mine={folder / 'first'}", "LATHE_BUNDLES_ROOT": str(root), "LATHE_STREAMS": "1",
         }  # fmt: skip
-        self.serving = Serving(load_settings({**environment, **variables}), Path, Telemetry(), workers)
-        app = Gate(nothing, lambda: self.serving, create_routes(lambda: self.serving))
+        settings, telemetry = load_settings({**environment, **variables}), Telemetry()
+        authenticator = Authenticator(settings.keys_file) if settings.keys_file is not None else None
+        self.serving = Serving(settings, Path, telemetry, partial(check_labels, settings), workers)
+        app = Gate(nothing, create_routes(self.serving, authenticator), telemetry, authenticator)
         transport = httpx.ASGITransport(app, client=(client, 1))
         self.http = httpx.AsyncClient(transport=transport, base_url="http://lathe")
 
@@ -222,7 +226,7 @@ def test_an_ensemble_is_served_and_says_when_it_is_degraded(tmp_path: Path) -> N
     (tmp_path / "root" / "link").unlink()
     play(tmp_path, degraded, LATHE_MODELS=location, LATHE_ENSEMBLE_DEGRADED="true")
     with pytest.raises(Exception, match="nowhere"):
-        check(load_settings({"LATHE_MODELS": location}), Path)
+        check(load_settings({"LATHE_MODELS": location}), Path, lambda _: None)
 
 
 def test_a_bundle_that_computes_something_else_here_is_not_served(

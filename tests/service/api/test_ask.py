@@ -5,7 +5,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from compression.bundle import Encoded
 from service.api.ask import Inference
 from service.batching import Batcher, BatchLimits, Logits
 from service.engine.engine import Engine
-from service.errors import Overloaded, PayloadTooLarge
+from service.errors import NotReady, Overloaded, PayloadTooLarge
 from service.http.body import ClientGone
 from service.http.messages import Request
 from service.models.loading import Loader
@@ -40,8 +39,7 @@ def request() -> Request:
 
 
 def inference() -> Inference:
-    serving: Any = SimpleNamespace(settings=Settings())
-    return Inference(lambda: serving)
+    return Inference(Settings(), {})
 
 
 def version(folder: Path, location: str, telemetry: Telemetry) -> Version:
@@ -115,10 +113,6 @@ def test_what_softmax_makes_of_logits_are_the_probabilities_of_an_ensemble_too(t
 
 
 def test_when_one_model_refuses_what_the_other_has_queued_is_given_up(tmp_path: Path) -> None:
-    async def refuse(*_: object) -> Logits:
-        await asyncio.sleep(0.01)
-        raise Overloaded("full", 1)
-
     async def main() -> None:
         telemetry, free = Telemetry(), threading.Event()
         computed: list[Encoded] = []
@@ -133,9 +127,10 @@ def test_when_one_model_refuses_what_the_other_has_queued_is_given_up(tmp_path: 
         busy = Model("slow", Version([slow]), telemetry)
         before = asyncio.create_task(busy.ask(["good"]))  # its only stream is at this
         await asyncio.sleep(0.01)
-        refusing: Any = SimpleNamespace(ask=refuse)
+        refusing = Model("refusing", version(tmp_path, "good", telemetry), telemetry)
+        await refusing.stop()
         try:
-            with pytest.raises(Overloaded):
+            with pytest.raises(NotReady):
                 await inference().ask(request(), [busy, refusing], ["good"] * 3)
             await asyncio.sleep(0)
         finally:
@@ -200,8 +195,7 @@ def test_a_request_is_refused_where_no_model_has_room_for_a_text(
             return Model(name, Version([Member(member.engine, batcher, 1, telemetry)]), telemetry)
 
         one, other = slow("one"), slow("other")
-        serving: Any = SimpleNamespace(settings=Settings(), models={"one": one, "other": other})
-        admit = Inference(lambda: serving).admit
+        admit = Inference(Settings(), {"one": one, "other": other}).admit
         waiting = []
         try:
             for model in (one, other):
@@ -237,14 +231,13 @@ def test_a_request_for_an_ensemble_is_refused_by_the_member_that_has_no_room(tmp
             for member, texts in zip(version(tmp_path, "good@1+opposite@1", telemetry).members, (64, 1), strict=True)
         ]
         model = Model("shop", Version(members), telemetry)
-        serving: Any = SimpleNamespace(settings=Settings(), models={"shop": model})
         waiting = []
         for _ in range(2):  # one is computed, and one fills the second member's queue
             waiting.append(asyncio.create_task(model.ask(["good"])))
             await asyncio.sleep(0.01)
         try:
             with pytest.raises(Overloaded, match=r"shop\.1"):
-                Inference(lambda: serving).admit("", None)
+                Inference(Settings(), {"shop": model}).admit("", None)
         finally:
             free.set()
         assert 'lathe_shed_texts_total{model="shop.1",reason="overloaded"} 1.0' in telemetry.exposition().decode()

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import MutableMapping
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from service.access.keys import Authenticator, add_key
 from service.errors import InvalidRequest, Overloaded, ServiceError
 from service.http.gate import Gate
 from service.http.messages import App, Receive, Request, Response, Send
@@ -17,13 +18,17 @@ from service.telemetry import Telemetry
 SECRET = "zanzibarium"
 
 
-def ask(app: App, telemetry: Telemetry | None = None, authenticator: object = None) -> httpx.Response:
+def ask(
+    app: App, telemetry: Telemetry | None = None, authenticator: Authenticator | None = None, key: str = ""
+) -> httpx.Response:
     """One GET through the gate, as an ASGI server would send it."""
-    serving: Any = SimpleNamespace(telemetry=telemetry or Telemetry(), authenticator=authenticator)
+    gate = Gate(app, Routes([]), telemetry or Telemetry(), authenticator)
 
     async def main() -> httpx.Response:
-        transport = httpx.ASGITransport(Gate(app, lambda: serving, Routes([])))
-        async with httpx.AsyncClient(transport=transport, base_url="http://lathe") as client:
+        headers = {"Authorization": f"Bearer {key}"}
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(gate), headers=headers, base_url="http://lathe"
+        ) as client:
             return await client.get("/v1/models")
 
     return asyncio.run(main())
@@ -74,18 +79,17 @@ def test_every_answer_is_counted_under_its_code() -> None:
     assert 'lathe_requests_total{code="not_found",route="other",status="404"} 1.0' in exposition
 
 
-SHOP = SimpleNamespace(authenticate=lambda _: "shop")
-
-
-@pytest.mark.parametrize(("authenticator", "tenant"), [(SHOP, "shop"), (None, "")])
-def test_the_app_behind_is_told_whose_key_it_is(authenticator: object, tenant: str) -> None:
+@pytest.mark.parametrize("tenant", ["shop", ""])
+def test_the_app_behind_is_told_whose_key_it_is(tmp_path: Path, tenant: str) -> None:
+    key = add_key(tmp_path / "keys.json", "shop")
     seen: list[str] = []
 
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         seen.append(scope["lathe.tenant"])
         await answering(200)(scope, receive, send)
 
-    assert ask(app, authenticator=authenticator).status_code == 200
+    authenticator = Authenticator(tmp_path / "keys.json") if tenant else None
+    assert ask(app, authenticator=authenticator, key=key).status_code == 200
     assert seen == [tenant]
 
 
@@ -105,7 +109,7 @@ class Unexpected(Exception):
     ],
 )
 def test_what_would_be_refused_for_want_of_room_is_refused_by_its_head(
-    method: str, path: str, failure: Exception | None, refused: bool
+    tmp_path: Path, method: str, path: str, failure: Exception | None, refused: bool
 ) -> None:
     asked: list[tuple[str, str | None]] = []
 
@@ -118,15 +122,15 @@ def test_what_would_be_refused_for_want_of_room_is_refused_by_its_head(
         raise AssertionError
 
     telemetry = Telemetry()
-    key = SimpleNamespace(authenticate=lambda value: {"Bearer x": "shop"}[value])
-    serving: Any = SimpleNamespace(telemetry=telemetry, authenticator=key)
+    key = f"Bearer {add_key(tmp_path / 'keys.json', 'shop')}".encode()
 
     def error_body(error: ServiceError, _: str) -> dict[str, object]:
         return {"error": error.message}
 
     endpoint = Endpoint("/ask", {"POST": handler}, admit=admit, error_body=error_body)
-    gate = Gate(failing, lambda: serving, Routes([endpoint, Endpoint("/other", {"POST": handler})]))
-    answer = gate.refuse(method, path, [(b"authorization", b"Bearer x"), (b"x-request-timeout-ms", b"70")])
+    routes = Routes([endpoint, Endpoint("/other", {"POST": handler})])
+    gate = Gate(failing, routes, telemetry, Authenticator(tmp_path / "keys.json"))
+    answer = gate.refuse(method, path, [(b"authorization", key), (b"x-request-timeout-ms", b"70")])
     assert gate.refuse(method, path, [(b"authorization", b"Bearer y")]) is None  # told when it is served
     assert asked == [("shop", "70")] * ((method, path) == ("POST", "/ask"))
     counted = 'lathe_requests_total{code="overloaded",route="/ask",status="429"} 1.0' in telemetry.exposition().decode()
