@@ -70,7 +70,9 @@ def test_lathe_commands(folder: Path) -> None:
 
 def test_curl_commands(folder: Path, live_service: LiveService) -> None:
     for command in starting("curl "):
-        answer = json.loads(shell(command.replace("127.0.0.1:3000", live_service.url).replace('"mine"', '"sentiment"'), folder))
+        answer = json.loads(
+            shell(command.replace("127.0.0.1:3000", live_service.url).replace('"mine"', '"sentiment"'), folder)
+        )
         assert answer["results"]
 
 
