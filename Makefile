@@ -26,7 +26,7 @@ bundles/banking-intents/bundle.json: $(MESSAGES) models/banking-intents/adapter_
 	$(BIN)/lathe compress models/banking-intents --data $(MESSAGES) --label-column intent --out $(@D)
 
 demo: bundles
-	$(BIN)/python -m examples.demo
+	$(BIN)/python -m examples.demo $(if $(PORT),--port $(PORT))
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

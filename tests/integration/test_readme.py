@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -100,11 +101,13 @@ def test_serve_commands(folder: Path, number: int) -> None:
         stop(process)
 
 
-def test_the_demo_asks_and_prints_and_ends_on_ctrl_c(models_setting: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_the_demo_asks_and_prints_until_it_is_stopped(number: int, code: int, models_setting: str) -> None:
     port = free_port()
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")  # where nothing listens
     process = subprocess.Popen(
         [sys.executable, "-m", "examples.demo", "--port", str(port)],
-        env=service_environment(LATHE_MODELS=models_setting, PYTHONUNBUFFERED="1"),
+        env=service_environment(LATHE_MODELS=models_setting, PYTHONUNBUFFERED="1", **proxies),
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -118,11 +121,23 @@ def test_the_demo_asks_and_prints_and_ends_on_ctrl_c(models_setting: str, tmp_pa
         assert "Question: POST" in text
         assert '"hand_to_person":' in text
         assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=30).status_code == 200
-        process.send_signal(2)
-        assert process.wait(30) == 0
+        process.send_signal(number)
+        assert process.wait(30) == code
     finally:
         stop(process)
         assert process.stdout is not None
         process.stdout.close()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5)
+
+
+def test_the_demo_says_that_its_port_is_in_use_and_asks_nobody(live_service: LiveService) -> None:
+    port = live_service.url.rpartition(":")[2]
+    result = subprocess.run(
+        [sys.executable, "-m", "examples.demo", "--port", port], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"error: cannot listen on 127.0.0.1 port {port}: Address already in use; choose another with --port, "
+        "or make demo PORT=NUMBER\n"
+    )
