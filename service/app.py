@@ -25,7 +25,7 @@ from service.access.keys import Authenticator
 from service.api.native import create_routes
 from service.api.triage import check_labels, why_no_triage
 from service.errors import ConfigurationError
-from service.http.connection import HttpProtocol
+from service.http.connection import Connections, HttpProtocol, Limits
 from service.http.gate import Gate
 from service.listening import require_free, require_private_or_keys
 from service.models.registry import Serving, check
@@ -130,7 +130,7 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
         places, labels = partial(locate, settings.directory), partial(check_labels, settings)
         self.serving = Serving(settings, places, telemetry, labels, _workers())
         gate = Gate(app, create_routes(self.serving, authenticator), telemetry, authenticator)
-        protocol = partial(HttpProtocol, refuse=gate.refuse)
+        protocol = partial(HttpProtocol, connections=Connections(gate, telemetry, Limits.of(settings)))
         uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]  # a name, or what it names
         return gate
 

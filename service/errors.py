@@ -2,22 +2,28 @@
 
 ServiceError
 ├── InvalidRequest        400  the body is not what the schema says
+├── MalformedRequest      400  not HTTP/1.1, or HTTP that could be read in two ways
 ├── Unauthorized          401  no key, or a wrong one
 ├── Forbidden             403  the key, or the caller, may not do this
 ├── NotFound              404  no such path
 ├── ModelNotFound         404  no such model
 ├── MethodNotAllowed      405
 ├── BodyTimeout           408  the body did not come within the request's time
+├── HeadTimeout           408  the head did not come in time
 ├── Conflict              409  nothing to promote, to drop or to return to
 ├── PayloadTooLarge       413  body or inputs beyond the limits
+├── UriTooLong            414
 ├── UnsupportedMediaType  415  not application/json
 ├── BundleRefused         422  a new version that cannot take the live one's place
+├── HeadersTooLarge       431  too many headers, or too long
 ├── Overloaded            429  the queue is full, or too long for the request's time; Retry-After says when
 ├── InternalError         500  a fault of the service
 ├── InferenceFailed       500  the model could not compute this text
 ├── NotANumber            500  the model's answer is not finite
+├── UnsupportedTransfer   501  a transfer coding or a method that no server here knows
 ├── NotReady              503  starting or stopping
-└── DeadlineExceeded      504  the request's time was over
+├── DeadlineExceeded      504  the request's time was over
+└── HttpVersionNotSupported 505
 
 One shape for all: {"error": {"code", "message", "retryable", "request_id"}}.
 """
@@ -56,6 +62,11 @@ class ServiceError(Exception):
 
 class InvalidRequest(ServiceError):
     code = "invalid_request"
+    status = HTTPStatus.BAD_REQUEST
+
+
+class MalformedRequest(ServiceError):
+    code = "malformed_request"
     status = HTTPStatus.BAD_REQUEST
 
 
@@ -106,6 +117,12 @@ class BodyTimeout(ServiceError):
         return {"Connection": "close"}
 
 
+class HeadTimeout(ServiceError):
+    code = "head_timeout"
+    status = HTTPStatus.REQUEST_TIMEOUT
+    retryable = True
+
+
 class Conflict(ServiceError):
     code = "conflict"
     status = HTTPStatus.CONFLICT
@@ -116,6 +133,11 @@ class PayloadTooLarge(ServiceError):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
+class UriTooLong(ServiceError):
+    code = "uri_too_long"
+    status = HTTPStatus.REQUEST_URI_TOO_LONG
+
+
 class UnsupportedMediaType(ServiceError):
     code = "unsupported_media_type"
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
@@ -124,6 +146,11 @@ class UnsupportedMediaType(ServiceError):
 class BundleRefused(ServiceError):
     code = "bundle_refused"
     status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class HeadersTooLarge(ServiceError):
+    code = "headers_too_large"
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
 
 class Overloaded(ServiceError):
@@ -155,6 +182,11 @@ class NotANumber(ServiceError):
     status = HTTPStatus.INTERNAL_SERVER_ERROR
 
 
+class UnsupportedTransfer(ServiceError):
+    code = "unsupported_transfer"
+    status = HTTPStatus.NOT_IMPLEMENTED
+
+
 class NotReady(ServiceError):
     code = "not_ready"
     status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -169,6 +201,11 @@ class DeadlineExceeded(ServiceError):
     code = "deadline_exceeded"
     status = HTTPStatus.GATEWAY_TIMEOUT
     retryable = True
+
+
+class HttpVersionNotSupported(ServiceError):
+    code = "http_version_not_supported"
+    status = HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
 
 
 def all_errors() -> list[type[ServiceError]]:

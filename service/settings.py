@@ -191,6 +191,22 @@ class Settings(BaseModel):
     )
     max_body_bytes: int = Field(default=1048576, ge=1, description="Size of a request body; beyond that, 413.")
     max_inputs: int = Field(default=256, ge=1, description="Texts in one request; beyond that, 413.")
+    max_head_bytes: int = Field(
+        default=65536, ge=1024, description="Size of a request's first line and headers; beyond that, 431."
+    )
+    max_headers: int = Field(default=100, ge=16, description="Headers of a request; beyond that, 431.")
+    max_target_bytes: int = Field(default=8192, ge=256, description="Length of a request's URL; beyond that, 414.")
+    head_timeout_ms: int = Field(
+        default=10000, ge=1, description="Time from a request's first byte to the end of its headers; then 408."
+    )
+    idle_timeout_ms: int = Field(
+        default=75000,
+        ge=1,
+        description="Time that a connection is kept without a request; longer than load balancers reuse theirs.",
+    )
+    write_timeout_ms: int = Field(
+        default=30000, ge=1, description="Time that a client may take to receive an answer that is complete."
+    )
     keys_file: Path | None = Field(
         default=None, description="File made by `lathe keys add`; with it every path but the probes needs a key."
     )

@@ -5,7 +5,8 @@ models, codes); nothing that a client sends becomes a label.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Generic, Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, values
@@ -72,6 +73,17 @@ class Telemetry:
                 "lathe_request_seconds", "Time from a request's arrival to its answer.", ["route"],
                 buckets=_SECONDS, registry=registry,
             )
+        )  # fmt: skip
+        self._connections = Gauge(
+            "lathe_connections", "Open connections by what they are doing: idle, or which part of a request or answer.",
+            ["state"], registry=registry,
+        )  # fmt: skip
+        self._connections_closed = Counter(
+            "lathe_connections_closed",
+            "Connections that have ended: by the client, after the one answer that it asked for, idle, over a time "
+            "limit, refused (not understood, or too large), unread (a body too long to be worth it), failed, stopping.",
+            ["reason"],
+            registry=registry,
         )  # fmt: skip
         self._stage_seconds = _Bound(
             Histogram(
@@ -141,6 +153,17 @@ class Telemetry:
         """One answered request; `code` is the error's, or `ok`."""
         self._requests[route, status, code].inc()
         self._request_seconds[(route,)].observe(seconds)
+
+    def connections(self, states: Iterable[str], count: Callable[[str], float], reasons: Iterable[str]) -> None:
+        """Where to look, when Prometheus asks, for how many connections are in a state; and why they may end."""
+        for state in states:
+            self._connections.labels(state).set_function(partial(count, state))
+        for reason in reasons:
+            self._connections_closed.labels(reason)
+
+    def connection_closed(self, reason: str) -> None:
+        """A connection has ended."""
+        self._connections_closed.labels(reason).inc()
 
     def stage(self, model: str, stage: str) -> "_Stage":
         """Times the block that it is the context of."""

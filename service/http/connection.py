@@ -1,67 +1,163 @@
-"""HTTP/1.1 as uvicorn speaks it, and what makes it fit for a service whose model answers in a millisecond.
+"""A client's connection, which uvicorn makes for each; and all of them together.
 
-- An answer is sent in one piece. uvicorn writes its head and its body apart: two calls of the kernel, and a client that
-  is woken twice. Joining them took off a seventh of the server's CPU for a request that computes nothing
-  (benchmarks/serving/noop.py), and half of the client's.
-- A request that no model has room for is refused when its head is there, before uvicorn makes objects and a task for
-  it: in overload most requests are such, and what they cost is taken from the others
-  (benchmarks/serving/overload.py).
-- An idle connection is kept for longer than load balancers keep theirs: a request that meets a connection as its server
-  closes it is lost.
-- Who serves a request is told when its client has left; ASGI would take a task for each, which waits for that.
-- A connection on which nothing comes, or a head that does not end, is closed; uvicorn would keep it for ever.
+    ┌────────────────────────────────── all sent ─────────────────────────────────────┐
+    ▼    first byte         empty line        last byte          first byte           │
+    idle ─────────▶ head ─────────────▶ body ──────────▶ waiting ──────────▶ answering ──▶ writing
+      │               └──────────────────┴──────────────────┴───────────────────┴────────────┤
+      └────────────▶ closing ◀── a fault, a bound, "close", or the service stops ────────────┘
+
+A state is passed over when what ends it is already there. Each has a deadline (Deadlines), and each part of a request a
+bound (http1.Bounds). `body` is also where the rest of a body is dropped whose request was answered early: so much as
+any request may have, and no more. `writing` is an answer that the client does not fetch. `closing` has told the client
+that nothing more will be answered, and drops what still comes, for a while: a socket that is closed with something
+unread takes the answer away from its client.
+
+What comes after a request is not looked at before that one's answer is sent, and not read beyond the piece that it came
+in; what an app does not ask for of a body is not read, either. An answer is sent in one piece where it is in one.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+import logging
+import urllib.parse
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, Self
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
+from service.errors import HeadTimeout, ServiceError
+from service.http.exchange import CLOSE, Exchange, answer_head
+from service.http.http1 import Bounds, Head, find_end, parse_head, skip_empty_lines
 from service.http.messages import GONE, Gone, Headers, Response
+from service.settings import Settings
+from service.telemetry import Telemetry
 
-Refuse = Callable[[str, str, Headers], Response | None]
-"""The answer to a request, by its method, path and headers, that is refused before its body; None where it is not."""
+logger = logging.getLogger(__name__)
 
-_IDLE_S = 75  # nginx, and AWS's load balancers, reuse a connection that was idle for 60 seconds
-_HEAD_S = 10  # from the first byte of a request to the end of its head
-
-
-class JoinedWrites:
-    """A transport that sends at once what is written in one turn of the event loop. All else is the transport's own."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._held: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Sends it at the end of this turn."""
-        if not self._held:
-            self._loop.call_soon(self._flush)
-        self._held.append(data)
-
-    def close(self) -> None:
-        """Closes the connection after what was written."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._held:
-            held, self._held = self._held, []
-            self._transport.write(b"".join(held))
+_GRACE_S = 5.0  # who reads a body gives it up in time, with an answer; this is for bodies that nobody reads
+_UNREAD_BYTES = 65536  # of a body that came and was not asked for
 
 
-class HttpProtocol(HttpToolsProtocol):
-    """What uvicorn makes for each connection.
+class State(StrEnum):
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+    WAITING = "waiting"
+    ANSWERING = "answering"
+    WRITING = "writing"
+    CLOSING = "closing"
+
+
+class Reason(StrEnum):
+    """Why a connection was closed."""
+
+    CLIENT = "client"  # by the client, or the network
+    ASKED = "asked"  # the client wanted one answer
+    IDLE = "idle"
+    TIMEOUT = "timeout"  # a deadline of another state
+    REFUSED = "refused"  # what came cannot be understood, or is too large
+    UNREAD = "unread"  # it was answered before the end of its body, which was not worth waiting for
+    FAILED = "failed"  # an answer could not be finished
+    STOPPING = "stopping"  # the service is
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Seconds that a connection may be in a state."""
+
+    idle: float = 75.0  # nginx, and AWS's load balancers, reuse a connection that was idle for 60 seconds
+    head: float = 10.0
+    body: float = 15.0
+    waiting: float = 600.0  # requests have a deadline of their own; to load a version takes its time
+    answering: float = 600.0
+    writing: float = 30.0
+    closing: float = 5.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a connection may take.
+
+    Attributes:
+        dropped_bytes: of a body that nobody reads any more.
+        drain_s: until the last connection has ended when the service stops.
+    """
+
+    bounds: Bounds = field(default_factory=Bounds)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    dropped_bytes: int = 1048576
+    drain_s: float = 20.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Those of the settings."""
+        deadlines = Deadlines(
+            idle=settings.idle_timeout_ms / 1e3,
+            head=settings.head_timeout_ms / 1e3,
+            body=settings.request_timeout_ms / 1e3 + _GRACE_S,
+            writing=settings.write_timeout_ms / 1e3,
+        )
+        bounds = Bounds(settings.max_head_bytes, settings.max_headers, settings.max_target_bytes)
+        return cls(bounds, deadlines, settings.max_body_bytes, settings.drain_timeout_ms / 1e3)
+
+
+class Door(Protocol):
+    """What a connection asks of the gate behind it."""
+
+    def refuse(self, method: str, path: str, headers: Headers) -> Response | None:
+        """The answer to a request that is refused before its body; None where it is not."""
+
+    def reject(self, error: ServiceError) -> Response:
+        """The answer to what is no request."""
+
+
+class Connections:
+    """All connections of a process, and the clock that holds them to their deadlines."""
+
+    def __init__(self, door: Door, telemetry: Telemetry, limits: Limits) -> None:
+        self.door = door
+        self.limits = limits
+        self.seconds: Mapping[State, float] = {state: getattr(limits.deadlines, state) for state in State}
+        self._tick_s = min(0.5, min(self.seconds.values()) / 4)
+        self._open: set[HttpProtocol] = set()
+        self._telemetry = telemetry
+        telemetry.connections(State, self.count, Reason)
+        self._clock: asyncio.TimerHandle | None = None
+
+    def count(self, state: str) -> int:
+        """How many are in a state."""
+        return sum(connection.state == state for connection in self._open)
+
+    def add(self, connection: "HttpProtocol") -> None:
+        """One has opened."""
+        self._open.add(connection)
+        if self._clock is None:
+            self._clock = connection.loop.call_later(self._tick_s, self._tick, connection.loop)
+
+    def remove(self, connection: "HttpProtocol", reason: Reason) -> None:
+        """One has ended."""
+        self._open.discard(connection)
+        self._telemetry.connection_closed(reason)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for connection in [connection for connection in self._open if connection.due <= now]:
+            connection.expire()
+        self._clock = loop.call_later(self._tick_s, self._tick, loop) if self._open else None
+
+
+class HttpProtocol(asyncio.Protocol):
+    """One connection.
 
     Args:
-        refuse: of the gate behind it.
+        connections: those of this process.
+
+    Attributes:
+        state: see above.
+        due: the loop's time at which that has taken too long.
     """
 
     def __init__(
@@ -71,90 +167,339 @@ class HttpProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        refuse: Refuse,
+        connections: Connections,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self.timeout_keep_alive = max(self.timeout_keep_alive, _IDLE_S)
-        self._refuse = refuse
+        self.loop = _loop or asyncio.get_running_loop()
+        self.state = State.IDLE
+        self.due = self._last_due = float("inf")
+        self._config = config
+        self._server = server_state
+        self._app_state = app_state
+        self._all = connections
+        self._bounds = connections.limits.bounds
+        self._transport: asyncio.Transport
         self._gone: Gone = self.loop.create_future()
-        self._in_head = False
-        self._head_timer: asyncio.TimerHandle | None = None  # where it did not come in one piece
-        self._refused = False  # the request whose head was the last to come
-        self._ends = False  # the connection, after it
+        self._reason: Reason | None = None
+        # What came and was not looked at; bytes, or in a head that does not come in one piece, a bytearray.
+        self._pending: bytes | bytearray = b""
+        self._searched = 0  # how far of it holds no end of the head
+        self._dropped = 0  # bytes of a body that nobody reads, or that came after the last answer
+        self._advancing = False
+        self._reading = True
+        self._sent: asyncio.Future[None] | None = None  # while what was written is not
+        # Of the request under way:
+        self._head: Head | None = None
+        self._exchange: Exchange | None = None
+        self._answered = False
+        self._keep_alive = True
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+    # What the event loop calls:
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's
         """A client has connected."""
-        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]  # it behaves as one
-        self._wait_idly()
+        transport.set_write_buffer_limits(high=0)  # so that we hear whether all of an answer was sent
+        self._transport = transport
+        self._addresses = {
+            "server": get_local_addr(transport),
+            "client": get_remote_addr(transport),
+            "scheme": "https" if is_ssl(transport) else "http",
+        }
+        self._server.connections.add(self)  # type: ignore[arg-type]  # it wants no more of one than `shutdown`
+        self._all.add(self)
+        self._enter(State.IDLE)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has gone. uvicorn's timer would keep one that was reset in memory until it ends."""
-        super().connection_lost(exc)
-        self._unset_keepalive_if_required()
+        """It has ended."""
+        self._server.connections.discard(self)
+        self._all.remove(self, self._reason or Reason.CLIENT)
+        self.state = State.CLOSING
+        if self._exchange is not None:
+            self._exchange.leave()
+            self._exchange = None
+        self.resume_writing()
+        self._pending = b""
         self._gone.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         """A part of what the client sends is there."""
-        super().data_received(data)
-        if self._in_head and self._head_timer is None:
-            self._head_timer = self.loop.call_later(_HEAD_S, self.transport.close)
+        if self.state is State.CLOSING:
+            self._drop(len(data))
+            return
+        if not self._pending:
+            self._pending = data
+        else:
+            if isinstance(self._pending, bytes):
+                self._pending = bytearray(self._pending)
+            self._pending += data
+        self._advance()
 
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        super().on_message_begin()
-        self.scope[GONE] = self._gone  # type: ignore[literal-required]  # ours
-        self._in_head = True
+    def pause_writing(self) -> None:
+        """Not all was sent."""
+        if self._sent is None:
+            self._sent = self.loop.create_future()
 
-    def on_headers_complete(self) -> None:
-        """The head of a request is there."""
-        self._end_head()
-        response = (
-            None if self._must_wait() else self._refuse(self.parser.get_method().decode(), self._path(), self.headers)
+    def resume_writing(self) -> None:
+        """All was sent."""
+        if self._sent is not None:
+            self._sent.set_result(None)
+            self._sent = None
+            if self.state is State.WRITING:
+                self._next()
+                self._advance()
+
+    # What uvicorn and the clock call:
+
+    def shutdown(self) -> None:
+        """The service stops: what is under way is finished, in the time that there is."""
+        self._keep_alive = False
+        self._last_due = self.loop.time() + self._all.limits.drain_s
+        self.due = min(self.due, self._last_due)
+        if self.state is State.IDLE:
+            self._close(Reason.STOPPING)
+
+    def expire(self) -> None:
+        """This state has taken too long."""
+        if self.due == self._last_due:
+            self._abort(Reason.STOPPING)
+        elif self.state is State.IDLE:
+            self._close(Reason.IDLE)
+        elif self.state is State.HEAD:
+            seconds = self._all.limits.deadlines.head
+            self._reject(HeadTimeout(f"the head was not complete after {seconds:g} s; send it faster"), Reason.TIMEOUT)
+        else:
+            self._abort(Reason.TIMEOUT)
+
+    # What comes in:
+
+    def _advance(self) -> None:
+        """Goes on in what has come, as far as that can be understood now."""
+        if self._advancing:  # an answer was sent from below
+            return
+        self._advancing = True
+        try:
+            while self._pending and self._step():
+                pass
+        except ServiceError as error:
+            self._pending = b""
+            self._reject(error, Reason.REFUSED)
+        finally:
+            self._advancing = False
+
+    def _step(self) -> bool:
+        """Whether there may be more to do."""
+        match self.state:
+            case State.IDLE | State.HEAD:
+                return self._read_head()
+            case State.BODY:
+                return self._read_body()
+            case State.CLOSING:
+                self._drop(len(self._pending))
+                self._pending = b""
+            case _:  # of the next request; this one first
+                self._read(False)
+        return False
+
+    def _read_head(self) -> bool:
+        if self.state is State.IDLE:
+            self._pending = skip_empty_lines(self._pending)
+            if self._pending in (b"", b"\r"):
+                return False
+        end = find_end(self._pending, self._searched, self._bounds)
+        if end < 0:
+            self._searched = len(self._pending)
+            if self.state is State.IDLE:
+                self._enter(State.HEAD)
+            return False
+        head = parse_head(bytes(self._pending[:end]), self._bounds)
+        self._pending = bytes(self._pending[end + 4 :])
+        self._searched = 0
+        self._begin(head)
+        return True
+
+    def _begin(self, head: Head) -> None:
+        self._head = head
+        self._keep_alive = head.keep_alive
+        self._answered = False
+        self._dropped = 0
+        self._enter(State.WAITING if head.body is None else State.BODY)
+        path, _, query = head.target.partition(b"?")
+        text = path.decode()
+        response = self._all.door.refuse(head.method, text, head.headers)
+        if response is not None:
+            self._answer(response)
+            return
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1" if head.latest else "1.0",
+            "method": head.method,
+            "path": self._config.root_path + (urllib.parse.unquote(text) if "%" in text else text),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": self._config.root_path,
+            "headers": head.headers,
+            "state": self._app_state.copy(),
+            GONE: self._gone,
+            **self._addresses,
+        }
+        self._exchange = Exchange(head, self)
+        self._start(self._exchange.run(self._config.loaded_app, scope))
+
+    def _start(self, answering: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(answering)
+        self._server.tasks.add(task)
+        task.add_done_callback(self._server.tasks.discard)
+
+    def _read_body(self) -> bool:
+        assert self._head is not None
+        body = self._head.body
+        assert body is not None
+        content, used = body.read(self._pending)
+        self._pending = bytes(self._pending[used:])
+        if self._exchange is None or self._answered:
+            self._drop(len(content))
+        elif content or body.ended:
+            self._exchange.feed(content)
+            if not body.ended and self._exchange.unread > _UNREAD_BYTES:
+                self._read(False)
+        if body.ended and self.state is State.BODY:
+            self._settle()
+            return True
+        return False
+
+    def _drop(self, size: int) -> None:
+        self._dropped += size
+        if self._dropped > self._all.limits.dropped_bytes:
+            self._abort(Reason.UNREAD)
+
+    # What goes out; an exchange calls the next five:
+
+    def write(self, data: bytes) -> None:
+        """Sends it."""
+        self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Waits until what was written is sent, or the connection has ended."""
+        if self._sent is not None:
+            await asyncio.shield(self._sent)
+
+    def want_body(self, ask: bool) -> None:
+        """Reads on in the body."""
+        assert self._head is not None
+        if ask and self.state is State.BODY:
+            self._head.expects_continue = False
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._read(True)
+
+    def begin_answer(self, keep_alive: bool) -> tuple[Headers, bool]:
+        """See Wire."""
+        self._keep_alive = keep_alive and self._keep_alive and self._is_worth_reading()
+        if self.state is State.WAITING:
+            self._enter(State.ANSWERING)
+        return self._server.default_headers, self._keep_alive
+
+    def end_answer(self) -> None:
+        """The answer is written."""
+        self._answered = True
+        self._exchange = None
+        self._server.total_requests += 1
+        self._settle()
+        self._advance()
+
+    def fail(self) -> None:
+        """The answer cannot be finished."""
+        self._abort(Reason.FAILED)
+
+    def _answer(self, response: Response) -> None:
+        """Sends what is complete."""
+        always, keep_alive = self.begin_answer(True)
+        self.write(
+            answer_head(response.status, always, response.headers, () if keep_alive else (CLOSE,)) + response.body
         )
-        self._refused = response is not None
-        if response is None:
-            super().on_headers_complete()
+        self.end_answer()
+
+    def _reject(self, error: ServiceError, reason: Reason) -> None:
+        """What has come, or has not, makes an end of the connection."""
+        self._keep_alive = False
+        if self._exchange is not None and not self._exchange.started:
+            self._reason = reason
+            self._read(False)
+            self._exchange.refuse(error)  # whose answer closes it
+        elif self._head is not None:
+            self._abort(reason)
         else:
-            self._send(response)
+            response = self._all.door.reject(error)
+            head = answer_head(response.status, self._server.default_headers, response.headers, (CLOSE,))
+            self.write(head + response.body)
+            self._close(reason, linger=True)
 
-    def on_body(self, body: bytes) -> None:
-        """A part of a request's body is there."""
-        if self._refused:
-            self._wait_idly()
+    # From state to state:
+
+    def _settle(self) -> None:
+        """The body or the answer has ended."""
+        assert self._head is not None
+        if self.state is State.CLOSING:
+            return
+        body = self._head.body
+        ended = body is None or body.ended
+        if not self._answered:
+            started = self._exchange is not None and self._exchange.started
+            self._enter(State.ANSWERING if started else State.WAITING)
+        elif not self._keep_alive:
+            self._close(Reason.ASKED if ended else Reason.UNREAD, linger=not ended)
+        elif not ended:
+            self._enter(State.BODY)
+            self._read(True)
+        elif self._sent is not None:
+            self._enter(State.WRITING)
         else:
-            super().on_body(body)
+            self._next()
 
-    def on_message_complete(self) -> None:
-        """A request is there."""
-        if not self._refused:
-            super().on_message_complete()
-        elif self._ends:
-            self.transport.close()
+    def _next(self) -> None:
+        self._head = None
+        self._enter(State.IDLE)
+        self._read(True)
 
-    def _end_head(self) -> None:
-        self._in_head = False
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self.due = min(self.loop.time() + self._all.seconds[state], self._last_due)
 
-    def _must_wait(self) -> bool:
-        """Whether an answer now would be out of turn, or not understood."""
-        answering = self.cycle is not None and not self.cycle.response_complete
-        return answering or self.expect_100_continue or self.parser.should_upgrade()
+    def _read(self, reading: bool) -> None:
+        if reading is not self._reading and not self._transport.is_closing():
+            self._reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
 
-    def _path(self) -> str:
-        return self.url.partition(b"?")[0].decode("latin-1")
+    def _close(self, reason: Reason, linger: bool = False) -> None:
+        """Ends it after what was written; `linger`: the client may be sending, and shall get to read that."""
+        self._reason = self._reason or reason
+        self._pending = b""
+        self._dropped = 0
+        unsent = self._sent is not None
+        self._enter(State.CLOSING)
+        if unsent:
+            self.due = min(self.loop.time() + self._all.seconds[State.WRITING], self._last_due)
+        if linger and self._transport.can_write_eof():
+            self._read(True)
+            self._transport.write_eof()
+        else:
+            self._transport.close()
 
-    def _send(self, response: Response) -> None:
-        headers = response.headers
-        self._ends = self.parser.get_http_version() == "1.0" or not self.parser.should_keep_alive()
-        if self._ends:
-            headers = [*headers, (b"connection", b"close")]
-        lines = [b"%s: %s\r\n" % header for header in (*self.server_state.default_headers, *headers)]
-        self.transport.write(b"".join([STATUS_LINE[response.status], *lines, b"\r\n", response.body]))
-        self.server_state.total_requests += 1
-        self._wait_idly()
+    def _abort(self, reason: Reason) -> None:
+        """Ends it at once."""
+        self._reason = self._reason or reason
+        self._pending = b""
+        self.state = State.CLOSING
+        self._transport.abort()
 
-    def _wait_idly(self) -> None:
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+    def _is_worth_reading(self) -> bool:
+        """Whether the rest of the body will be read, so that another request can follow."""
+        assert self._head is not None
+        body = self._head.body
+        if body is None or body.ended:
+            return True
+        if self._head.expects_continue:  # nobody knows whether it will come
+            return False
+        return body.left is None or body.left <= self._all.limits.dropped_bytes

@@ -64,6 +64,12 @@ class Gate:
             return None
         return None
 
+    def reject(self, error: ServiceError) -> Response:
+        """The answer to what came on a connection and is no request."""
+        self._telemetry.request("other", error.status, error.code, 0.0)
+        request_id = self._new_id()
+        return _completed(_of_error(error, request_id, own_error_body), request_id)
+
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serves one request."""
         if scope["type"] != "http":

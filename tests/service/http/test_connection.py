@@ -16,13 +16,15 @@ import pytest
 import uvicorn
 import uvloop
 
-from service.http import connection as http_protocol
-from service.http.connection import HttpProtocol
+from service.errors import ServiceError
+from service.http.connection import Connections, Deadlines, HttpProtocol, Limits
 from service.http.messages import Headers, Response
+from service.telemetry import Telemetry
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 made: list["weakref.ref[HttpProtocol]"] = []
+LIMITS = Limits()
 
 
 class Observed(HttpProtocol):
@@ -31,11 +33,16 @@ class Observed(HttpProtocol):
         made.append(weakref.ref(self))
 
 
-def refuse(method: str, path: str, headers: Headers) -> Response | None:
+class Door:
     """Refuses POST /full."""
-    if (method, path) != ("POST", "/full"):
-        return None
-    return Response(429, [(b"retry-after", b"2"), (b"content-length", b"4")], b"full")
+
+    def refuse(self, method: str, path: str, headers: Headers) -> Response | None:
+        if (method, path) != ("POST", "/full"):
+            return None
+        return Response(429, [(b"retry-after", b"2"), (b"content-length", b"4")], b"full")
+
+    def reject(self, error: ServiceError) -> Response:
+        return Response(error.status, [(b"content-length", b"%d" % len(error.code))], error.code.encode())
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -52,15 +59,14 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[int]:
+async def serving(limits: Limits) -> AsyncIterator[int]:
     """The port of a server."""
-    protocol = partial(Observed, refuse=refuse)
+    protocol = partial(Observed, connections=Connections(Door(), Telemetry(), limits))
     config = uvicorn.Config(
         app,
         port=0,
         log_level="error",
         lifespan="off",
-        timeout_keep_alive=0,
         http=protocol,  # type: ignore[arg-type]  # what makes one
     )
     server = uvicorn.Server(config)
@@ -74,12 +80,12 @@ async def serving() -> AsyncIterator[int]:
         await server.shutdown()
 
 
-def play(scenario: Callable[[Callable[[], Awaitable[Connection]]], Awaitable[None]]) -> None:
+def play(scenario: Callable[[Callable[[], Awaitable[Connection]]], Awaitable[None]], limits: Limits = LIMITS) -> None:
     """Plays a scenario, which gets a function that connects to a server."""
     made.clear()
 
     async def main() -> None:
-        async with serving() as port:
+        async with serving(limits) as port:
             connections: list[Connection] = []
 
             async def connect() -> Connection:
@@ -153,27 +159,30 @@ def test_answers_keep_the_order_of_requests() -> None:
     async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
         reader, writer = await connect()
         writer.write(post("/slow", b"one") + post("/full", b"two"))
-        assert [(await answer(reader))[2] for _ in range(2)] == [b"one", b"two"]  # too late to refuse it early
+        assert [(await answer(reader))[2] for _ in range(2)] == [b"one", b"full"]
 
     play(scenario)
 
 
-def test_who_asks_whether_to_send_the_body_is_answered_by_the_app() -> None:
+def test_who_asks_whether_to_send_the_body_is_told() -> None:
     async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
         reader, writer = await connect()
-        request = post("/full", b"text", "expect: 100-continue\r\n")
+        request = post("/echo", b"text", "expect: 100-continue\r\n")
         writer.write(request[:-4])
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
         writer.write(request[-4:])
-        assert (await answer(reader))[0] == 200
+        assert (await answer(reader))[::2] == (200, b"text")
+        writer.write(post("/full", b"text", "expect: 100-continue\r\n")[:-4])
+        status, head, _ = await answer(reader)
+        assert status == 429
+        assert b"connection: close" in head  # whether the body comes now, nobody knows
+        assert await reader.read() == b""
 
     play(scenario)
 
 
 @pytest.mark.parametrize("path", ["/full", "/echo"])
-def test_an_idle_connection_is_closed_after_a_while(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "_IDLE_S", 0.3)
-
+def test_an_idle_connection_is_closed_after_a_while(path: str) -> None:
     async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
         reader, writer = await connect()
         writer.write(post(path))
@@ -182,22 +191,18 @@ def test_an_idle_connection_is_closed_after_a_while(path: str, monkeypatch: pyte
         assert await reader.read() == b""
         assert 0.2 < time.monotonic() - start < 10
 
-    play(scenario)
+    play(scenario, Limits(deadlines=Deadlines(idle=0.3)))
 
 
-def test_a_connection_on_which_nothing_comes_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "_IDLE_S", 0.3)
-
+def test_a_connection_on_which_nothing_comes_is_closed() -> None:
     async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
         reader, _ = await connect()
         assert await reader.read() == b""
 
-    play(scenario)
+    play(scenario, Limits(deadlines=Deadlines(idle=0.3)))
 
 
-def test_a_head_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "_HEAD_S", 0.5)
-
+def test_a_head_that_does_not_end_is_given_up() -> None:
     async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
         reader, writer = await connect()
         for _ in range(2):  # who is late with one request has as long for the next
@@ -215,7 +220,7 @@ def test_a_head_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -
                 await asyncio.wait_for(reader.read(), 0.1)
         assert sent > 2
 
-    play(scenario)
+    play(scenario, Limits(deadlines=Deadlines(head=0.5)))
 
 
 def test_a_connection_leaves_no_garbage() -> None:

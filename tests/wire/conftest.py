@@ -1,0 +1,31 @@
+"""One real service for all tests of the wire, with short deadlines."""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from compression.bundle import Bundle
+from tests.integration.conftest import LiveService, serve
+from tests.wire.client import Client
+
+SHORT = {"LATHE_HEAD_TIMEOUT_MS": "1000", "LATHE_IDLE_TIMEOUT_MS": "2000", "LATHE_WRITE_TIMEOUT_MS": "1000"}
+
+
+@pytest.fixture(scope="session")
+def wire_service(sentiment_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    """The service."""
+    log = tmp_path_factory.mktemp("wire") / "service.log"
+    settings = {"LATHE_MODELS": f"sentiment={sentiment_bundle.path}", "LATHE_REQUEST_TIMEOUT_MS": "2000", **SHORT}
+    with serve(log, settings) as service:
+        yield service
+
+
+@pytest.fixture
+def wire(wire_service: LiveService) -> Iterator[Client]:
+    """A new connection to it."""
+    address = urlsplit(wire_service.url)
+    assert address.hostname is not None
+    assert address.port is not None
+    with Client(address.hostname, address.port) as client:
+        yield client
