@@ -22,7 +22,7 @@ from bentoml.exceptions import BentoMLException
 
 from compression.bundle import BundleError
 from service.access.keys import Authenticator
-from service.api.native import create_routes
+from service.api.routes import create_routes
 from service.api.triage import check_labels, why_no_triage
 from service.errors import ConfigurationError
 from service.http.connection import Connections, HttpProtocol, Limits

@@ -25,11 +25,13 @@ ServiceError
 ├── DeadlineExceeded      504  the request's time was over
 └── HttpVersionNotSupported 505
 
-One shape for all: {"error": {"code", "message", "retryable", "request_id"}}.
+One shape for all, ErrorResponse: {"error": {"code", "message", "retryable", "request_id"}}.
 """
 
 from http import HTTPStatus
 from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class ServiceError(Exception):
@@ -49,7 +51,7 @@ class ServiceError(Exception):
         return {}
 
     def body(self, request_id: str) -> dict[str, dict[str, str | bool]]:
-        """The JSON of the answer."""
+        """The JSON of the answer, as ErrorResponse describes it."""
         return {
             "error": {
                 "code": self.code,
@@ -206,6 +208,21 @@ class DeadlineExceeded(ServiceError):
 class HttpVersionNotSupported(ServiceError):
     code = "http_version_not_supported"
     status = HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
+
+
+class ErrorDetail(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    code: str = Field(description="What went wrong, in one word for programs.")
+    message: str = Field(description="The same for people; never quotes what was sent as a text.")
+    retryable: bool = Field(description="Whether the same request may succeed later.")
+    request_id: str = Field(description="As in the header X-Request-Id; the service's log has it.")
+
+
+class ErrorResponse(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    error: ErrorDetail
 
 
 def all_errors() -> list[type[ServiceError]]:

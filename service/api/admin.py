@@ -12,12 +12,16 @@ calls from it alone.
 import ipaddress
 from collections.abc import Awaitable, Callable
 
+from pydantic import BaseModel
+
 from service.access.keys import Authenticator
+from service.api.operations import path_parameter
 from service.api.schemas import LoadRequest, ModelDescription, Trial
-from service.errors import Forbidden
+from service.errors import BundleRefused, Conflict, Forbidden, ModelNotFound, NotReady
 from service.http.body import parse, read_body
 from service.http.messages import Request, Response
-from service.http.routing import Endpoint, Handler
+from service.http.operation import Operation
+from service.http.routing import Endpoint, Group, Handler
 from service.models.model import Model
 from service.models.registry import Serving
 from service.models.rollout import Rollout
@@ -67,16 +71,33 @@ class Admin:
         return self._rollout
 
 
-def admin_endpoints(serving: Serving, authenticator: Authenticator | None) -> list[Endpoint]:
-    """The routes, to be listed with the others."""
+def routes(serving: Serving, authenticator: Authenticator | None) -> Group:
+    """The routes that change versions."""
     admin = Admin(serving, authenticator)
-    handlers = {
-        "load": admin.load,
-        "promote": admin.calling(Rollout.promote),
-        "drop": admin.calling(Rollout.drop),
-        "rollback": admin.calling(Rollout.roll_back),
-    }
-    return [Endpoint(f"/v1/models/{{name}}/{change}", {"POST": handler}) for change, handler in handlers.items()]
+
+    def endpoint(name: str, summary: str, handler: Handler, request: type[BaseModel] | None = None) -> Endpoint:
+        operation = Operation(
+            name,
+            summary,
+            ModelDescription,
+            description="The model as it is now.",
+            request=request,
+            parameters=(path_parameter("name"),),
+            errors=(Forbidden, ModelNotFound, Conflict, NotReady, *((BundleRefused,) if request else ())),
+        )
+        return Endpoint("POST", f"/v1/models/{{name}}/{name}", handler, operation)
+
+    return Group(
+        "Versions",
+        "[A new version without a restart](versions.md). These need a key made with `lathe keys add NAME --admin`; "
+        "without keys they are taken from the service's own machine only.",
+        [
+            endpoint("load", "Load a version, and make it the live one or put it on trial.", admin.load, LoadRequest),
+            endpoint("promote", "Make the version on trial the live one.", admin.calling(Rollout.promote)),
+            endpoint("drop", "End the trial.", admin.calling(Rollout.drop)),
+            endpoint("rollback", "Return to the previous version.", admin.calling(Rollout.roll_back)),
+        ],
+    )
 
 
 def describe(model: Model) -> ModelDescription:

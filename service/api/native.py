@@ -1,19 +1,18 @@
-"""The HTTP API: what each path takes and answers. Errors are raised as ServiceError; the gate renders them."""
+"""The service's own routes: texts and messages in, what a model or the triage says out; what is served."""
 
 from functools import lru_cache, partial
 from typing import Any
 
-from service.access.keys import Authenticator
-from service.api import open_inference, text_embeddings_inference
-from service.api.admin import admin_endpoints, describe
+from service.api.admin import describe
 from service.api.ask import Inference
-from service.api.openapi import openapi_document
-from service.api.schemas import ClassifyRequest, ModelsResponse, TriageRequest
+from service.api.operations import asking
+from service.api.schemas import ClassifyRequest, ClassifyResponse, ModelsResponse, TriageRequest, TriageResponse
 from service.api.triage import Triage, why_no_triage
 from service.errors import ModelNotFound
 from service.http.body import parse, read_body
 from service.http.messages import Request, Response
-from service.http.routing import Endpoint, Routes
+from service.http.operation import Operation
+from service.http.routing import Endpoint, Group
 from service.models.registry import Serving
 from service.models.version import Scored
 
@@ -82,32 +81,23 @@ class Api:
         descriptions = [describe(model) for model in self._serving.models.values()]
         return Response.json(ModelsResponse(models=descriptions).model_dump())
 
-    async def metrics(self, _: Request) -> Response:
-        """GET /metrics."""
-        serving = self._serving
-        telemetry = serving.telemetry
-        telemetry.ready(serving.ready)
-        return Response(200, [(b"content-type", telemetry.content_type.encode())], telemetry.exposition())
 
-    async def docs(self, _: Request) -> Response:
-        """GET /docs.json."""
-        return Response.json(openapi_document())
-
-
-def create_routes(serving: Serving, authenticator: Authenticator | None) -> Routes:
-    """Every route that the gate answers itself."""
+def routes(serving: Serving) -> Group:
+    """Answers to texts, and what gives them."""
     api = Api(serving)
-    return Routes(
+    classify = asking("classify", "Classify texts.", ClassifyResponse, request=ClassifyRequest)
+    triage = asking(
+        "triage", "Sentiment, intent and hand-over of customer messages.", TriageResponse, request=TriageRequest
+    )
+    models = Operation("models", "What is served.", ModelsResponse)
+    return Group(
+        "Texts",
+        "A text that is longer than the model's window is cut, and says so.",
         [
-            Endpoint("/v1/classify", {"POST": api.classify}, admit=api.inference.admit),
-            Endpoint("/v1/triage", {"POST": api.triage}, admit=api.inference.admit),
-            Endpoint("/v1/models", {"GET": api.models}),
-            *admin_endpoints(serving, authenticator),
-            Endpoint("/metrics", {"GET": api.metrics}),
-            Endpoint("/docs.json", {"GET": api.docs}),
-            *text_embeddings_inference.endpoints(serving),
-            *open_inference.endpoints(serving),
-        ]
+            Endpoint("POST", "/v1/classify", api.classify, classify, admit=api.inference.admit),
+            Endpoint("POST", "/v1/triage", api.triage, triage, admit=api.inference.admit),
+            Endpoint("GET", "/v1/models", api.models, models),
+        ],
     )
 
 

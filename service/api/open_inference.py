@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service import __version__
 from service.api.ask import Inference
+from service.api.operations import asking, path_parameter, probe
 from service.api.schemas import FromZero
 from service.errors import InvalidRequest, ModelNotFound, NotReady, ServiceError
 from service.http.body import parse, read_body
 from service.http.messages import Request, Response
-from service.http.routing import Endpoint, Handler
+from service.http.operation import Operation, Parameter
+from service.http.routing import Endpoint, ErrorShape, Group, Handler
 from service.models.model import Model
 from service.models.registry import Serving
 from service.models.version import Scored
@@ -122,8 +124,26 @@ class ServerMetadata(BaseModel):
     extensions: list[str]
 
 
+class ModelReady(BaseModel):
+    name: str
+    ready: Literal[True]
+
+
 class InferErrorResponse(BaseModel):
     error: str
+
+
+def _error_body(error: ServiceError, _: str) -> Mapping[str, object]:
+    return {"error": error.message}
+
+
+_ERRORS = ErrorShape(InferErrorResponse, _error_body)
+_HEADER_LENGTH = Parameter(
+    "Inference-Header-Content-Length",
+    "header",
+    "Bytes of the JSON, where binary tensors follow it.",
+    {"type": "integer", "minimum": 0},
+)
 
 
 class _Api:
@@ -189,28 +209,46 @@ class _Api:
         return model
 
 
-def endpoints(serving: Serving) -> list[Endpoint]:
+def routes(serving: Serving) -> Group:
     """The routes of this protocol."""
     api = _Api(serving)
+    model = path_parameter("model")
+    version = path_parameter("version", "Its live version, which GET /v2/models/{model} names.")
+    return Group(
+        "Open Inference Protocol v2",
+        "As Triton, KServe and MLServer speak it, for `tritonclient.http` and others: texts as BYTES, in JSON or, with "
+        "`Inference-Header-Content-Length`, binary behind it.",
+        [
+            _get("/v2", api.server, Operation("v2_server", "Name and version.", ServerMetadata)),
+            _get("/v2/health/live", api.live, probe("v2_live", "As /livez.", dict[str, bool]), public=True),
+            _get("/v2/health/ready", api.ready, probe("v2_ready", "As /readyz.", dict[str, bool]), public=True),
+            *_of_a_model(api, "/v2/models/{model}", "v2_model", (model,)),
+            *_of_a_model(api, "/v2/models/{model}/versions/{version}", "v2_version", (model, version)),
+        ],
+    )
 
-    def endpoint(path: str, method: str, handler: Handler, public: bool = False) -> Endpoint:
-        admit = api.inference.admit if handler == api.infer else None
-        return Endpoint(path, {method: handler}, public, error_body=_error_body, admit=admit)
 
+def _of_a_model(api: _Api, path: str, name: str, parameters: tuple[Parameter, ...]) -> list[Endpoint]:
+    errors = (ModelNotFound, NotReady)
+    metadata = Operation(name, "Inputs and outputs.", ModelMetadata, parameters=parameters, errors=errors)
+    ready = Operation(f"{name}_ready", "Whether it answers.", ModelReady, parameters=parameters, errors=errors)
+    infer = asking(
+        f"{name}_infer",
+        "Classify texts.",
+        InferResponse,
+        request=InferRequest,
+        binary=True,
+        parameters=(*parameters, _HEADER_LENGTH),
+    )
     return [
-        endpoint("/v2", "GET", api.server),
-        endpoint("/v2/health/live", "GET", api.live, public=True),
-        endpoint("/v2/health/ready", "GET", api.ready, public=True),
-        *(
-            endpoint(f"/v2/models/{{model}}{version}{path}", method, handler)
-            for version in ("", "/versions/{version}")
-            for path, method, handler in (
-                ("", "GET", api.model),
-                ("/ready", "GET", api.model_ready),
-                ("/infer", "POST", api.infer),
-            )
-        ),
+        _get(path, api.model, metadata),
+        _get(f"{path}/ready", api.model_ready, ready),
+        Endpoint("POST", f"{path}/infer", api.infer, infer, errors=_ERRORS, admit=api.inference.admit),
     ]
+
+
+def _get(path: str, handler: Handler, operation: Operation, public: bool = False) -> Endpoint:
+    return Endpoint("GET", path, handler, operation, public, _ERRORS)
 
 
 def _header_length(request: Request, content: bytes) -> int:
@@ -294,10 +332,6 @@ def _answer(body: InferRequest, model: str, scored: Scored) -> Response:
         return response
     length = (b"inference-header-content-length", b"%d" % len(response.body))
     return Response(200, [(b"content-type", b"application/octet-stream"), length], response.body + binary)
-
-
-def _error_body(error: ServiceError, _: str) -> Mapping[str, object]:
-    return {"error": error.message}
 
 
 def _json(body: BaseModel) -> Response:

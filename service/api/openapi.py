@@ -1,216 +1,118 @@
-"""The OpenAPI document of the HTTP API, from the schemas that check the bodies and the tree of errors."""
+"""The OpenAPI document, made of the endpoints that answer: their operations, and the schemas that check the bodies."""
 
-from functools import cache
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import TypeAdapter
 
 from service import __version__
-from service.api import open_inference, schemas, text_embeddings_inference
 from service.errors import (
     BodyTimeout,
-    BundleRefused,
-    Conflict,
-    DeadlineExceeded,
-    Forbidden,
-    InferenceFailed,
     InternalError,
     InvalidRequest,
-    ModelNotFound,
-    NotANumber,
-    NotReady,
-    Overloaded,
     PayloadTooLarge,
     ServiceError,
     Unauthorized,
     UnsupportedMediaType,
 )
+from service.http.operation import Operation, Parameter
+from service.http.routing import Endpoint, Group
 
 Json = dict[str, Any]
 
-_REFERENCE = "#/components/schemas/{model}"
-_POST_ERRORS: tuple[type[ServiceError], ...] = (
-    InvalidRequest, Unauthorized, ModelNotFound, BodyTimeout, PayloadTooLarge, UnsupportedMediaType, Overloaded,
-    InternalError, InferenceFailed, NotANumber, NotReady, DeadlineExceeded,
-)  # fmt: skip
-_CHANGE_ERRORS: tuple[type[ServiceError], ...] = (
-    Unauthorized, Forbidden, ModelNotFound, Conflict, InternalError, NotReady,
-)  # fmt: skip
-_LOAD_ERRORS: tuple[type[ServiceError], ...] = (
-    *_CHANGE_ERRORS, InvalidRequest, BodyTimeout, PayloadTooLarge, UnsupportedMediaType, BundleRefused,
-)  # fmt: skip
-_GET_ERRORS: tuple[type[ServiceError], ...] = (Unauthorized, InternalError)
-_MODEL_ERRORS: tuple[type[ServiceError], ...] = (*_GET_ERRORS, ModelNotFound, NotReady)
-_TEXT: Json = {"text/plain": {"schema": {"type": "string"}}}
-_HEADER_LENGTH: Json = {
-    "name": "Inference-Header-Content-Length",
-    "in": "header",
-    "description": "Bytes of the JSON, where binary tensors follow it.",
-    "schema": {"type": "integer", "minimum": 0},
-}
-_MODELS: tuple[type[BaseModel], ...] = (
-    schemas.ClassifyRequest,
-    schemas.ClassifyResponse,
-    schemas.TriageRequest,
-    schemas.TriageResponse,
-    schemas.ModelsResponse,
-    schemas.LoadRequest,
-    schemas.ErrorResponse,
-    text_embeddings_inference.PredictRequest,
-    text_embeddings_inference.Prediction,
-    text_embeddings_inference.PredictErrorResponse,
-    open_inference.ServerMetadata,
-    open_inference.ModelMetadata,
-    open_inference.InferRequest,
-    open_inference.InferResponse,
-    open_inference.InferErrorResponse,
-)
+_BODY_ERRORS: tuple[type[ServiceError], ...] = (InvalidRequest, BodyTimeout, PayloadTooLarge, UnsupportedMediaType)
+_JSON = "application/json"
+_BINARY: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
-@cache
-def openapi_document() -> Json:
-    """The document, OpenAPI 3.1."""
-    _, definitions = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REFERENCE)
+def openapi_document(groups: Sequence[Group]) -> Json:
+    """The document, OpenAPI 3.1, of those that have an operation."""
+    described = [
+        (one, one.operation, group) for group in groups for one in group.endpoints if one.operation is not None
+    ]
+    schemas = _Schemas(
+        [kind for one, operation, _ in described for kind in (operation.answer, operation.request, one.errors.model)]
+    )
+    paths: dict[str, Json] = {}
+    for endpoint, operation, group in described:
+        document = {"tags": [group.title], **_operation(endpoint, operation, schemas)}
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = document
     return {
         "openapi": "3.1.0",
         "info": {"title": "Lathe", "version": __version__, "description": "Text classification and triage."},
         "security": [{}, {"key": []}],
-        "paths": {
-            "/v1/classify": {
-                "post": _post("classify", "Classify texts.", "ClassifyRequest", _json("ClassifyResponse"))
-            },
-            "/v1/triage": {
-                "post": _post(
-                    "triage",
-                    "Sentiment, intent and hand-over of customer messages.",
-                    "TriageRequest",
-                    _json("TriageResponse"),
-                )
-            },
-            "/v1/models": {"get": _get("models", "What is served.", _json("ModelsResponse"))},
-            "/v1/models/{name}/load": {"post": _load()},
-            "/v1/models/{name}/promote": {"post": _change("promote", "Make the version on trial the live one.")},
-            "/v1/models/{name}/drop": {"post": _change("drop", "End the trial.")},
-            "/v1/models/{name}/rollback": {"post": _change("rollback", "Return to the previous version.")},
-            "/metrics": {"get": _get("metrics", "Metrics for Prometheus.", _TEXT)},
-            "/livez": {"get": _probe("livez", "Whether the process can do its work.", _TEXT)},
-            "/readyz": {"get": _probe("readyz", "Whether every model has answered a warm-up request.", _TEXT)},
-            **_text_embeddings_inference(),
-            **_open_inference(),
-        },
+        "tags": [{"name": group.title} for group in groups],
+        "paths": paths,
         "components": {
-            "schemas": definitions["$defs"],
+            "schemas": schemas.definitions,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
 
 
-def _text_embeddings_inference() -> Json:
-    predictions = {"type": "array", "items": {"$ref": _REFERENCE.format(model="Prediction")}}
-    content = {"application/json": {"schema": {"anyOf": [predictions, {"type": "array", "items": predictions}]}}}
-    errors = "PredictErrorResponse"
-    paths = {
-        path: {"post": _post(name, "As text-embeddings-inference's /predict.", "PredictRequest", content, errors)}
-        for path, name in (("/predict", "predict"), ("/", "predict_at_root"))
-    }
-    paths["/"]["get"] = _get("page", "A page to try this API.", {"text/html": {"schema": {"type": "string"}}})
-    return paths
+def errors_of(endpoint: Endpoint) -> list[type[ServiceError]]:
+    """What an endpoint may answer in place of its results, by status."""
+    errors: list[type[ServiceError]] = []
+    if not endpoint.public:
+        errors += [Unauthorized, InternalError]
+    if endpoint.operation is not None:
+        errors += endpoint.operation.errors
+        if endpoint.operation.request is not None:
+            errors += _BODY_ERRORS
+    return sorted(errors, key=lambda error: error.status)
 
 
-def _open_inference() -> Json:
-    errors = "InferErrorResponse"
-    yes = {"application/json": {"schema": {"type": "object"}}}
-    paths = {
-        "/v2": {"get": _get("v2_server", "Name and version.", _json("ServerMetadata"), errors)},
-        "/v2/health/live": {"get": _probe("v2_live", "As /livez.", yes, errors)},
-        "/v2/health/ready": {"get": _probe("v2_ready", "As /readyz.", yes, errors)},
-    }
-    binary = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-    answer = {**_json("InferResponse"), **binary}
-    for path, name in (("/v2/models/{model}", "v2_model"), ("/v2/models/{model}/versions/{version}", "v2_version")):
-        parameters = [
-            {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
-            for part in path.split("/")
-            if part.startswith("{")
+class _Schemas:
+    """The JSON schemas of types: each where it is used, and the definitions that they refer to."""
+
+    def __init__(self, types: Sequence[Any]) -> None:
+        self._types: list[Any] = []
+        for kind in types:
+            if kind is not None and kind not in self._types:
+                self._types.append(kind)
+        adapters: list[tuple[str, Literal["validation"], TypeAdapter[Any]]] = [
+            (str(index), "validation", TypeAdapter(kind)) for index, kind in enumerate(self._types)
         ]
-        metadata = _get(name, "Inputs and outputs.", _json("ModelMetadata"), errors, _MODEL_ERRORS)
-        ready = _get(f"{name}_ready", "Whether it answers.", yes, errors, _MODEL_ERRORS)
-        infer = _post(f"{name}_infer", "Classify texts.", "InferRequest", answer, errors)
-        infer["requestBody"]["content"].update(binary)
-        infer["parameters"].append(_HEADER_LENGTH)
-        for route, method, operation in (("", "get", metadata), ("/ready", "get", ready), ("/infer", "post", infer)):
-            operation["parameters"] = [*parameters, *operation.get("parameters", [])]
-            paths[path + route] = {method: operation}
-    return paths
+        self._schemas, defined = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}")
+        self.definitions: Json = defined["$defs"]
+
+    def content(self, kind: Any, content_type: str = _JSON) -> Json:
+        """A body of that type."""
+        return {content_type: {"schema": self._schemas[str(self._types.index(kind)), "validation"]}}
 
 
-def _post(name: str, summary: str, request: str, content: Json, errors: str = "ErrorResponse") -> Json:
+def _operation(endpoint: Endpoint, operation: Operation, schemas: _Schemas) -> Json:
+    binary = _BINARY if operation.binary else {}
+    document: Json = {"operationId": operation.name, "summary": operation.summary}
+    if endpoint.public:
+        document["security"] = [{}]
+    if operation.parameters:
+        document["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
+    if operation.request is not None:
+        document["requestBody"] = {"required": True, "content": {**schemas.content(operation.request), **binary}}
+    answer = {**schemas.content(operation.answer, operation.content_type), **binary}
+    document["responses"] = {
+        "200": {"description": operation.description or operation.summary, "content": answer},
+        **_errors(endpoint, schemas.content(endpoint.errors.model)),
+    }
+    return document
+
+
+def _parameter(parameter: Parameter) -> Json:
     return {
-        "operationId": name,
-        "summary": summary,
-        "parameters": [
-            {
-                "name": "X-Request-Timeout-Ms",
-                "in": "header",
-                "description": "Time that this request may take; never more than the service's own limit.",
-                "schema": {"type": "integer", "minimum": 1},
-            }
-        ],
-        "requestBody": {"required": True, "content": _json(request)},
-        "responses": {"200": {"description": "Results.", "content": content}, **_errors(_POST_ERRORS, errors)},
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.place == "path",
+        "description": parameter.description,
+        "schema": parameter.schema,
     }
 
 
-def _change(name: str, summary: str, errors: tuple[type[ServiceError], ...] = _CHANGE_ERRORS) -> Json:
-    return {
-        "operationId": name,
-        "summary": summary,
-        "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
-        "responses": {
-            "200": {"description": "The model as it is now.", "content": _json("ModelDescription")},
-            **_errors(errors, "ErrorResponse"),
-        },
-    }
-
-
-def _load() -> Json:
-    operation = _change("load", "Load a version, and make it the live one or put it on trial.", _LOAD_ERRORS)
-    return {**operation, "requestBody": {"required": True, "content": _json("LoadRequest")}}
-
-
-def _get(
-    name: str,
-    summary: str,
-    content: Json,
-    shape: str = "ErrorResponse",
-    errors: tuple[type[ServiceError], ...] = _GET_ERRORS,
-) -> Json:
-    return {
-        "operationId": name,
-        "summary": summary,
-        "responses": {"200": {"description": summary, "content": content}, **_errors(errors, shape)},
-    }
-
-
-def _probe(name: str, summary: str, content: Json, errors: str = "ErrorResponse") -> Json:
-    return {
-        "operationId": name,
-        "summary": summary,
-        "security": [{}],
-        "responses": {"200": {"description": "Yes.", "content": content}, **_errors((NotReady,), errors)},
-    }
-
-
-def _errors(errors: tuple[type[ServiceError], ...], shape: str) -> Json:
+def _errors(endpoint: Endpoint, content: Mapping[str, Any]) -> Json:
     codes: dict[str, list[str]] = {}
-    for error in errors:
+    for error in errors_of(endpoint):
         codes.setdefault(str(int(error.status)), []).append(error.code)
     return {
-        status: {"description": f"error.code: {', '.join(names)}", "content": _json(shape)}
+        status: {"description": f"error.code: {', '.join(names)}", "content": content}
         for status, names in codes.items()
     }
-
-
-def _json(model: str) -> Json:
-    return {"application/json": {"schema": {"$ref": _REFERENCE.format(model=model)}}}

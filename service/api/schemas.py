@@ -170,14 +170,3 @@ class ModelDescription(_Body):
 
 class ModelsResponse(_Body):
     models: list[ModelDescription]
-
-
-class ErrorDetail(_Body):
-    code: str
-    message: str
-    retryable: bool
-    request_id: str
-
-
-class ErrorResponse(_Body):
-    error: ErrorDetail

@@ -11,11 +11,12 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from service.api.ask import Inference
+from service.api.operations import asking
 from service.api.schemas import FromOne, Text
 from service.errors import ServiceError
 from service.http.body import parse, read_body
 from service.http.messages import Request, Response
-from service.http.routing import Endpoint
+from service.http.routing import Endpoint, ErrorShape, Group
 from service.models.registry import Serving
 from service.models.version import Scored
 
@@ -101,13 +102,22 @@ class _Api:
         return Response.json(predictions if nested else predictions[0])
 
 
-def endpoints(serving: Serving) -> list[Endpoint]:
+def routes(serving: Serving) -> Group:
     """The routes of this protocol."""
     api = _Api(serving)
-    return [
-        Endpoint("/predict", {"POST": api.predict}, error_body=_error_body, admit=api.inference.admit),
-        Endpoint("/", {"POST": api.predict}, shared=True, error_body=_error_body, admit=api.inference.admit),
-    ]
+
+    def endpoint(path: str, name: str) -> Endpoint:
+        answer = list[Prediction] | list[list[Prediction]]
+        operation = asking(name, "As text-embeddings-inference's /predict.", answer, request=PredictRequest)
+        errors = ErrorShape(PredictErrorResponse, _error_body)
+        return Endpoint("POST", path, api.predict, operation, errors=errors, admit=api.inference.admit)
+
+    return Group(
+        "text-embeddings-inference",
+        "For its clients, and for `huggingface_hub.InferenceClient(base_url).text_classification`: the model that "
+        "`LATHE_PREDICT_MODEL` names.",
+        [endpoint("/predict", "predict"), endpoint("/", "predict_at_root")],
+    )
 
 
 def _function(body: PredictRequest) -> str:

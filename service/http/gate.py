@@ -1,7 +1,7 @@
 """The gate in front of everything, BentoML's own pages included: who may enter, what is measured, how errors look.
 
-    request ──key──▶ route known ──▶ its handler ──▶ answer
-                         └─ unknown ──▶ the app behind ──▶ answer, its error pages replaced
+    request ──key──▶ its endpoint ──▶ handler ──▶ answer
+                         └─ no handler, or no endpoint ──▶ the app behind ──▶ answer, its error pages replaced
 
 Every answer carries X-Request-Id. Whatever fails behind the gate leaves it in the one shape of service/errors.py, or in
 that of the protocol whose route it is; a traceback never reaches uvicorn's log, because it may quote a client's text.
@@ -11,21 +11,19 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from service.access.keys import Authenticator
-from service.errors import InternalError, MethodNotAllowed, Overloaded, ServiceError, for_status
+from service.errors import InternalError, Overloaded, ServiceError, for_status
 from service.http.body import TIMEOUT, ClientGone
 from service.http.messages import GONE, App, Headers, Message, Receive, Request, Response, Send
-from service.http.routing import Endpoint, ErrorBody, Routes, own_error_body
+from service.http.routing import OWN_ERRORS, ErrorShape, Routes
 from service.redaction import describe_exception
 from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
-_PROBES = frozenset({"/livez", "/readyz", "/healthz"})  # of the app behind
-_BEHIND = frozenset({"/", *_PROBES})  # what is measured of it by name
 _CLIENT_CLOSED = 499  # nginx's number for a client that left before its answer
 
 
@@ -33,7 +31,7 @@ class Gate:
     """An ASGI app.
 
     Args:
-        app: answers what no route knows.
+        app: answers what has no handler.
         authenticator: None where no key is needed.
     """
 
@@ -48,8 +46,8 @@ class Gate:
     def refuse(self, method: str, path: str, headers: Headers) -> Response | None:
         """The answer to a request that would be refused for want of room, before its body is there and a task is made
         for it; None where it may go on, if only to another error."""
-        endpoint, _ = self._routes.find(path)
-        if endpoint is None or endpoint.admit is None or method not in endpoint.handlers:
+        endpoint, _ = self._routes.find(method, path)
+        if endpoint is None or endpoint.admit is None:
             return None
         start = time.perf_counter()
         found = dict(reversed(headers))
@@ -59,7 +57,7 @@ class Gate:
         except Overloaded as error:
             self._telemetry.request(endpoint.path, error.status, error.code, time.perf_counter() - start)
             request_id = self._new_id()
-            return _completed(_of_error(error, request_id, endpoint.error_body), request_id)
+            return _completed(_of_error(error, request_id, endpoint.errors), request_id)
         except Exception:  # no key, or worse: it comes to the same when the request is served, and is told there
             return None
         return None
@@ -68,7 +66,7 @@ class Gate:
         """The answer to what came on a connection and is no request."""
         self._telemetry.request("other", error.status, error.code, 0.0)
         request_id = self._new_id()
-        return _completed(_of_error(error, request_id, own_error_body), request_id)
+        return _completed(_of_error(error, request_id, OWN_ERRORS), request_id)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -77,24 +75,19 @@ class Gate:
             return
         start = time.perf_counter()
         request_id = self._new_id()
-        path = scope["path"]
-        endpoint, parameters = self._routes.find(path)
-        ours: Iterable[str] = ()  # methods of a path that the app behind knows, too
-        if endpoint is not None and endpoint.shared and endpoint.handler(scope["method"]) is None:
-            ours, endpoint = endpoint.handlers, None
-        reply = _Reply(request_id, send, own_error_body if endpoint is None else endpoint.error_body, ours)
+        endpoint, parameters = self._routes.find(scope["method"], scope["path"])
+        reply = _Reply(request_id, send, OWN_ERRORS if endpoint is None else endpoint.errors)
         try:
             headers = dict(reversed(scope["headers"]))
-            public = path in _PROBES if endpoint is None else endpoint.public
-            tenant = "" if public else self._tenant(headers)
-            if endpoint is None:
+            tenant = "" if endpoint is not None and endpoint.public else self._tenant(headers)
+            if endpoint is None or endpoint.handler is None:
                 scope["lathe.tenant"] = tenant
                 await self._app(scope, receive, reply.pass_on)
             else:
                 client = scope.get("client")
                 address = client[0] if client else None
                 request = Request(request_id, headers, receive, tenant, parameters, address, scope.get(GONE))
-                await reply.send(await _handle(endpoint, scope["method"], request))
+                await reply.send(await endpoint.handler(request))
         except ClientGone:
             reply.code, reply.status = "client_gone", _CLIENT_CLOSED
         except ServiceError as error:
@@ -103,7 +96,7 @@ class Gate:
             logger.error("request %s failed: %s", request_id, describe_exception(error))
             await reply.fail(InternalError("the service failed; its log has the reason under this request_id"))
         finally:
-            name = (path if path in _BEHIND else "other") if endpoint is None else endpoint.path
+            name = "other" if endpoint is None else endpoint.path
             self._telemetry.request(name, reply.status, reply.code, time.perf_counter() - start)
 
     def _new_id(self) -> str:
@@ -117,23 +110,13 @@ class Gate:
         return self._authenticator.authenticate(None if value is None else value.decode("latin-1"))
 
 
-async def _handle(endpoint: Endpoint, method: str, request: Request) -> Response:
-    handler = endpoint.handler(method)
-    if handler is None:
-        raise MethodNotAllowed(
-            "this path does not take that method; see GET /docs.json", ", ".join(sorted(endpoint.handlers))
-        )
-    return await handler(request)
-
-
 class _Reply:
     """The answer on its way out: adds the request's id, and replaces error pages that are not in our shape."""
 
-    def __init__(self, request_id: str, send: Send, error_body: ErrorBody, ours: Iterable[str]) -> None:
+    def __init__(self, request_id: str, send: Send, errors: ErrorShape) -> None:
         self._id = request_id
         self._send = send
-        self._error_body = error_body
-        self._ours = ours
+        self._errors = errors
         self._started = False
         self._replaced = False
         self.status = 500
@@ -153,8 +136,7 @@ class _Reply:
             headers = {name.lower(): value for name, value in message.get("headers", ())}
             if message["status"] >= 400 and headers.get(b"content-type") != b"application/json":
                 self._replaced = True
-                allow = ", ".join(filter(None, (headers.get(b"allow", b"").decode("latin-1"), *self._ours)))
-                await self.fail(for_status(message["status"], allow))
+                await self.fail(for_status(message["status"], headers.get(b"allow", b"").decode("latin-1")))
                 return
             self._started = True
             self.status = message["status"]
@@ -166,12 +148,12 @@ class _Reply:
         """Answers with an error, unless an answer is already under way."""
         self.code = error.code
         if not self._started:
-            await self.send(_of_error(error, self._id, self._error_body))
+            await self.send(_of_error(error, self._id, self._errors))
 
 
-def _of_error(error: ServiceError, request_id: str, error_body: ErrorBody) -> Response:
+def _of_error(error: ServiceError, request_id: str, errors: ErrorShape) -> Response:
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()]
-    return Response.json(error_body(error, request_id), int(error.status), headers)
+    return Response.json(errors.body(error, request_id), int(error.status), headers)
 
 
 def _completed(response: Response, request_id: str) -> Response:

@@ -1,69 +1,112 @@
-"""Who answers what: the endpoints, and the table that finds one by its path."""
+"""Who answers what: the endpoints, and the table that finds one by method and path."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from service.errors import ServiceError
+from pydantic import BaseModel
+
+from service.errors import ErrorResponse, MethodNotAllowed, ServiceError
 from service.http.messages import Parameters, Request, Response
+from service.http.operation import Operation
 
 Admit = Callable[[str, str | None], None]  # of the key of that name, with that X-Request-Timeout-Ms
 Handler = Callable[[Request], Awaitable[Response]]
-ErrorBody = Callable[[ServiceError, str], Mapping[str, object]]  # of the request with that id
 
 _NO_PARAMETERS: Parameters = {}
 
 
-def own_error_body(error: ServiceError, request_id: str) -> Mapping[str, object]:
-    """The shape of errors everywhere but in another protocol's routes."""
-    return error.body(request_id)
+@dataclass(frozen=True)
+class ErrorShape:
+    """How a protocol writes an error.
+
+    Attributes:
+        model: its schema.
+        body: its JSON, of an error and the request's id.
+    """
+
+    model: type[BaseModel]
+    body: Callable[[ServiceError, str], Mapping[str, object]]
+
+
+OWN_ERRORS = ErrorShape(ErrorResponse, ServiceError.body)
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Who answers a path.
+    """Who answers a method of a path; HEAD is a GET whose body the server leaves out.
 
     Attributes:
-        path: as in OpenAPI, `/a/{name}`; also its name in the metrics, which are thereby as many as the endpoints.
-        handlers: by method.
+        path: as in OpenAPI, `/a/{name}`; also its name in the metrics, which are thereby as many as the paths.
+        handler: None: the app behind the gate.
+        operation: what the OpenAPI document says of it; None: nothing.
         public: whether it needs no key.
-        shared: whether other methods are for the app behind the gate; otherwise they are refused.
-        error_body: how its protocol writes an error.
-        admit: raises Overloaded where it is clear, before the body of a POST is there, that it will be refused.
+        errors: how its protocol writes them.
+        admit: raises Overloaded where it is clear, before the body is there, that the request will be rejected.
     """
 
+    method: str
     path: str
-    handlers: Mapping[str, Handler]
+    handler: Handler | None
+    operation: Operation | None = None
     public: bool = False
-    shared: bool = False
-    error_body: ErrorBody = field(default=own_error_body)
+    errors: ErrorShape = OWN_ERRORS
     admit: Admit | None = None
 
-    def handler(self, method: str) -> Handler | None:
-        """Who answers a method; HEAD is a GET whose body the server leaves out."""
-        return self.handlers.get("GET" if method == "HEAD" else method)
+
+@dataclass(frozen=True)
+class Group:
+    """Endpoints that a reader of the documents wants side by side.
+
+    Attributes:
+        about: what they are for, in Markdown.
+    """
+
+    title: str
+    about: str
+    endpoints: Sequence[Endpoint]
+
+
+class _Methods:
+    """Who answers the methods of one path."""
+
+    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+        self._endpoints = endpoints
+
+        async def refuse(_: Request) -> Response:
+            raise MethodNotAllowed(
+                "this path does not take that method; see GET /docs.json", ", ".join(sorted(endpoints))
+            )
+
+        self._others = replace(next(iter(endpoints.values())), handler=refuse, operation=None, admit=None)
+
+    def of(self, method: str) -> Endpoint:
+        return self._endpoints.get("GET" if method == "HEAD" else method, self._others)
 
 
 class Routes:
-    """Finds the endpoint of a path."""
+    """Finds the endpoint of a request."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
-        self._exact: dict[str, Endpoint] = {}
-        self._templates: list[tuple[list[str], Endpoint]] = []
+        paths: dict[str, dict[str, Endpoint]] = {}
         for endpoint in endpoints:
-            if "{" in endpoint.path:
-                self._templates.append((endpoint.path.split("/"), endpoint))
-            else:
-                self._exact[endpoint.path] = endpoint
+            paths.setdefault(endpoint.path, {})[endpoint.method] = endpoint
+        methods = {path: _Methods(by_method) for path, by_method in paths.items()}
+        self._exact = {path: found for path, found in methods.items() if "{" not in path}
+        self._templates = [(path.split("/"), found) for path, found in methods.items() if "{" in path]
 
-    def find(self, path: str) -> tuple[Endpoint | None, Parameters]:
-        """The endpoint of a path, and what its parameters are there."""
-        endpoint = self._exact.get(path)
-        if endpoint is not None:
-            return endpoint, _NO_PARAMETERS
+    def find(self, method: str, path: str) -> tuple[Endpoint | None, Parameters]:
+        """Who answers, and what the path's parameters are; None where the path is unknown.
+
+        A method that the path does not take has an endpoint, too: one that says so, with the key and the errors of the
+        path's first.
+        """
+        found = self._exact.get(path)
+        if found is not None:
+            return found.of(method), _NO_PARAMETERS
         parts = path.split("/")
         for template, candidate in self._templates:
             if len(template) == len(parts):
                 pairs = list(zip(template, parts, strict=True))
                 if all(part and name[:1] == "{" if name != part else True for name, part in pairs):
-                    return candidate, {name[1:-1]: part for name, part in pairs if name[:1] == "{"}
+                    return candidate.of(method), {name[1:-1]: part for name, part in pairs if name[:1] == "{"}
         return None, _NO_PARAMETERS

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import random
+import re
 import socket
 from typing import Any
 from urllib.parse import urlsplit
@@ -204,8 +205,8 @@ def test_metrics_count_what_happened(client: httpx.Client) -> None:
 def test_openapi_lists_every_route_and_error(client: httpx.Client) -> None:
     document = client.get("/docs.json").json()
     assert set(document["paths"]) == {
-        "/v1/classify", "/v1/triage", "/v1/models", "/metrics", "/livez", "/readyz", "/predict", "/",
-        "/v2", "/v2/health/live", "/v2/health/ready",
+        "/v1/classify", "/v1/triage", "/v1/models", "/metrics", "/livez", "/readyz", "/predict", "/", "/docs.json",
+        "/docs", "/v2", "/v2/health/live", "/v2/health/ready",
         *(
             f"/v2/models/{{model}}{version}{path}"
             for version in ("", "/versions/{version}")
@@ -217,6 +218,17 @@ def test_openapi_lists_every_route_and_error(client: httpx.Client) -> None:
         "200", "400", "401", "404", "408", "413", "415", "429", "500", "503", "504",
     }  # fmt: skip
     assert "text/html" in client.get("/").headers["content-type"]
+
+
+def test_the_page_of_the_api_loads_only_what_this_service_has(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert not re.findall(r"[a-z]+://|[\"'(]//", page.text)  # no address of another host
+    assert "validatorUrl: null" in page.text  # without it Swagger UI asks validator.swagger.io
+    parts = re.findall(r"(?:href|src)=\"(?!data:)([^\"]+)\"", page.text)
+    assert parts
+    for part in [*parts, *re.findall(r"fetch\(\"([^\"]+)\"", page.text)]:
+        assert client.get(f"/{part}").status_code == 200, part
 
 
 def test_a_cache_gives_the_same_answers_and_says_how_many_it_had(

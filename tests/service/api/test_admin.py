@@ -11,7 +11,7 @@ import pytest
 
 from compression.bundle import GoldenAnswers, read_golden
 from service.access.keys import Authenticator, add_key
-from service.api.native import create_routes
+from service.api.routes import create_routes
 from service.api.triage import check_labels
 from service.http.gate import Gate
 from service.http.messages import Receive, Send

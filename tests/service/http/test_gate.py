@@ -1,7 +1,7 @@
 """The gate, in front of apps that misbehave."""
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +9,32 @@ import httpx
 import pytest
 
 from service.access.keys import Authenticator, add_key
-from service.errors import InvalidRequest, Overloaded, ServiceError
+from service.errors import ErrorResponse, InvalidRequest, Overloaded, ServiceError
 from service.http.gate import Gate
 from service.http.messages import App, Receive, Request, Response, Send
-from service.http.routing import Endpoint, Routes
+from service.http.routing import Endpoint, ErrorShape, Routes
 from service.telemetry import Telemetry
 
 SECRET = "zanzibarium"
 
 
 def ask(
-    app: App, telemetry: Telemetry | None = None, authenticator: Authenticator | None = None, key: str = ""
+    app: App,
+    telemetry: Telemetry | None = None,
+    authenticator: Authenticator | None = None,
+    key: str = "",
+    endpoints: Sequence[Endpoint] = (),
+    method: str = "GET",
 ) -> httpx.Response:
-    """One GET through the gate, as an ASGI server would send it."""
-    gate = Gate(app, Routes([]), telemetry or Telemetry(), authenticator)
+    """One request through the gate, as an ASGI server would send it."""
+    gate = Gate(app, Routes(endpoints), telemetry or Telemetry(), authenticator)
 
     async def main() -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(gate), headers=headers, base_url="http://lathe"
         ) as client:
-            return await client.get("/v1/models")
+            return await client.request(method, "/v1/models")
 
     return asyncio.run(main())
 
@@ -93,6 +98,28 @@ def test_the_app_behind_is_told_whose_key_it_is(tmp_path: Path, tenant: str) -> 
     assert seen == [tenant]
 
 
+def test_an_endpoint_without_a_handler_is_answered_by_the_app_behind_and_counted_by_its_path(tmp_path: Path) -> None:
+    add_key(tmp_path / "keys.json", "shop")
+    keys, telemetry = Authenticator(tmp_path / "keys.json"), Telemetry()
+    for public, status in ((True, 200), (False, 401)):
+        behind = Endpoint("GET", "/v1/models", None, public=public)
+        for method in ("GET", "HEAD"):
+            assert ask(answering(200), telemetry, keys, "nonsense", [behind], method).status_code == status
+    exposition = telemetry.exposition().decode()
+    assert 'lathe_requests_total{code="ok",route="/v1/models",status="200"} 2.0' in exposition
+
+
+def test_a_method_that_a_path_does_not_take_is_told_which_it_takes() -> None:
+    async def handler(_: Request) -> Response:
+        raise AssertionError
+
+    endpoints = [Endpoint("POST", "/v1/models", handler), Endpoint("GET", "/v1/models", None)]
+    answer = ask(failing, endpoints=endpoints, method="DELETE")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, POST"
+    assert answer.json()["error"]["code"] == "method_not_allowed"
+
+
 class Unexpected(Exception):
     pass
 
@@ -127,8 +154,8 @@ def test_what_would_be_refused_for_want_of_room_is_refused_by_its_head(
     def error_body(error: ServiceError, _: str) -> dict[str, object]:
         return {"error": error.message}
 
-    endpoint = Endpoint("/ask", {"POST": handler}, admit=admit, error_body=error_body)
-    routes = Routes([endpoint, Endpoint("/other", {"POST": handler})])
+    endpoint = Endpoint("POST", "/ask", handler, admit=admit, errors=ErrorShape(ErrorResponse, error_body))
+    routes = Routes([endpoint, Endpoint("POST", "/other", handler)])
     gate = Gate(failing, routes, telemetry, Authenticator(tmp_path / "keys.json"))
     answer = gate.refuse(method, path, [(b"authorization", key), (b"x-request-timeout-ms", b"70")])
     assert gate.refuse(method, path, [(b"authorization", b"Bearer y")]) is None  # told when it is served

@@ -8,7 +8,7 @@ async def answer(_: Request) -> Response:
     return Response(200, [], b"")
 
 
-ROUTES = Routes(Endpoint(path, {"GET": answer}) for path in ("/a", "/a/{x}", "/a/{x}/b", "/a/{x}/c/{y}"))
+ROUTES = Routes(Endpoint("GET", path, answer) for path in ("/a", "/a/{x}", "/a/{x}/b", "/a/{x}/c/{y}"))
 
 
 @pytest.mark.parametrize(
@@ -22,17 +22,21 @@ ROUTES = Routes(Endpoint(path, {"GET": answer}) for path in ("/a", "/a/{x}", "/a
     ],
 )
 def test_a_path_finds_its_endpoint(path: str, endpoint: str, parameters: dict[str, str]) -> None:
-    found, values = ROUTES.find(path)
+    found, values = ROUTES.find("GET", path)
     assert found is not None
     assert (found.path, values) == (endpoint, parameters)
 
 
 @pytest.mark.parametrize("path", ["/", "", "/b", "/a/", "/a//b", "/a/1/c", "/a/1/b/2", "/a/1/c/"])
 def test_other_paths_find_none(path: str) -> None:
-    assert ROUTES.find(path) == (None, {})
+    assert ROUTES.find("GET", path) == (None, {})
 
 
 def test_head_is_answered_as_get_and_other_methods_are_not() -> None:
-    endpoint = Endpoint("/a", {"GET": answer})
-    assert endpoint.handler("HEAD") is answer
-    assert endpoint.handler("POST") is None
+    get = Endpoint("GET", "/a", answer, admit=lambda *_: None)
+    routes = Routes([get])
+    assert routes.find("HEAD", "/a")[0] is get
+    other, _ = routes.find("POST", "/a")
+    assert other is not None
+    assert other.handler is not answer
+    assert other.admit is None  # what is rejected for lack of capacity would have been answered

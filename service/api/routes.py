@@ -1,0 +1,23 @@
+"""Every route of the service: the gate finds its handlers in these groups, and the documents say what is in them."""
+
+from service.access.keys import Authenticator
+from service.api import admin, documentation, monitoring, native, open_inference, text_embeddings_inference
+from service.http.routing import Group, Routes
+from service.models.registry import Serving
+
+
+def all_groups(serving: Serving, authenticator: Authenticator | None) -> list[Group]:
+    """The routes, in the order of the documents."""
+    groups = [
+        native.routes(serving),
+        admin.routes(serving, authenticator),
+        monitoring.routes(serving),
+        text_embeddings_inference.routes(serving),
+        open_inference.routes(serving),
+    ]
+    return [*groups, documentation.routes(groups)]
+
+
+def create_routes(serving: Serving, authenticator: Authenticator | None) -> Routes:
+    """The table of all endpoints."""
+    return Routes(endpoint for group in all_groups(serving, authenticator) for endpoint in group.endpoints)
