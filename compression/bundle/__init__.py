@@ -28,8 +28,9 @@ from compression.bundle.figures import (
 )
 from compression.bundle.golden import GOLDEN, GOLDEN_WITHIN, GoldenAnswers, read_golden
 from compression.bundle.manifest import DataUsed, Manifest, ParentModel, RuntimeOptions
-from compression.bundle.runtime import Encoded, Provider, Runtime, softmax
+from compression.bundle.runtime import Provider, Runtime, softmax
 from compression.bundle.storage import Bundle, open_bundle, write_bundle
+from compression.bundle.tokenizer import Encoded
 from compression.errors import BundleError
 
 __all__ = [

@@ -70,9 +70,10 @@ class TextClassifier:
         if not text.strip():
             raise DataError(f"text {place} is empty; leave it out")
         try:
-            return self._runtime.encode(text)
-        except TypeError:  # tokenizers takes no half of a surrogate pair
+            text.encode()  # also what is behind the window
+        except UnicodeEncodeError:
             raise DataError(f"text {place} is not valid Unicode; repair it or leave it out") from None
+        return self._runtime.encode(text)
 
     def _batches(self, encoded: Sequence[Encoded]) -> Iterator[list[int]]:
         """Places of texts of similar length; one by one where an answer would depend on its neighbours."""

@@ -1,18 +1,17 @@
 """Runs a bundle's files: tokenizer and ONNX Runtime session, as its manifest asks. Knows no queue and no HTTP."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import zstandard
-from tokenizers import Tokenizer
 
 from compression.bundle.extras import extra
 from compression.bundle.manifest import RuntimeOptions
 from compression.bundle.storage import Bundle
+from compression.bundle.tokenizer import Encoded, WindowTokenizer
 from compression.errors import BundleError
 
 if TYPE_CHECKING:  # a bundle can be read, and its manifest shown, where nothing runs it
@@ -20,18 +19,6 @@ if TYPE_CHECKING:  # a bundle can be read, and its manifest shown, where nothing
 
 Logits = npt.NDArray[np.float32]
 Provider: TypeAlias = str | tuple[str, dict[str, str]]  # an execution provider of ONNX Runtime, with its options
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One tokenised text, at most `max_length` tokens; `truncated` when it had more."""
-
-    ids: list[int]
-    type_ids: list[int]
-    truncated: bool
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 class Runtime:
@@ -62,12 +49,9 @@ class Runtime:
         self.max_length = max_length
         self._pad_token_id = options.pad_token_id
         try:
-            self._tokenizer = Tokenizer.from_file(str(tokenizer))
-        except Exception as error:  # tokenizers raises a bare Exception
-            raise BundleError(f"{tokenizer}: cannot be loaded: {error}") from error
-        self._tokenizer.no_padding()  # a saved tokenizer.json may pad by itself
-        side = (self._tokenizer.truncation or {}).get("direction", "right")  # left keeps the end of a long text
-        self._tokenizer.enable_truncation(max_length, direction=side)
+            self._tokenizer = WindowTokenizer(tokenizer.read_bytes(), max_length)
+        except BundleError as error:
+            raise BundleError(f"{tokenizer}: {error}") from error
         self._session = _create_session(model, options, providers, threads)
         self.inputs = [value.name for value in self._session.get_inputs()]
         unknown = set(self.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
@@ -88,9 +72,8 @@ class Runtime:
         return operators
 
     def encode(self, text: str) -> Encoded:
-        """Tokenises one text, special tokens included, cut to the window."""
-        encoding = self._tokenizer.encode(text)
-        return Encoded(encoding.ids, encoding.type_ids, bool(encoding.overflowing))
+        """Tokenises one text, special tokens included, cut to the window; see `WindowTokenizer.encode`."""
+        return self._tokenizer.encode(text)
 
     def logits(self, batch: Sequence[Encoded]) -> Logits:
         """One forward pass, padded on the right to the longest text.
