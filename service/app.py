@@ -29,7 +29,7 @@ from service.http.connection import Connections, HttpProtocol, Limits
 from service.http.gate import Gate
 from service.listening import require_free, require_private_or_keys
 from service.models.registry import Serving, check
-from service.settings import Settings, load_settings, remember_directory
+from service.settings import Settings, load_settings, remember_directory, tokenize_in_one_thread
 from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -149,6 +149,7 @@ class Lathe:
     def __init__(self) -> None:
         logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root logger shows warnings only
         sys.setswitchinterval(_SWITCH_S)
+        tokenize_in_one_thread()
         self.serving: Serving = Lathe.serving  # type: ignore[misc]  # the decorator makes it a Service
 
     @bentoml.on_deployment

@@ -165,6 +165,12 @@ class Settings(BaseModel):
         description="Texts of one model that may wait; beyond that, 429. API keys share them equally.",
     )
     queue_tokens: int = Field(default=262144, ge=1, description="Tokens of one model that may wait; beyond that, 429.")
+    queue_bytes: int = Field(
+        default=67108864,
+        ge=1,
+        description="Bytes of text of all requests that are not answered yet; beyond that, 429. An API key may hold as "
+        "many as are free.",
+    )
     cache_bytes: int = Field(
         default=0,
         ge=0,
@@ -309,6 +315,11 @@ def override(**values: str | None) -> None:
 def remember_directory() -> None:
     """Makes relative paths mean the same in this process's children, which BentoML starts in a directory of its own."""
     os.environ[f"{PREFIX}DIRECTORY"] = os.path.abspath(os.environ.get(f"{PREFIX}DIRECTORY", ""))
+
+
+def tokenize_in_one_thread() -> None:
+    """Has a text tokenised by the thread that asks: the library's own would not give way to the event loop."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def _from_directory(settings: Settings) -> Settings:

@@ -97,6 +97,9 @@ class Telemetry:
             "lathe_queue_seconds", "Expected seconds until what waits and is being computed is done.", ["model"],
             registry=registry,
         )  # fmt: skip
+        self._held_text = Gauge(
+            "lathe_text_bytes", "Texts of requests that are not answered yet, in bytes.", registry=registry
+        )
         self._batch_limit = Gauge(
             "lathe_batch_limit_tokens", "Tokens a batch may have now, so that it keeps its time.", ["model"],
             registry=registry,
@@ -214,6 +217,10 @@ class Telemetry:
         """Texts that the cache was asked for; the hit ratio is hits and shared over all."""
         for outcome, texts in (("hit", hits), ("shared", shared), ("miss", misses)):
             self._cached.labels(model, outcome).inc(texts)
+
+    def held_text(self, size_bytes: Callable[[], float]) -> None:
+        """Shows what requests hold that are not answered yet."""
+        self._held_text.set_function(size_bytes)
 
     def cache(self, size_bytes: Callable[[], float]) -> None:
         """Where to look, when Prometheus asks, for what the cache holds."""

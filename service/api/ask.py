@@ -7,9 +7,9 @@ from service.errors import PayloadTooLarge
 from service.http.body import TIMEOUT, timeout_ms
 from service.http.disconnect import WhileThere
 from service.http.messages import Request
+from service.models.intake import Intake
 from service.models.model import Model
 from service.models.options import CallOptions
-from service.models.tokenised import Texts
 from service.models.version import Scored, together
 from service.settings import Settings
 
@@ -19,10 +19,12 @@ class Inference:
 
     Args:
         models: what is served, by name, at any time.
+        intake: the service's.
     """
 
-    def __init__(self, settings: Settings, models: Mapping[str, Model]) -> None:
+    def __init__(self, settings: Settings, models: Mapping[str, Model], intake: Intake) -> None:
         self._settings = settings
+        self._intake = intake
         self._models = models
 
     def admit(self, tenant: str, timeout: str | None) -> None:
@@ -53,8 +55,9 @@ class Inference:
             cut: see `CallOptions`.
 
         Raises:
-            PayloadTooLarge: too many texts, or one is too long.
+            PayloadTooLarge: too many texts, or one is too long, or all of them are.
             DeadlineExceeded, ClientGone: what still waited in a queue was given up.
+            Overloaded: the service holds too much text already.
             Overloaded, NotReady, InferenceFailed, NotANumber: of one model; what the others had queued is given up.
         """
         settings = self._settings
@@ -62,9 +65,9 @@ class Inference:
             raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
         calibrated = settings.calibrated if calibrated is None else calibrated
         options = CallOptions(request.tenant, self._deadline(request.header(TIMEOUT)), calibrated, cut)
-        shared = Texts(texts)
-        async with WhileThere(request.gone):
-            return await together([model.ask(shared, options) for model in models], options.cancellation)
+        with self._intake.take(texts, request.tenant, [model.name for model in models]) as taken:
+            async with WhileThere(request.gone):
+                return await together([model.ask(taken, options) for model in models], options.cancellation)
 
     def _deadline(self, timeout: str | None) -> float:
         return time.monotonic() + timeout_ms(timeout, self._settings.request_timeout_ms) / 1e3

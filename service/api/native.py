@@ -24,7 +24,7 @@ class Api:
         self._serving = serving
         self._no_triage = why_no_triage(serving.settings)
         self._rules = lru_cache(maxsize=2)(partial(Triage, serving.settings))  # labels change with versions, rarely
-        self.inference = Inference(serving.settings, serving.models)
+        self.inference = Inference(serving.settings, serving.models, serving.intake)
 
     async def classify(self, request: Request) -> Response:
         """POST /v1/classify."""

@@ -149,7 +149,7 @@ _HEADER_LENGTH = Parameter(
 class _Api:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self.inference = Inference(serving.settings, serving.models)
+        self.inference = Inference(serving.settings, serving.models, serving.intake)
 
     async def server(self, _: Request) -> Response:
         """GET /v2."""

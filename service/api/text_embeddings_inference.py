@@ -84,7 +84,7 @@ class PredictErrorResponse(BaseModel):
 class _Api:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self.inference = Inference(serving.settings, serving.models)
+        self.inference = Inference(serving.settings, serving.models, serving.intake)
 
     async def predict(self, request: Request) -> Response:
         """POST /predict: every label's score, the highest first; of several texts, a list of such lists."""

@@ -20,9 +20,10 @@
 
 Each file does one thing: `batcher` is what users hold, `admission` decides what enters the `queue`, `dispatcher` takes
 batches from it (`packing` chooses which texts) and gives them to `threads`, `outstanding` ends what gets no answer,
-`cost` learns what batches cost, and `estimate` says what follows for those that wait.
+`cost` learns what batches cost, and `estimate` says what follows for those that wait. `held` bounds the bytes of text
+of all models together, before any of it is tokenised.
 
-Texts come tokenised: the event loop (or a thread of its own, for long ones) does it while the engine's threads compute.
+Texts come tokenised: the event loop does it, or for all but short ones a thread, while the engine's threads compute.
 """
 
 from service.batching.batcher import Batcher

@@ -66,7 +66,7 @@ class Threads(Generic[T]):
         self._infer = infer
         self._clock = clock
         self._work_clock = work_clock or clock
-        self._executor = executor or ThreadPoolExecutor(count, f"infer-{name}", _give_way)
+        self._executor = executor or ThreadPoolExecutor(count, f"infer-{name}", give_way)
         self._handed: dict[asyncio.Future[Computed[T]], _Handed] = {}  # oldest first
         self.lag_s = 0.0
 
@@ -144,7 +144,8 @@ class Threads(Generic[T]):
         return logits, end, (self._work_clock() if self._work_clock is not self._clock else end) - worked
 
 
-def _give_way() -> None:
+def give_way(niceness: int = _NICENESS) -> None:
+    """Gives this thread so much less of a core than others get."""
     if sys.platform == "linux":  # where niceness is a thread's own
         thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS))
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + niceness))

@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from service.engine.devices import try_out
 from service.errors import ConfigurationError, ModelNotFound, NotReady
+from service.models.intake import Intake
 from service.models.loading import Loader, Locate, open_members
 from service.models.model import Model
 from service.redaction import describe_exception
@@ -57,6 +58,7 @@ class Serving:
         self.workers = workers
         self.state = State.LOADING
         self.loader = Loader(settings, telemetry)
+        self.intake = Intake(settings, telemetry)
         self._locate = locate
         self._check_labels = check_labels
         self._models: dict[str, Model] = {}
@@ -131,6 +133,7 @@ class Serving:
             await asyncio.wait_for(closing, self.settings.drain_timeout_ms / 1e3)
         except TimeoutError:
             logger.warning("stopped with requests unfinished after %d ms", self.settings.drain_timeout_ms)
+        self.intake.shut_down()
         self.state = State.STOPPED
 
     def _drain_on_sigterm(self) -> None:

@@ -1,15 +1,48 @@
-"""The texts of a request, tokenised once for all models that tokenise alike: both of triage, members of an ensemble."""
+"""The texts of a request, tokenised once for all models that tokenise alike: both of triage, members of an ensemble.
+
+Short texts are tokenised in the event loop, in a few milliseconds whatever they hold; all others on threads, where they
+stop when their time is over or nobody waits for them. Much text has threads of its own, which run when nothing else
+wants the core: whoever sends a little is not behind those who send a lot.
+"""
 
 import asyncio
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Self
 
 from compression.bundle import Encoded
+from service.batching.threads import give_way
 from service.engine.engine import Engine
+from service.errors import DeadlineExceeded
 from service.telemetry import Telemetry
 
-# Tokenising runs at some 10 MB/s; below this it costs less than handing it to a thread does.
-_INLINE_CHARACTERS = 4000
+# The costliest text, of words that no piece of a vocabulary begins, takes some 25 us a character.
+_INLINE_CHARACTERS = 256
+_MUCH_CHARACTERS = 8192
+_LOWEST = 19  # as nice(2) takes it
+
+
+class TokenizerThreads:
+    """Where texts are tokenised that are too long for the event loop.
+
+    Args:
+        count: threads for a little text, and as many for much.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._little = ThreadPoolExecutor(count, "tokenize", give_way)
+        self._much = ThreadPoolExecutor(count, "tokenize-much", give_way, (_LOWEST,))
+
+    def executor(self, characters: int) -> Executor:
+        """For so much text."""
+        return self._little if characters <= _MUCH_CHARACTERS else self._much
+
+    def shut_down(self) -> None:
+        """Begins nothing more, and waits for nobody."""
+        for executor in (self._little, self._much):
+            executor.shutdown(wait=False, cancel_futures=True)
 
 
 class Texts(tuple[str, ...]):
@@ -20,11 +53,15 @@ class Texts(tuple[str, ...]):
     """
 
     places: Sequence[int]
-    _encoded: dict[tuple[str, int], "list[Encoded] | asyncio.Future[list[Encoded]]"]
+    _threads: TokenizerThreads | None
+    _encoded: dict[tuple[str, int], "list[Encoded] | _Work"]
 
-    def __new__(cls, texts: Sequence[str], places: Sequence[int] | None = None) -> Self:
+    def __new__(
+        cls, texts: Sequence[str], places: Sequence[int] | None = None, threads: TokenizerThreads | None = None
+    ) -> Self:
         self = super().__new__(cls, texts)
         self.places = range(len(texts)) if places is None else places
+        self._threads = threads
         self._encoded = {}
         return self
 
@@ -35,22 +72,74 @@ class Texts(tuple[str, ...]):
 
     def part(self, indices: Sequence[int]) -> "Texts":
         """Some of them, which keep their places."""
-        return Texts([self[index] for index in indices], [self.places[index] for index in indices])
+        return Texts([self[index] for index in indices], [self.places[index] for index in indices], self._threads)
 
-    async def encoded(self, engine: Engine, name: str, telemetry: Telemetry) -> list[Encoded]:
-        """Tokenised for an engine; measured under the name of the model that is the first to ask."""
+    async def encoded(
+        self, engine: Engine, name: str, telemetry: Telemetry, deadline: float = math.inf
+    ) -> list[Encoded]:
+        """Tokenised for an engine; measured under the name of the model that is the first to ask.
 
-        def encode() -> list[Encoded]:
-            return [engine.encode(text) for text in self]
+        Args:
+            deadline: as time.monotonic() counts.
 
+        Raises:
+            DeadlineExceeded: they were not tokenised by then.
+        """
         encoded = self._encoded.get(engine.tokenizer_key)
         if isinstance(encoded, list):
             return encoded
-        if encoded is not None:
-            return await asyncio.shield(encoded)
-        with telemetry.stage(name, "tokenize"):
-            if sum(map(len, self)) <= _INLINE_CHARACTERS:
-                self._encoded[engine.tokenizer_key] = encoded = encode()
-                return encoded
-            work = self._encoded[engine.tokenizer_key] = asyncio.ensure_future(asyncio.to_thread(encode))
-            return await asyncio.shield(work)  # others may wait for it, too
+        try:
+            if encoded is not None:
+                return await encoded.result(deadline)
+            with telemetry.stage(name, "tokenize"):
+                characters = sum(map(len, self))
+                if characters <= _INLINE_CHARACTERS:
+                    self._encoded[engine.tokenizer_key] = encoded = [engine.encode(text) for text in self]
+                    return encoded
+                executor = self._threads.executor(characters) if self._threads is not None else None
+                work = self._encoded[engine.tokenizer_key] = _Work(self, engine.encode, executor, deadline)
+                return await work.result(deadline)
+        except TimeoutError:
+            telemetry.shed(name, "deadline", len(self))
+            raise DeadlineExceeded("the texts were not tokenised within the request's time") from None
+
+
+class _Work:
+    """Texts that a thread tokenises, for as long as anybody waits for them."""
+
+    def __init__(
+        self, texts: Sequence[str], encode: Callable[[str], Encoded], executor: Executor | None, deadline: float
+    ) -> None:
+        self._waiting = 0
+        self._given_up = False
+
+        def work() -> list[Encoded]:
+            """All of them, or those until nobody waits any more."""
+            encoded: list[Encoded] = []
+            for text in texts:
+                if self._given_up or time.monotonic() >= deadline:
+                    break
+                encoded.append(encode(text))
+            return encoded
+
+        self._count = len(texts)
+        self._future = asyncio.get_running_loop().run_in_executor(executor, work)
+
+    async def result(self, deadline: float) -> list[Encoded]:
+        """What became of the texts.
+
+        Raises:
+            TimeoutError: the deadline passed.
+        """
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(None if deadline == math.inf else max(0, deadline - time.monotonic())):
+                encoded = await asyncio.shield(self._future)  # others may wait for it, too
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._given_up = True
+                self._future.cancel()  # where it has not begun
+        if len(encoded) < self._count:
+            raise TimeoutError
+        return encoded

@@ -86,7 +86,7 @@ class Member:
         """Tokenises and computes; see `Version.ask`."""
         name = self.batcher.name
         self.predictor.require_room(len(texts), options.tenant, options.deadline)
-        encoded = await texts.encoded(self.engine, name, self._telemetry)
+        encoded = await texts.encoded(self.engine, name, self._telemetry, options.deadline)
         truncated = [one.truncated for one in encoded]
         manifest = self.bundle.manifest
         if any(truncated):

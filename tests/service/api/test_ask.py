@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from compression.bundle import Encoded
 from service.api.ask import Inference
 from service.batching import Batcher, BatchLimits, Logits
 from service.engine.engine import Engine
-from service.errors import NotReady, Overloaded, PayloadTooLarge
+from service.errors import DeadlineExceeded, NotReady, Overloaded, PayloadTooLarge
 from service.http.body import ClientGone
 from service.http.messages import Request
+from service.models.intake import Intake
 from service.models.loading import Loader
 from service.models.model import Model
 from service.models.version import Member, Version
@@ -38,8 +40,8 @@ def request() -> Request:
     return Request("1", {}, never, "", {})
 
 
-def inference() -> Inference:
-    return Inference(Settings(), {})
+def inference(**settings: Any) -> Inference:
+    return Inference(Settings(**settings), {}, Intake(Settings(**settings), Telemetry()))
 
 
 def version(folder: Path, location: str, telemetry: Telemetry) -> Version:
@@ -195,7 +197,7 @@ def test_a_request_is_refused_where_no_model_has_room_for_a_text(
             return Model(name, Version([Member(member.engine, batcher, 1, telemetry)]), telemetry)
 
         one, other = slow("one"), slow("other")
-        admit = Inference(Settings(), {"one": one, "other": other}).admit
+        admit = Inference(Settings(), {"one": one, "other": other}, Intake(Settings(), Telemetry())).admit
         waiting = []
         try:
             for model in (one, other):
@@ -237,11 +239,96 @@ def test_a_request_for_an_ensemble_is_refused_by_the_member_that_has_no_room(tmp
             await asyncio.sleep(0.01)
         try:
             with pytest.raises(Overloaded, match=r"shop\.1"):
-                Inference(Settings(), {"shop": model}).admit("", None)
+                Inference(Settings(), {"shop": model}, Intake(Settings(), Telemetry())).admit("", None)
         finally:
             free.set()
         assert 'lathe_shed_texts_total{model="shop.1",reason="overloaded"} 1.0' in telemetry.exposition().decode()
         await asyncio.gather(*waiting)
+        await model.stop()
+
+    asyncio.run(main())
+
+
+class Slow:
+    """A tokenizer that takes a while for each text; counts what it did."""
+
+    def __init__(self, seconds: float) -> None:
+        self.texts = 0
+        self._seconds = seconds
+
+    def __call__(self, text: str) -> Encoded:
+        self.texts += 1
+        time.sleep(self._seconds)
+        return Encoded([2], [0], truncated=False)
+
+
+@pytest.mark.parametrize("left", ["deadline", "client"])
+def test_texts_that_nobody_waits_for_are_tokenised_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    async def main() -> None:
+        telemetry, slow = Telemetry(), Slow(0.02)
+        model = Model("shop", version(tmp_path, "good@1+opposite@1", telemetry), telemetry)
+        monkeypatch.setattr(Engine, "encode", lambda _, text: slow(text))
+        sent = Request("1", {b"x-request-timeout-ms": b"100"} if left == "deadline" else {}, never, "", {})
+        start = time.monotonic()
+        asking = asyncio.create_task(inference().ask(sent, [model], ["a good day " * 10] * 200))
+        if left == "client":
+            await asyncio.sleep(0.1)
+            asking.cancel()
+        with pytest.raises((DeadlineExceeded, asyncio.CancelledError)):
+            await asking
+        assert time.monotonic() - start < 2  # 4 s of work
+        done = slow.texts
+        await asyncio.sleep(0.2)
+        assert slow.texts <= done + 1 < 200
+        if left == "deadline":
+            assert 'lathe_shed_texts_total{model="shop.0",reason="deadline"} 200.0' in telemetry.exposition().decode()
+        await model.stop()
+
+    asyncio.run(main())
+
+
+def test_the_event_loop_tokenises_only_what_takes_a_few_milliseconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    encode = Engine.encode
+
+    def note(engine: Engine, text: str) -> Encoded:
+        threads.append(threading.get_ident())
+        return encode(engine, text)
+
+    async def main() -> None:
+        telemetry = Telemetry()
+        model = Model("shop", version(tmp_path, "good", telemetry), telemetry)
+        monkeypatch.setattr(Engine, "encode", note)
+        for texts in (["x" * 256], ["x" * 99 + " x"] * 3, ["x" * 10_000]):
+            await inference().ask(request(), [model], texts)
+        await model.stop()
+
+    asyncio.run(main())
+    here, *others = threads
+    assert here == threading.get_ident()
+    assert here not in others
+    assert len(set(others)) == 2  # a little text, and much of it
+
+
+def test_text_that_waits_for_answers_is_bounded_in_bytes_whichever_model_it_is_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        telemetry = Telemetry()
+        model = Model("shop", version(tmp_path, "good", telemetry), telemetry)
+        settings = Settings(queue_bytes=200_000)
+        intake = Intake(settings, telemetry)
+        asks = Inference(settings, {}, intake)
+        with intake.take(["x" * 80_000], "other", []):
+            with pytest.raises(Overloaded):
+                await asks.ask(request(), [model], ["x" * 130_000])
+            await asks.ask(request(), [model], ["x" * 100_000])
+        with pytest.raises(PayloadTooLarge, match="200000"):
+            await asks.ask(request(), [model], ["x" * 70_000] * 3)
+        assert intake.held.bytes == 0
+        assert 'lathe_shed_texts_total{model="shop",reason="overloaded"} 1.0' in telemetry.exposition().decode()
         await model.stop()
 
     asyncio.run(main())

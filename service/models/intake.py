@@ -1,0 +1,46 @@
+"""Takes in the texts of a request: holds them against the bound on bytes, and says where they are tokenised."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from service.batching.held import HeldText
+from service.errors import Overloaded
+from service.models.tokenised import Texts, TokenizerThreads
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+
+class Intake:
+    """One for all models of a service."""
+
+    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
+        held = self.held = HeldText(settings.queue_bytes)
+        self._threads = TokenizerThreads(settings.streams or settings.device.streams)
+        self._telemetry = telemetry
+        telemetry.held_text(lambda: held.bytes)
+
+    @contextmanager
+    def take(self, texts: Sequence[str], tenant: str, models: Sequence[str]) -> Iterator[Texts]:
+        """The texts, which are held while this lasts.
+
+        Args:
+            tenant: who sent them.
+            models: names of those that they are for.
+
+        Raises:
+            Overloaded, PayloadTooLarge: see `HeldText.hold`.
+        """
+        try:
+            self.held.take(texts, tenant)
+        except Overloaded:
+            for model in models:
+                self._telemetry.shed(model, "overloaded", len(texts))
+            raise
+        try:
+            yield Texts(texts, threads=self._threads)
+        finally:
+            self.held.give_back(texts, tenant)
+
+    def shut_down(self) -> None:
+        """Tokenises nothing more."""
+        self._threads.shut_down()
