@@ -11,7 +11,7 @@ ServiceError
 ├── BodyTimeout           408  the body did not come within the request's time
 ├── HeadTimeout           408  the head did not come in time
 ├── Conflict              409  nothing to promote, to drop or to return to
-├── PayloadTooLarge       413  body or inputs beyond the limits
+├── PayloadTooLarge       413  body or inputs beyond the limits, or more than can be computed in the request's time
 ├── UriTooLong            414
 ├── UnsupportedMediaType  415  not application/json
 ├── BundleRefused         422  a new version that cannot take the live one's place

@@ -9,9 +9,9 @@ Source: github.com/kserve/open-inference-protocol, and Triton's extension binary
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from service import __version__
 from service.api.ask import Inference
@@ -38,14 +38,29 @@ class InputParameters(_Body):
     binary_data_size: FromZero | None = Field(default=None, description="Bytes of this tensor behind the JSON.")
 
 
+def _kind(value: object) -> str | None:
+    if not isinstance(value, list):
+        return None
+    return "batch" if value and isinstance(value[0], list) else "texts"
+
+
+_Texts = Annotated[list[str], Field(fail_fast=True)]
+_Data = Annotated[
+    Annotated[_Texts, Tag("texts")] | Annotated[list[_Texts], Field(fail_fast=True), Tag("batch")],
+    Discriminator(
+        _kind, custom_error_type="inputs_type", custom_error_message="Input should be texts, or lists of texts"
+    ),
+]
+
+
 class InferInput(_Body):
     """A tensor of texts."""
 
     name: str
     datatype: Literal["BYTES"]
-    shape: list[int] = Field(examples=[[1]])
+    shape: Annotated[list[int], Field(fail_fast=True)] = Field(examples=[[1]])
     parameters: InputParameters = InputParameters()
-    data: list[str] | list[list[str]] | None = Field(default=None, examples=[["Thank you, that was quick!"]])
+    data: _Data | None = Field(default=None, examples=[["Thank you, that was quick!"]])
 
 
 class OutputParameters(_Body):
@@ -73,7 +88,9 @@ class InferRequest(_Body):
     id: str | None = None
     parameters: InferParameters = InferParameters()
     inputs: list[InferInput] = Field(min_length=1, max_length=1)
-    outputs: list[InferOutput] = [InferOutput(name="label"), InferOutput(name="scores")]
+    outputs: Annotated[list[InferOutput], Field(fail_fast=True)] = Field(
+        default=[InferOutput(name="label"), InferOutput(name="scores")], max_length=16
+    )
 
 
 class OutputTensor(BaseModel):

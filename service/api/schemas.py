@@ -2,7 +2,16 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 
 def _not_blank(text: str) -> str:
@@ -27,7 +36,7 @@ _WHOLE = BeforeValidator(_whole)  # 2.0 is a whole number in JSON Schema
 FromZero = Annotated[int, Field(ge=0), _WHOLE]
 FromOne = Annotated[int, Field(ge=1), _WHOLE]
 Inputs = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[list[Text], Field(min_length=1), Tag("texts")],
+    Annotated[Text, Tag("text")] | Annotated[list[Text], Field(min_length=1, fail_fast=True), Tag("texts")],
     Discriminator(
         _kind, custom_error_type="inputs_type", custom_error_message="Input should be a text or a list of texts"
     ),
@@ -35,7 +44,10 @@ Inputs = Annotated[
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    # Unknown keys are rejected by `parse`, which names the first: "forbid" would make an error of each.
+    model_config = ConfigDict(
+        frozen=True, extra="allow", strict=True, json_schema_extra={"additionalProperties": False}
+    )
 
 
 class ClassifyRequest(_Body):

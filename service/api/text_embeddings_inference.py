@@ -35,11 +35,13 @@ def _no_pair(texts: list[str]) -> list[str]:
     return texts
 
 
-_One = Annotated[list[Text], Field(min_length=1, json_schema_extra={"maxItems": 1}), AfterValidator(_no_pair)]
+_One = Annotated[
+    list[Text], Field(fail_fast=True, min_length=1, json_schema_extra={"maxItems": 1}), AfterValidator(_no_pair)
+]
 _Inputs = Annotated[
     Annotated[Text, Tag("text")]
     | Annotated[_One, Tag("texts")]
-    | Annotated[list[_One], Field(min_length=1), Tag("batch")],
+    | Annotated[list[_One], Field(min_length=1, fail_fast=True), Tag("batch")],
     Discriminator(
         _kind,
         custom_error_type="inputs_type",

@@ -56,7 +56,7 @@ class Admission(Generic[T]):
         """Puts a request into the queue, where those give way to it that hold more than their share of it.
 
         Raises:
-            PayloadTooLarge: it would not fit into an empty queue either.
+            PayloadTooLarge: it would not fit into an empty queue either, or be computed in time were nothing before it.
             Overloaded: the queue has no place for it, or it would not be answered in time.
             DeadlineExceeded: its time is over.
             NotReady: nothing is taken any more.
@@ -67,10 +67,24 @@ class Admission(Generic[T]):
                 f"the request has {texts} texts and {tokens} tokens; the queue of {self._outstanding.name!r} never "
                 f"holds more than {limits.queue_texts} and {limits.queue_tokens}: send fewer at a time"
             )
+        self._require_possible(request)
         self._require(texts, tokens, tokens, request.tenant, request.deadline, request.since)
         while not queue.fits(texts, tokens):
             self._outstanding.end(queue.gives_way(), self._overloaded(), "overloaded")
         self._outstanding.add(request)
+
+    def _require_possible(self, request: Request[T]) -> None:
+        """Rejects texts that take longer than their time: trying again would not help, and sending fewer does.
+
+        A single text is tried, so that a wrong estimate can be corrected.
+        """
+        texts, seconds = len(request.texts), request.deadline - request.since
+        takes = self._estimate.alone_s(texts, request.tokens)
+        if texts > 1 and takes > seconds > 0 and self.closed is None:
+            raise PayloadTooLarge(
+                f"the request's {texts} texts are expected to take {takes:.1f} s, and its time is {seconds:.1f} s: "
+                f"send at most {max(1, int(texts * seconds / takes))} like these at a time, or give them more time"
+            )
 
     def _require(
         self, texts: int, expected_tokens: int, least_tokens: int, tenant: str, deadline: float, now: float

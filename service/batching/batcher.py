@@ -120,7 +120,7 @@ class Batcher(Generic[T]):
         Raises:
             Overloaded: the queue has no room for all of them, or they would not be answered in time, and nothing was
                 queued; or they had to give way to others, who held less of a full queue.
-            PayloadTooLarge: they would not fit into an empty queue either.
+            PayloadTooLarge: they would not fit into an empty queue either, or be computed in time by an idle engine.
             DeadlineExceeded: there was no answer in time.
             NotReady: the batcher is closing or has died.
             InferenceFailed, NotANumber: the model could not compute one of them.

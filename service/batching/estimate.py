@@ -18,9 +18,13 @@ class Estimate(Generic[T]):
 
     def seconds(self, texts: int, tokens: int) -> float:
         """Expected seconds until the threads have done what they are at and so much more."""
+        return self._threads.expected_s / self._limits.streams + self.alone_s(texts, tokens)
+
+    def alone_s(self, texts: int, tokens: int) -> float:
+        """Expected seconds that so much takes the threads, were there nothing else to do."""
         padded = tokens * self._cost.padding
         batches = min(texts, max(padded / self.batch_tokens(), texts / self._limits.batch_texts))
-        return (self._threads.expected_s + self._cost.seconds(padded, batches)) / self._limits.streams
+        return self._cost.seconds(padded, batches) / self._limits.streams
 
     def batch_tokens(self) -> float:
         """Padded tokens of a batch: as many as it may have, and as are expected to keep its time."""

@@ -1,7 +1,7 @@
 """Bounds on what a request may bring in: content type, size of the body, its shape, and its time."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -58,17 +58,18 @@ async def read_body(request: Request, settings: Settings, content_types: Collect
 
 
 def parse(model: type[Body], body: bytes) -> Body:
-    """Checks a body against its schema.
+    """Checks a body against its schema, of a list no further than to the first item that does not fit.
 
     Raises:
         InvalidRequest: names the first problems by their place; never quotes the text that was sent.
     """
     try:
-        return model.model_validate_json(body)
+        parsed = model.model_validate_json(body)
     except ValidationError as error:
-        problems = _problems(error)
-        more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
-        raise InvalidRequest("; ".join(problems[:_SHOWN_PROBLEMS]) + more) from None
+        raise _invalid(_problems(error)) from None
+    if parsed.model_extra:
+        raise _invalid([f"{key[:64]}: Extra inputs are not permitted" for key in parsed.model_extra])
+    return parsed
 
 
 def timeout_ms(value: str | None, default: int) -> int:
@@ -86,6 +87,11 @@ def timeout_ms(value: str | None, default: int) -> int:
 
 def _too_large(max_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body has more than {max_bytes} bytes; send fewer texts in one request")
+
+
+def _invalid(problems: Sequence[str]) -> InvalidRequest:
+    more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
+    return InvalidRequest("; ".join(problems[:_SHOWN_PROBLEMS]) + more)
 
 
 def _problems(error: ValidationError) -> list[str]:

@@ -303,8 +303,9 @@ def test_the_event_loop_tokenises_only_what_takes_a_few_milliseconds(
         telemetry = Telemetry()
         model = Model("shop", version(tmp_path, "good", telemetry), telemetry)
         monkeypatch.setattr(Engine, "encode", note)
+        asks = inference()
         for texts in (["x" * 256], ["x" * 99 + " x"] * 3, ["x" * 10_000]):
-            await inference().ask(request(), [model], texts)
+            await asks.ask(request(), [model], texts)
         await model.stop()
 
     asyncio.run(main())

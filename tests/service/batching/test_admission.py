@@ -8,6 +8,7 @@ import pytest
 from service.batching import Batcher
 from service.errors import (
     DeadlineExceeded,
+    NotReady,
     Overloaded,
     PayloadTooLarge,
     ServiceError,
@@ -121,6 +122,33 @@ def test_what_waits_too_long_for_its_deadline_is_refused_at_once_and_an_empty_qu
         with pytest.raises(DeadlineExceeded):  # it was tried
             await batcher.submit([[6]], deadline=loop.time() + 0.01)
         await batcher.close()
+
+    loop.run_until_complete(main())
+    loop.close()
+
+
+def test_more_texts_than_can_be_computed_in_their_time_are_refused_for_good_and_a_single_one_is_tried() -> None:
+    loop = VirtualLoop()
+    engine = VirtualEngine(loop, 1, lambda batch: 0.1 * len(batch))
+    batcher: Batcher[list[int]] = Batcher("m", sums, LIMITS, Telemetry(), engine.clock, engine)
+
+    async def main() -> None:
+        batcher.start()
+        with pytest.raises(DeadlineExceeded):  # nothing is known yet
+            await batcher.submit([[1]] * 20, deadline=loop.time() + 1)
+        await batcher.submit([[1]] * 20)
+        before = loop.time()
+        with pytest.raises(PayloadTooLarge, match=r"at most 1[0-9] like these") as refusal:
+            await batcher.submit([[1]] * 48, deadline=before + 1.5)
+        assert not refusal.value.retryable
+        assert loop.time() == before
+        await batcher.submit([[1]] * 10, deadline=loop.time() + 1.5)
+        await batcher.submit([[1]] * 48)
+        with pytest.raises(DeadlineExceeded):
+            await batcher.submit([[1]], deadline=loop.time() + 0.05)
+        await batcher.close()
+        with pytest.raises(NotReady):
+            await batcher.submit([[1]] * 48, deadline=loop.time() + 1.5)
 
     loop.run_until_complete(main())
     loop.close()
