@@ -10,6 +10,7 @@ from functools import partial
 from typing import Generic, Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, values
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -35,6 +36,28 @@ class _Bound(dict[tuple[object, ...], M], Generic[M]):
     def __missing__(self, labels: tuple[object, ...]) -> M:
         series = self[labels] = self._metric.labels(*labels)
         return series
+
+
+class _Asked:
+    """A gauge that is asked for its value of each model, by name, when Prometheus asks.
+
+    Gauge.set_function would make a reference cycle, in which the engine of a version that has gone would stay.
+
+    Attributes:
+        values: what to ask, by model.
+    """
+
+    def __init__(self, name: str, help: str, registry: CollectorRegistry) -> None:
+        self.values: dict[str, Callable[[], float]] = {}
+        self._family = partial(GaugeMetricFamily, name, help, labels=["model"])
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric, as a registry asks for it."""
+        family = self._family()
+        for model, value in self.values.items():
+            family.add_metric([model], value())
+        yield family
 
 
 class _Stage:
@@ -91,19 +114,17 @@ class Telemetry:
                 ["model", "stage"], buckets=_SECONDS, registry=registry,
             )
         )  # fmt: skip
-        self._queue_texts = Gauge("lathe_queue_texts", "Texts waiting for a batch.", ["model"], registry=registry)
-        self._queue_tokens = Gauge("lathe_queue_tokens", "Tokens waiting for a batch.", ["model"], registry=registry)
-        self._queue_seconds = Gauge(
-            "lathe_queue_seconds", "Expected seconds until what waits and is being computed is done.", ["model"],
-            registry=registry,
-        )  # fmt: skip
+        self._queue_texts = _Asked("lathe_queue_texts", "Texts waiting for a batch.", registry)
+        self._queue_tokens = _Asked("lathe_queue_tokens", "Tokens waiting for a batch.", registry)
+        self._queue_seconds = _Asked(
+            "lathe_queue_seconds", "Expected seconds until what waits and is being computed is done.", registry
+        )
+        self._batch_limit = _Asked(
+            "lathe_batch_limit_tokens", "Tokens a batch may have now, so that it keeps its time.", registry
+        )
         self._held_text = Gauge(
             "lathe_text_bytes", "Texts of requests that are not answered yet, in bytes.", registry=registry
         )
-        self._batch_limit = Gauge(
-            "lathe_batch_limit_tokens", "Tokens a batch may have now, so that it keeps its time.", ["model"],
-            registry=registry,
-        )  # fmt: skip
         self._batch_texts = _Bound(
             Histogram("lathe_batch_texts", "Texts in a batch.", ["model"], buckets=_TEXTS, registry=registry)
         )
@@ -185,10 +206,10 @@ class Telemetry:
         batch_tokens: Callable[[], float],
     ) -> None:
         """Where to look, when Prometheus asks, for what waits, how long that will take, and how large a batch is."""
-        self._queue_texts.labels(model).set_function(texts)
-        self._queue_tokens.labels(model).set_function(tokens)
-        self._queue_seconds.labels(model).set_function(seconds)
-        self._batch_limit.labels(model).set_function(batch_tokens)
+        self._queue_texts.values[model] = texts
+        self._queue_tokens.values[model] = tokens
+        self._queue_seconds.values[model] = seconds
+        self._batch_limit.values[model] = batch_tokens
 
     def batch(self, model: str, lengths: list[int], waited: list[float]) -> None:
         """A batch about to be computed, from the lengths of its texts in tokens and their seconds in the queue."""
@@ -243,7 +264,7 @@ class Telemetry:
     def model_gone(self, name: str) -> None:
         """Nothing is served under this name any more: what said how things stand is forgotten, what counted is not."""
         for gauge in (self._queue_texts, self._queue_tokens, self._queue_seconds, self._batch_limit):
-            gauge.remove(name)
+            gauge.values.pop(name, None)
         for labels in [labels for labels in self._models if labels[0] == name]:
             self._model.remove(*labels)
             self._models.discard(labels)

@@ -73,6 +73,11 @@ class Admission(Generic[T]):
             self._outstanding.end(queue.gives_way(), self._overloaded(), "overloaded")
         self._outstanding.add(request)
 
+    def die(self, reason: str) -> None:
+        """Takes nothing any more, because nothing will be computed, and ends all that waits."""
+        self.closed = reason
+        self._outstanding.end_all(reason)
+
     def _require_possible(self, request: Request[T]) -> None:
         """Rejects texts that take longer than their time: trying again would not help, and sending fewer does.
 

@@ -51,7 +51,7 @@ class Batcher(Generic[T]):
         self._outstanding = Outstanding(name, self._queue, telemetry, clock)
         self._admission = Admission(limits, self._outstanding, self._estimate, clock)
         self._dispatcher = Dispatcher(
-            limits, self._outstanding, self._threads, self._cost, self._estimate, telemetry, clock, self._die
+            limits, self._outstanding, self._threads, self._cost, self._estimate, telemetry, clock, self._admission.die
         )
 
     def rehearse(self, batches: Iterable[Sequence[T]]) -> None:
@@ -74,12 +74,13 @@ class Batcher(Generic[T]):
     def rename(self, name: str) -> None:
         """Measures under this name from now on, and shows the queue under it in place of whichever did."""
         self._outstanding.name = name
+        queue, estimate = self._queue, self._estimate
         self._telemetry.queue(
             name,
-            texts=lambda: self._queue.texts,
-            tokens=lambda: self._queue.tokens,
-            seconds=lambda: self._estimate.seconds(self._queue.texts, self._queue.tokens),
-            batch_tokens=self._estimate.batch_tokens,
+            texts=lambda: queue.texts,
+            tokens=lambda: queue.tokens,
+            seconds=lambda: estimate.seconds(queue.texts, queue.tokens),
+            batch_tokens=estimate.batch_tokens,
         )
 
     @property
@@ -156,7 +157,3 @@ class Batcher(Generic[T]):
             outstanding.end_all("the service stopped before this was computed")
             self._threads.shut_down()
         await self._dispatcher.ended()
-
-    def _die(self, reason: str) -> None:
-        self._admission.closed = reason
-        self._outstanding.end_all(reason)

@@ -72,6 +72,8 @@ class Dispatcher(Generic[T]):
     async def ended(self) -> None:
         """Waits until every stream has ended."""
         await asyncio.gather(*self._streams, return_exceptions=True)
+        self._streams.clear()  # each knows this object, by where it was cancelled: the engine would stay
+        self._idle.clear()
 
     def wake(self) -> None:
         """Has an idle stream take what waits, where a thread can have it."""

@@ -40,8 +40,8 @@ def request() -> Request:
     return Request("1", {}, never, "", {})
 
 
-def inference(**settings: Any) -> Inference:
-    return Inference(Settings(**settings), {}, Intake(Settings(**settings), Telemetry()))
+def inference() -> Inference:
+    return Inference(Settings(), {}, Intake(Settings(), Telemetry()))
 
 
 def version(folder: Path, location: str, telemetry: Telemetry) -> Version:

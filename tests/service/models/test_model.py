@@ -29,9 +29,9 @@ TEXTS = [f"good number {number}" for number in range(200)]
 class Shop:
     """A model, and versions to change to: those with the same opinion as the first, and those with the opposite."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cache_bytes: int = 0) -> None:
         self.telemetry = Telemetry()
-        self._loader = Loader(Settings(streams=1), self.telemetry)
+        self._loader = Loader(Settings(streams=1, cache_bytes=cache_bytes), self.telemetry)
         make_bundle(folder / "same", {"good": (-1.5, 1.5), "bad": (1.5, -1.5)})
         make_bundle(folder / "opposite", OPPOSITE)
         make_bundle(folder / "first")
@@ -140,6 +140,52 @@ def test_metrics_follow_the_part_that_a_version_has(play: Callable[[Scenario], N
         assert shop.metric('lathe_queue_texts{model="shop"}') == 0
 
     play(scenario)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 100_000])
+def test_of_many_versions_those_that_have_gone_are_freed_without_a_garbage_collection(
+    tmp_path: Path, cache_bytes: int
+) -> None:
+    engines: list[weakref.ref[Engine]] = []
+
+    async def main() -> None:
+        shop = Shop(tmp_path, cache_bytes)
+
+        def started(location: str) -> Version:
+            version = shop.version(location)
+            version.verify()
+            version.warm_up()
+            version.start("shop.candidate")
+            engines.extend(weakref.ref(member.engine) for member in version.members)
+            return version
+
+        for location in ("same", "opposite", "same@1+first@1", "opposite", "same", "opposite"):
+            version = started(location)
+            shop.model.try_out(version, 50)
+            await shop.model.ask(TEXTS)
+            shop.model.try_out(version, None)
+            await shop.model.ask(["good"])
+            shop.model.swap(version)
+            shop.telemetry.exposition()
+        shop.model.try_out(started("same"), 10)
+        shop.model.drop()
+        shop.model.roll_back()
+        del version
+        await asyncio.gather(*shop.model._background)
+        for _ in range(100):  # until threads of the last batches have let go of them
+            if sum(engine() is not None for engine in engines) == 1:
+                break
+            await asyncio.sleep(0.05)
+        assert [engine() is shop.model.live.members[0].engine for engine in engines if engine() is not None] == [True]
+        await shop.model.stop()
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
+    assert len(engines) == 8
 
 
 def test_a_canary_answers_its_part_and_the_same_text_gets_the_same_version(play: Callable[[Scenario], None]) -> None:
