@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from compression.bundle.runtime import Encoded, Logits, Runtime, softmax
+from compression.bundle.runtime import Logits, Runtime, softmax
 from compression.bundle.storage import Bundle, open_bundle
+from compression.bundle.tokenizer import Encoded
 from compression.errors import DataError
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from compression.bundle.figures import Record
-from compression.bundle.runtime import Encoded, Logits, softmax
+from compression.bundle.runtime import Logits, softmax
 from compression.bundle.storage import Bundle
+from compression.bundle.tokenizer import Encoded
 from compression.errors import BundleError
 
 GOLDEN = "golden.json"

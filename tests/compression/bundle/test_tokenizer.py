@@ -158,7 +158,7 @@ def test_of_a_long_text_only_the_beginning_is_read(
 ) -> None:
     window, whole = pair(make)
     text = part * (30_000 // len(part))
-    read = []
+    read: list[int] = []
 
     class Counting:
         def encode_batch(self, texts: list[str]) -> object:
