@@ -17,6 +17,7 @@ from typing import Any
 import bentoml
 import click
 import uvicorn.config
+from bentoml._internal.utils import circus
 from bentoml._internal.utils.analytics import usage_stats
 from bentoml.exceptions import BentoMLException
 
@@ -30,6 +31,7 @@ from service.http.gate import Gate
 from service.listening import require_free, require_private_or_keys
 from service.models.registry import Serving, check
 from service.settings import Settings, load_settings, remember_directory, tokenize_in_one_thread
+from service.supervision import close_to_others, end_with_parent
 from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -99,6 +101,7 @@ def _check(host: str, port: int) -> None:
         ConfigurationError, BundleError: the service could not become ready.
     """
     remember_directory()
+    close_to_others(circus)
     settings = _settings()
     require_private_or_keys(host, settings)
     require_free(host, port)
@@ -169,6 +172,7 @@ class Lathe:
         # What was imported stays for ever: a full collection that looks through it stops every request for some 60 ms.
         gc.collect()
         gc.freeze()
+        end_with_parent()
         await self.serving.start()
         no_triage = why_no_triage(self.serving.settings)
         if no_triage is not None:
