@@ -202,6 +202,12 @@ class Settings(BaseModel):
     )
     max_headers: int = Field(default=100, ge=16, description="Headers of a request; beyond that, 431.")
     max_target_bytes: int = Field(default=8192, ge=256, description="Length of a request's URL; beyond that, 414.")
+    max_connections: int = Field(
+        default=10000,
+        ge=1,
+        description="Open connections, or fewer where `ulimit -n` is lower; for each beyond that, the one that has "
+        "been without a request for the longest is closed.",
+    )
     head_timeout_ms: int = Field(
         default=10000, ge=1, description="Time from a request's first byte to the end of its headers; then 408."
     )

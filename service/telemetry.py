@@ -103,8 +103,9 @@ class Telemetry:
         )  # fmt: skip
         self._connections_closed = Counter(
             "lathe_connections_closed",
-            "Connections that have ended: by the client, after the one answer that it asked for, idle, over a time "
-            "limit, refused (not understood, or too large), unread (a body too long to be worth it), failed, stopping.",
+            "Connections that have ended: by the client; asked, after its one answer; idle; full, to make room; "
+            "timeout, in another state; refused, not understood or too large; unread, a body too long to be worth it; "
+            "failed; stopping.",
             ["reason"],
             registry=registry,
         )  # fmt: skip

@@ -18,7 +18,11 @@ in; what an app does not ask for of a body is not read, either. An answer is sen
 
 import asyncio
 import logging
+import os
+import resource
+import sys
 import urllib.parse
+from collections import OrderedDict
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -38,6 +42,8 @@ from service.telemetry import Telemetry
 logger = logging.getLogger(__name__)
 
 _GRACE_S = 5.0  # who reads a body gives it up in time, with an answer; this is for bodies that nobody reads
+_WARN_S = 10.0
+_OTHER_DESCRIPTORS = 32  # models that are loaded, the keys file
 _UNREAD_BYTES = 65536  # of a body that came and was not asked for
 
 
@@ -55,6 +61,7 @@ class Reason(StrEnum):
     """Why a connection was closed."""
 
     CLIENT = "client"  # by the client, or the network
+    FULL = "full"  # there was no room for another one
     ASKED = "asked"  # the client wanted one answer
     IDLE = "idle"
     TIMEOUT = "timeout"  # a deadline of another state
@@ -83,6 +90,7 @@ class Limits:
 
     Attributes:
         dropped_bytes: of a body that nobody reads any more.
+        connections: open at the same time; fewer where the process may not have so many descriptors.
         drain_s: until the last connection has ended when the service stops.
     """
 
@@ -90,6 +98,7 @@ class Limits:
     deadlines: Deadlines = field(default_factory=Deadlines)
     dropped_bytes: int = 1048576
     drain_s: float = 20.0
+    connections: int = 10000
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -99,9 +108,12 @@ class Limits:
             head=settings.head_timeout_ms / 1e3,
             body=settings.request_timeout_ms / 1e3 + _GRACE_S,
             writing=settings.write_timeout_ms / 1e3,
+            closing=min(Deadlines.closing, settings.write_timeout_ms / 1e3),
         )
         bounds = Bounds(settings.max_head_bytes, settings.max_headers, settings.max_target_bytes)
-        return cls(bounds, deadlines, settings.max_body_bytes, settings.drain_timeout_ms / 1e3)
+        return cls(
+            bounds, deadlines, settings.max_body_bytes, settings.drain_timeout_ms / 1e3, settings.max_connections
+        )
 
 
 class Door(Protocol):
@@ -123,6 +135,9 @@ class Connections:
         self.seconds: Mapping[State, float] = {state: getattr(limits.deadlines, state) for state in State}
         self._tick_s = min(0.5, min(self.seconds.values()) / 4)
         self._open: set[HttpProtocol] = set()
+        self._without_request: OrderedDict[HttpProtocol, None] = OrderedDict()  # the longest first
+        self._most: int | None = None
+        self._warned = -_WARN_S
         self._telemetry = telemetry
         telemetry.connections(State, self.count, Reason)
         self._clock: asyncio.TimerHandle | None = None
@@ -132,21 +147,54 @@ class Connections:
         return sum(connection.state == state for connection in self._open)
 
     def add(self, connection: "HttpProtocol") -> None:
-        """One has opened."""
+        """One has opened. If there is no room for it, the one that is without a request for the longest is ended."""
+        if self._most is None:
+            self._most = min(self.limits.connections, _spare_descriptors())
         self._open.add(connection)
+        if len(self._open) > self._most:
+            self._warn(connection.loop.time())
+            last = next(iter(self._without_request), connection)
+            self._open.discard(last)
+            self.begin(last)
+            last.end(Reason.FULL)
         if self._clock is None:
             self._clock = connection.loop.call_later(self._tick_s, self._tick, connection.loop)
 
     def remove(self, connection: "HttpProtocol", reason: Reason) -> None:
         """One has ended."""
         self._open.discard(connection)
+        self.begin(connection)
         self._telemetry.connection_closed(reason)
+
+    def wait(self, connection: "HttpProtocol") -> None:
+        """One is without a request."""
+        self._without_request[connection] = None
+
+    def begin(self, connection: "HttpProtocol") -> None:
+        """One has a request."""
+        self._without_request.pop(connection, None)
+
+    def _warn(self, now: float) -> None:
+        if now - self._warned >= _WARN_S:
+            self._warned = now
+            logger.warning(
+                "there is no room for more than %d connections (LATHE_MAX_CONNECTIONS, or descriptors: ulimit -n); for "
+                "each new one, the one that is without a request for the longest is closed",
+                self._most,
+            )
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         for connection in [connection for connection in self._open if connection.due <= now]:
             connection.expire()
         self._clock = loop.call_later(self._tick_s, self._tick, loop) if self._open else None
+
+
+def _spare_descriptors() -> int:
+    """How many connections this process can have, besides the files that it has open and will open."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = len(os.listdir("/dev/fd"))
+    return max(allowed - taken - _OTHER_DESCRIPTORS, 1) if allowed != resource.RLIM_INFINITY else sys.maxsize
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -205,8 +253,9 @@ class HttpProtocol(asyncio.Protocol):
             "scheme": "https" if is_ssl(transport) else "http",
         }
         self._server.connections.add(self)  # type: ignore[arg-type]  # it wants no more of one than `shutdown`
-        self._all.add(self)
         self._enter(State.IDLE)
+        self._all.add(self)
+        self._all.wait(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has ended."""
@@ -260,14 +309,23 @@ class HttpProtocol(asyncio.Protocol):
     def expire(self) -> None:
         """This state has taken too long."""
         if self.due == self._last_due:
-            self._abort(Reason.STOPPING)
+            self.end(Reason.STOPPING)
         elif self.state is State.IDLE:
             self._close(Reason.IDLE)
         elif self.state is State.HEAD:
             seconds = self._all.limits.deadlines.head
             self._reject(HeadTimeout(f"the head was not complete after {seconds:g} s; send it faster"), Reason.TIMEOUT)
+        elif self.state is State.BODY and self._answered:
+            self._close(Reason.UNREAD, linger=True)
         else:
-            self._abort(Reason.TIMEOUT)
+            self.end(Reason.TIMEOUT)
+
+    def end(self, reason: Reason) -> None:
+        """Ends it at once."""
+        self._reason = self._reason or reason
+        self._pending = b""
+        self.state = State.CLOSING
+        self._transport.abort()
 
     # What comes in:
 
@@ -317,6 +375,7 @@ class HttpProtocol(asyncio.Protocol):
         return True
 
     def _begin(self, head: Head) -> None:
+        self._all.begin(self)
         self._head = head
         self._keep_alive = head.keep_alive
         self._answered = False
@@ -370,7 +429,7 @@ class HttpProtocol(asyncio.Protocol):
     def _drop(self, size: int) -> None:
         self._dropped += size
         if self._dropped > self._all.limits.dropped_bytes:
-            self._abort(Reason.UNREAD)
+            self.end(Reason.UNREAD)
 
     # What goes out; an exchange calls the next five:
 
@@ -408,7 +467,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def fail(self) -> None:
         """The answer cannot be finished."""
-        self._abort(Reason.FAILED)
+        self.end(Reason.FAILED)
 
     def _answer(self, response: Response) -> None:
         """Sends what is complete."""
@@ -426,7 +485,7 @@ class HttpProtocol(asyncio.Protocol):
             self._read(False)
             self._exchange.refuse(error)  # whose answer closes it
         elif self._head is not None:
-            self._abort(reason)
+            self.end(reason)
         else:
             response = self._all.door.reject(error)
             head = answer_head(response.status, self._server.default_headers, response.headers, (CLOSE,))
@@ -448,7 +507,7 @@ class HttpProtocol(asyncio.Protocol):
         elif not self._keep_alive:
             self._close(Reason.ASKED if ended else Reason.UNREAD, linger=not ended)
         elif not ended:
-            self._enter(State.BODY)
+            self._enter(State.BODY, State.CLOSING)
             self._read(True)
         elif self._sent is not None:
             self._enter(State.WRITING)
@@ -458,11 +517,13 @@ class HttpProtocol(asyncio.Protocol):
     def _next(self) -> None:
         self._head = None
         self._enter(State.IDLE)
+        self._all.wait(self)
         self._read(True)
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: State, like: State | None = None) -> None:
+        """Begins a state; `like`: for as long as that one may be."""
         self.state = state
-        self.due = min(self.loop.time() + self._all.seconds[state], self._last_due)
+        self.due = min(self.loop.time() + self._all.seconds[like or state], self._last_due)
 
     def _read(self, reading: bool) -> None:
         if reading is not self._reading and not self._transport.is_closing():
@@ -477,22 +538,12 @@ class HttpProtocol(asyncio.Protocol):
         self._reason = self._reason or reason
         self._pending = b""
         self._dropped = 0
-        unsent = self._sent is not None
-        self._enter(State.CLOSING)
-        if unsent:
-            self.due = min(self.loop.time() + self._all.seconds[State.WRITING], self._last_due)
+        self._enter(State.CLOSING, None if self._sent is None else State.WRITING)
         if linger and self._transport.can_write_eof():
             self._read(True)
             self._transport.write_eof()
         else:
             self._transport.close()
-
-    def _abort(self, reason: Reason) -> None:
-        """Ends it at once."""
-        self._reason = self._reason or reason
-        self._pending = b""
-        self.state = State.CLOSING
-        self._transport.abort()
 
     def _is_worth_reading(self) -> bool:
         """Whether the rest of the body will be read, so that another request can follow."""

@@ -27,10 +27,18 @@ class Answer:
 
 
 class Client:
-    """One connection."""
+    """One connection.
 
-    def __init__(self, host: str, port: int) -> None:
-        self.socket = socket.create_connection((host, port), timeout=10)
+    Args:
+        receive_bytes: that the network may keep for it.
+    """
+
+    def __init__(self, host: str, port: int, *, receive_bytes: int | None = None) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(10)
+        if receive_bytes is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        self.socket.connect((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
 
@@ -94,3 +102,10 @@ class Client:
         if not data:
             raise ConnectionError(f"closed after {self._buffer!r}")
         self._buffer += data
+
+
+def counted(client: Client, series: str) -> float:
+    """A sample of /metrics."""
+    client.say(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    exposition = client.answer().body.decode()
+    return sum(float(line.split()[-1]) for line in exposition.splitlines() if line.startswith(series))

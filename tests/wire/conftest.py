@@ -1,5 +1,7 @@
-"""One real service for all tests of the wire, with short deadlines."""
+"""One real service for all tests of the wire, with short deadlines and few descriptors."""
 
+import contextlib
+import resource
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -9,6 +11,7 @@ from compression.bundle import Bundle
 from tests.integration.conftest import LiveService, serve
 from tests.wire.client import Client
 
+DESCRIPTORS = 256
 SHORT = {"LATHE_HEAD_TIMEOUT_MS": "1000", "LATHE_IDLE_TIMEOUT_MS": "2000", "LATHE_WRITE_TIMEOUT_MS": "1000"}
 
 
@@ -17,7 +20,13 @@ def wire_service(sentiment_bundle: Bundle, tmp_path_factory: pytest.TempPathFact
     """The service."""
     log = tmp_path_factory.mktemp("wire") / "service.log"
     settings = {"LATHE_MODELS": f"sentiment={sentiment_bundle.path}", "LATHE_REQUEST_TIMEOUT_MS": "2000", **SHORT}
-    with serve(log, settings) as service:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))  # is inherited
+        try:
+            service = stack.enter_context(serve(log, settings))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         yield service
 
 
