@@ -1,6 +1,6 @@
 """The BentoML service, started by `lathe serve` or `bentoml serve`. The only file of the service that imports bentoml.
 
-BentoML gives the process tree, the model store, packaging, probes and the page at /. A gate in front of its app answers
+BentoML gives the process tree, the model store, packaging and probes. A gate in front of its app answers
 the HTTP API itself, because BentoML's batching and error handling cannot do what this service needs, and because its
 middlewares cost more than the rest of a request: one of them makes a task and a timer for each, and the timers, which
 nobody cancels, are kept until they are due.

@@ -1,5 +1,6 @@
 """Clients of other servers, as their packages have them, against the real service."""
 
+import re
 import struct
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -223,7 +224,14 @@ def test_predict_refuses_in_its_own_shape(client: httpx.Client, body: object, st
 
 
 def test_the_page_at_the_root_stays(client: httpx.Client) -> None:
-    assert "text/html" in client.get("/").headers["content-type"]
+    page = client.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "fetch(path, {" in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for path in re.findall(
+        r'ask\("([^"]+)"\)|href="(?!data:)([^"]+)"', page.text
+    ):  # relative, as behind a proxy's prefix
+        assert client.get("".join(path)).status_code == 200
 
 
 def test_the_model_that_predict_asks_can_be_chosen(service_factory: ServiceFactory) -> None:

@@ -106,7 +106,8 @@ def test_a_served_request_and_a_page_send_nothing(watch: Watch, models_setting: 
         httpx.Client(base_url=service.url, timeout=30, trust_env=False) as client,
     ):
         assert client.post("/v1/triage", json={"inputs": "great"}).status_code == 200
-        assert client.get("/").status_code == 200
+        for path in ("/", "/docs", "/static_content/swagger-ui-bundle.js"):
+            assert client.get(path).status_code == 200
     assert service.process.returncode == 0
     assert "127.0.0.1" in watch.log.read_text()  # where it listens
     watch.require_silence()

@@ -73,9 +73,9 @@ def test_keys_open_everything_but_the_probes_need_none(service_factory: ServiceF
     key, other = add_key(file, "shop"), add_key(file, "bank")
     body = {"model": "sentiment", "inputs": "good"}
     with service_factory(LATHE_KEYS_FILE=str(file)) as service, httpx.Client(base_url=service.url) as client:
-        for path in ("/livez", "/readyz", "/docs", "/static_content/swagger-ui.css"):
+        for path in ("/livez", "/readyz", "/", "/docs", "/static_content/swagger-ui.css"):
             assert client.get(path).status_code == 200
-        for path in ("/v1/models", "/metrics", "/docs.json", "/", "/schema.json", "/nope"):
+        for path in ("/v1/models", "/metrics", "/docs.json", "/schema.json", "/nope"):
             assert client.get(path).status_code == 401
         for header in ("", "Bearer", "Bearer nonsense", f"Basic {key}", f"Bearer {key}x"):
             answer = client.post("/v1/classify", json=body, headers={"Authorization": header})
