@@ -37,7 +37,7 @@ def errors_page() -> str:
 def metrics_page() -> str:
     """Every metric of the service's own: type, labels, meaning."""
     telemetry = Telemetry()
-    telemetry.model("m", "v", "r", True)
+    telemetry.version("m")
     telemetry.versions("m", 0)
     rows = [
         f"| `{_series(metric)}` | {metric.type} | {metric.documentation} |"

@@ -1,19 +1,21 @@
 """The service's metrics: every name is here, and every measurement is made by a call into here.
 
 Each Telemetry has a registry of its own, so that a test has one too. Labels take their values from closed sets (routes,
-models, codes); nothing that a client sends becomes a label.
+models, codes); nothing that a client sends becomes a label. A version of a model is measured under the model's name for
+as long as it lives; the label `role` says which part it has.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Generic, Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, values
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -22,6 +24,19 @@ _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 Change = Literal["loaded", "trial", "promoted", "dropped", "rolled_back", "refused"]
 CHANGES: tuple[Change, ...] = get_args(Change)
 
+Role = Literal["live", "previous", "candidate"]
+_BY_VERSION = ("model", "role")
+_STAGES = ("tokenize", "queue", "infer")
+_KINDS = ("text", "padding")
+_REASONS = ("overloaded", "deadline", "client_gone", "given_up")
+_CODES = ("inference_failed", "not_a_number")
+_OUTCOMES = ("hit", "shared", "miss")
+_QUEUE_GAUGES = {
+    "lathe_queue_texts": "Texts waiting for a batch.",
+    "lathe_queue_tokens": "Tokens waiting for a batch.",
+    "lathe_queue_seconds": "Expected seconds until what waits and is being computed is done.",
+    "lathe_batch_limit_tokens": "Tokens a batch may have now, so that it keeps its time.",
+}
 
 M = TypeVar("M", Counter, Histogram)
 
@@ -36,28 +51,6 @@ class _Bound(dict[tuple[object, ...], M], Generic[M]):
     def __missing__(self, labels: tuple[object, ...]) -> M:
         series = self[labels] = self._metric.labels(*labels)
         return series
-
-
-class _Asked:
-    """A gauge that is asked for its value of each model, by name, when Prometheus asks.
-
-    Gauge.set_function would make a reference cycle, in which the engine of a version that has gone would stay.
-
-    Attributes:
-        values: what to ask, by model.
-    """
-
-    def __init__(self, name: str, help: str, registry: CollectorRegistry) -> None:
-        self.values: dict[str, Callable[[], float]] = {}
-        self._family = partial(GaugeMetricFamily, name, help, labels=["model"])
-        registry.register(self)
-
-    def collect(self) -> Iterator[Metric]:
-        """The metric, as a registry asks for it."""
-        family = self._family()
-        for model, value in self.values.items():
-            family.add_metric([model], value())
-        yield family
 
 
 class _Stage:
@@ -75,6 +68,157 @@ class _Stage:
         self._seconds.observe(time.perf_counter() - self._start)
 
 
+class _Versions(Collector):
+    """What is measured of each version; what it shows is looked up when Prometheus asks.
+
+    Gauge.set_function would make a reference cycle, in which the engine of a version that has gone would stay.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.shown: list[VersionMetrics] = []
+        registry.register(self)
+        self.stage_seconds = Histogram(
+            "lathe_stage_seconds", "Time in one stage: tokenize, queue (a text), infer (a batch).",
+            [*_BY_VERSION, "stage"], buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self.batch_texts = Histogram(
+            "lathe_batch_texts", "Texts in a batch.", _BY_VERSION, buckets=_TEXTS, registry=registry
+        )
+        self.batch_tokens = Histogram(
+            "lathe_batch_tokens", "Tokens in a batch, padding counted.", _BY_VERSION,
+            buckets=_TOKENS, registry=registry,
+        )  # fmt: skip
+        self.tokens = Counter(
+            "lathe_tokens", "Tokens computed: text, or padding.", [*_BY_VERSION, "kind"], registry=registry
+        )
+        self.truncated = Counter(
+            "lathe_truncated_texts", "Texts cut to the model's window.", _BY_VERSION, registry=registry
+        )
+        self.shed = Counter(
+            "lathe_shed_texts",
+            "Texts not computed: overloaded (429; one text for a request that was refused before its body was read), "
+            "deadline, client gone, or given up because another model of the request could not answer.",
+            [*_BY_VERSION, "reason"],
+            registry=registry,
+        )  # fmt: skip
+        self.failed = Counter(
+            "lathe_failed_texts", "Texts that the model could not compute.", [*_BY_VERSION, "code"], registry=registry
+        )
+        self.cached = Counter(
+            "lathe_cache_texts",
+            "Texts asked of the cache: hit, shared (equal to one being computed) or miss.",
+            [*_BY_VERSION, "outcome"],
+            registry=registry,
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauges of the versions that are served."""
+        for name, documentation in _QUEUE_GAUGES.items():
+            gauge = GaugeMetricFamily(name, documentation, labels=_BY_VERSION)
+            for version in self.shown:
+                gauge.add_metric((version.model, version.role), version.gauges[name]())
+            yield gauge
+        labels = (*_BY_VERSION, "version", "recipe", "batch_exact")
+        info = GaugeMetricFamily("lathe_model_info", "1 for each version that is served.", labels=labels)
+        for version in self.shown:
+            if version.about:
+                info.add_metric((version.model, version.role, *version.about), 1)
+        yield info
+
+
+class VersionMetrics:
+    """Measurements of one version of a model, or of one member where it is an ensemble.
+
+    Its series exist from the first, so that a rate over them is 0 and not absent.
+
+    Attributes:
+        model: the model's name; of a member NAME.0, NAME.1 and so on.
+        about: the version's id, its recipe's name, and whether its answers are independent of their batch.
+        gauges: of its queue, by the metric's name.
+    """
+
+    def __init__(self, versions: _Versions, model: str) -> None:
+        self.model = model
+        self.about: tuple[str, ...] = ()
+        self.gauges: Mapping[str, Callable[[], float]] = {}
+        self._versions = versions
+        self.role = "live"
+
+    @property
+    def role(self) -> Role:
+        """Which part the version has; what is measured counts for the part of that time."""
+        return self._role
+
+    @role.setter
+    def role(self, role: Role) -> None:
+        self._role = role
+        labels, versions = (self.model, role), self._versions
+        self._stages = {stage: versions.stage_seconds.labels(*labels, stage) for stage in _STAGES}
+        self._batch_texts = versions.batch_texts.labels(*labels)
+        self._batch_tokens = versions.batch_tokens.labels(*labels)
+        self._tokens = {kind: versions.tokens.labels(*labels, kind) for kind in _KINDS}
+        self._truncated = versions.truncated.labels(*labels)
+        self._shed = {reason: versions.shed.labels(*labels, reason) for reason in _REASONS}
+        self._failed = {code: versions.failed.labels(*labels, code) for code in _CODES}
+        self._cached = {outcome: versions.cached.labels(*labels, outcome) for outcome in _OUTCOMES}
+
+    def describe(self, version: str, recipe: str, batch_exact: bool) -> None:
+        """What it is."""
+        self.about = (version, recipe, str(batch_exact).lower())
+
+    def show(
+        self,
+        texts: Callable[[], float],
+        tokens: Callable[[], float],
+        seconds: Callable[[], float],
+        batch_tokens: Callable[[], float],
+    ) -> None:
+        """Shows from now on what waits, how long that will take, and how large a batch is."""
+        self.gauges = dict(zip(_QUEUE_GAUGES, (texts, tokens, seconds, batch_tokens), strict=True))
+        self._versions.shown.append(self)
+
+    def hide(self) -> None:
+        """Shows nothing any more, since the version has no part any more; what it still does counts for its last."""
+        if self in self._versions.shown:
+            self._versions.shown.remove(self)
+
+    def stage(self, stage: str) -> _Stage:
+        """Times the block that it is the context of."""
+        return _Stage(self._stages[stage])
+
+    def inferred(self, seconds: float) -> None:
+        """A batch was computed, in so long on its thread."""
+        self._stages["infer"].observe(seconds)
+
+    def batch(self, lengths: list[int], waited: list[float]) -> None:
+        """A batch about to be computed, from the lengths of its texts in tokens and their seconds in the queue."""
+        padded, text = max(lengths) * len(lengths), sum(lengths)
+        self._batch_texts.observe(len(lengths))
+        self._batch_tokens.observe(padded)
+        self._tokens["text"].inc(text)
+        self._tokens["padding"].inc(padded - text)
+        queue = self._stages["queue"]
+        for seconds in waited:
+            queue.observe(seconds)
+
+    def truncated(self, texts: int) -> None:
+        """Texts that were cut."""
+        self._truncated.inc(texts)
+
+    def shed(self, reason: str, texts: int = 1) -> None:
+        """Texts turned away or given up: `overloaded`, `deadline`, `client_gone`, `given_up`."""
+        self._shed[reason].inc(texts)
+
+    def failed(self, code: str) -> None:
+        """A text that the model could not compute."""
+        self._failed[code].inc()
+
+    def cached(self, hits: int = 0, shared: int = 0, misses: int = 0) -> None:
+        """Texts that the cache was asked for; the hit ratio is hits and shared over all."""
+        for outcome, texts in (("hit", hits), ("shared", shared), ("miss", misses)):
+            self._cached[outcome].inc(texts)
+
+
 class Telemetry:
     """Counters, gauges and histograms of one service process."""
 
@@ -85,7 +229,6 @@ class Telemetry:
         # a third of the price.
         values.ValueClass = values.MutexValue
         self._registry = registry = CollectorRegistry()
-        self._models: set[tuple[str, str, str, str]] = set()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self._requests = _Bound(
@@ -109,58 +252,11 @@ class Telemetry:
             ["reason"],
             registry=registry,
         )  # fmt: skip
-        self._stage_seconds = _Bound(
-            Histogram(
-                "lathe_stage_seconds", "Time in one stage: tokenize, queue (a text), infer (a batch).",
-                ["model", "stage"], buckets=_SECONDS, registry=registry,
-            )
-        )  # fmt: skip
-        self._queue_texts = _Asked("lathe_queue_texts", "Texts waiting for a batch.", registry)
-        self._queue_tokens = _Asked("lathe_queue_tokens", "Tokens waiting for a batch.", registry)
-        self._queue_seconds = _Asked(
-            "lathe_queue_seconds", "Expected seconds until what waits and is being computed is done.", registry
-        )
-        self._batch_limit = _Asked(
-            "lathe_batch_limit_tokens", "Tokens a batch may have now, so that it keeps its time.", registry
-        )
+        self._versions = _Versions(registry)
         self._held_text = Gauge(
             "lathe_text_bytes", "Texts of requests that are not answered yet, in bytes.", registry=registry
         )
-        self._batch_texts = _Bound(
-            Histogram("lathe_batch_texts", "Texts in a batch.", ["model"], buckets=_TEXTS, registry=registry)
-        )
-        self._batch_tokens = _Bound(
-            Histogram(
-                "lathe_batch_tokens", "Tokens in a batch, padding counted.", ["model"],
-                buckets=_TOKENS, registry=registry,
-            )
-        )  # fmt: skip
-        self._tokens = _Bound(
-            Counter("lathe_tokens", "Tokens computed: text, or padding.", ["model", "kind"], registry=registry)
-        )
-        self._truncated = Counter(
-            "lathe_truncated_texts", "Texts cut to the model's window.", ["model"], registry=registry
-        )
-        self._shed = Counter(
-            "lathe_shed_texts",
-            "Texts not computed: overloaded (429; one text for a request that was refused before its body was read), "
-            "deadline, client gone, or given up because another model of the request could not answer.",
-            ["model", "reason"],
-            registry=registry,
-        )  # fmt: skip
-        self._failed = Counter(
-            "lathe_failed_texts", "Texts that the model could not compute.", ["model", "code"], registry=registry
-        )
-        self._cached = Counter(
-            "lathe_cache_texts",
-            "Texts asked of the cache: hit, shared (equal to one being computed) or miss.", ["model", "outcome"],
-            registry=registry,
-        )  # fmt: skip
         self._cache_bytes = Gauge("lathe_cache_bytes", "What the cache holds.", registry=registry)
-        self._model = Gauge(
-            "lathe_model_info", "1 for each model that is served.", ["model", "version", "recipe", "batch_exact"],
-            registry=registry,
-        )  # fmt: skip
         self._version_changes = Counter(
             "lathe_version_changes", "Calls to change a model's version: what they did, or that they were refused.",
             ["model", "change"], registry=registry,
@@ -190,55 +286,9 @@ class Telemetry:
         """A connection has ended."""
         self._connections_closed.labels(reason).inc()
 
-    def stage(self, model: str, stage: str) -> "_Stage":
-        """Times the block that it is the context of."""
-        return _Stage(self._stage_seconds[model, stage])
-
-    def inferred(self, model: str, seconds: float) -> None:
-        """A batch was computed, in so long on its thread."""
-        self._stage_seconds[model, "infer"].observe(seconds)
-
-    def queue(
-        self,
-        model: str,
-        texts: Callable[[], float],
-        tokens: Callable[[], float],
-        seconds: Callable[[], float],
-        batch_tokens: Callable[[], float],
-    ) -> None:
-        """Where to look, when Prometheus asks, for what waits, how long that will take, and how large a batch is."""
-        self._queue_texts.values[model] = texts
-        self._queue_tokens.values[model] = tokens
-        self._queue_seconds.values[model] = seconds
-        self._batch_limit.values[model] = batch_tokens
-
-    def batch(self, model: str, lengths: list[int], waited: list[float]) -> None:
-        """A batch about to be computed, from the lengths of its texts in tokens and their seconds in the queue."""
-        padded, text = max(lengths) * len(lengths), sum(lengths)
-        self._batch_texts[(model,)].observe(len(lengths))
-        self._batch_tokens[(model,)].observe(padded)
-        self._tokens[model, "text"].inc(text)
-        self._tokens[model, "padding"].inc(padded - text)
-        queue = self._stage_seconds[model, "queue"]
-        for seconds in waited:
-            queue.observe(seconds)
-
-    def truncated(self, model: str, texts: int) -> None:
-        """Texts that were cut."""
-        self._truncated.labels(model).inc(texts)
-
-    def shed(self, model: str, reason: str, texts: int = 1) -> None:
-        """Texts turned away or given up: `overloaded`, `deadline`, `client_gone`, `given_up`."""
-        self._shed.labels(model, reason).inc(texts)
-
-    def failed(self, model: str, code: str) -> None:
-        """A text that the model could not compute."""
-        self._failed.labels(model, code).inc()
-
-    def cached(self, model: str, hits: int = 0, shared: int = 0, misses: int = 0) -> None:
-        """Texts that the cache was asked for; the hit ratio is hits and shared over all."""
-        for outcome, texts in (("hit", hits), ("shared", shared), ("miss", misses)):
-            self._cached.labels(model, outcome).inc(texts)
+    def version(self, model: str) -> VersionMetrics:
+        """Measures one version of a model, or one member of it; the live one until another role is set."""
+        return VersionMetrics(self._versions, model)
 
     def held_text(self, size_bytes: Callable[[], float]) -> None:
         """Shows what requests hold that are not answered yet."""
@@ -247,28 +297,6 @@ class Telemetry:
     def cache(self, size_bytes: Callable[[], float]) -> None:
         """Where to look, when Prometheus asks, for what the cache holds."""
         self._cache_bytes.set_function(size_bytes)
-
-    def model(self, name: str, version: str, recipe: str, batch_exact: bool) -> None:
-        """A model that is served; its series exist from now on, so that a rate over them is 0 and not absent."""
-        labels = (name, version, recipe, str(batch_exact).lower())
-        self._models.add(labels)
-        self._model.labels(*labels).set(1)
-        for reason in ("overloaded", "deadline", "client_gone", "given_up"):
-            self._shed.labels(name, reason)
-        for kind in ("text", "padding"):
-            self._tokens[name, kind]
-        for code in ("inference_failed", "not_a_number"):
-            self._failed.labels(name, code)
-        self._truncated.labels(name)
-        self.cached(name)
-
-    def model_gone(self, name: str) -> None:
-        """Nothing is served under this name any more: what said how things stand is forgotten, what counted is not."""
-        for gauge in (self._queue_texts, self._queue_tokens, self._queue_seconds, self._batch_limit):
-            gauge.values.pop(name, None)
-        for labels in [labels for labels in self._models if labels[0] == name]:
-            self._model.remove(*labels)
-            self._models.discard(labels)
 
     def versions(self, name: str, missing: int) -> None:
         """A name whose versions can change; `missing` members of its ensemble could not be loaded."""

@@ -65,7 +65,7 @@ class Inference:
             raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
         calibrated = settings.calibrated if calibrated is None else calibrated
         options = CallOptions(request.tenant, self._deadline(request.header(TIMEOUT)), calibrated, cut)
-        with self._intake.take(texts, request.tenant, [model.name for model in models]) as taken:
+        with self._intake.take(texts, request.tenant, models) as taken:
             async with WhileThere(request.gone):
                 return await together([model.ask(taken, options) for model in models], options.cancellation)
 

@@ -29,6 +29,9 @@ class Batcher(Generic[T]):
         executor: where `infer` runs; one thread for each stream when left out.
         work_clock: seconds that this thread has worked; None where others work for it, as a GPU does, and the time that
             passes has to do.
+
+    Attributes:
+        metrics: where it measures.
     """
 
     def __init__(
@@ -41,17 +44,24 @@ class Batcher(Generic[T]):
         executor: Executor | None = None,
         work_clock: Callable[[], float] | None = None,
     ) -> None:
+        self.metrics = telemetry.version(name)
         self._limits = limits
-        self._telemetry = telemetry
         self._clock = clock
         self._cost = CostModel()
         self._threads: Threads[T] = Threads(name, limits.streams, infer, clock, executor, work_clock)
         self._queue: FairQueue[T] = FairQueue(limits.queue_texts, limits.queue_tokens)
         self._estimate = Estimate(limits, self._cost, self._threads)
-        self._outstanding = Outstanding(name, self._queue, telemetry, clock)
+        self._outstanding = Outstanding(self._queue, self.metrics, clock)
         self._admission = Admission(limits, self._outstanding, self._estimate, clock)
         self._dispatcher = Dispatcher(
-            limits, self._outstanding, self._threads, self._cost, self._estimate, telemetry, clock, self._admission.die
+            limits,
+            self._outstanding,
+            self._threads,
+            self._cost,
+            self._estimate,
+            self.metrics,
+            clock,
+            self._admission.die,
         )
 
     def rehearse(self, batches: Iterable[Sequence[T]]) -> None:
@@ -64,19 +74,8 @@ class Batcher(Generic[T]):
     def start(self) -> None:
         """Starts the streams; call it inside the event loop."""
         self._dispatcher.start()
-        self.rename(self.name)
-
-    @property
-    def name(self) -> str:
-        """Under which metrics and messages know it."""
-        return self._outstanding.name
-
-    def rename(self, name: str) -> None:
-        """Measures under this name from now on, and shows the queue under it in place of whichever did."""
-        self._outstanding.name = name
         queue, estimate = self._queue, self._estimate
-        self._telemetry.queue(
-            name,
+        self.metrics.show(
             texts=lambda: queue.texts,
             tokens=lambda: queue.tokens,
             seconds=lambda: estimate.seconds(queue.texts, queue.tokens),

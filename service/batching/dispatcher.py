@@ -16,7 +16,7 @@ from service.batching.requests import T, Text
 from service.batching.threads import Computed, EngineDied, Threads
 from service.errors import InferenceFailed, InternalError, NotANumber
 from service.redaction import describe_exception
-from service.telemetry import Telemetry
+from service.telemetry import VersionMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Dispatcher(Generic[T]):
         threads: Threads[T],
         cost: CostModel,
         estimate: Estimate[T],
-        telemetry: Telemetry,
+        metrics: VersionMetrics,
         clock: Callable[[], float],
         on_death: Callable[[str], None],
     ) -> None:
@@ -47,7 +47,7 @@ class Dispatcher(Generic[T]):
         self._threads = threads
         self._cost = cost
         self._estimate = estimate
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._clock = clock
         self._on_death = on_death
         self._idle: deque[asyncio.Future[None]] = deque()  # of each stream without work, what wakes it
@@ -137,7 +137,7 @@ class Dispatcher(Generic[T]):
         now = self._clock()
         lengths = [text.tokens for text in batch]
         padded = max(lengths) * len(lengths)
-        self._telemetry.batch(self._outstanding.name, lengths, [now - text.request.since for text in batch])
+        self._metrics.batch(lengths, [now - text.request.since for text in batch])
         computing = self._threads.hand(batch, self._cost.seconds(padded))
         self.wake()  # for what is left
         computed = await computing
@@ -147,7 +147,7 @@ class Dispatcher(Generic[T]):
         if len(texts) == len(batch):
             seconds = computed.end - computed.start
             self._cost.observe(sum(lengths), padded, seconds, computed.work_s)
-            self._telemetry.inferred(self._outstanding.name, seconds)
+            self._metrics.inferred(seconds)
         for text in set(batch).difference(texts):
             self._outstanding.wants(text)  # nobody does; this counts why
         return computed

@@ -6,23 +6,23 @@ from typing import Generic
 from service.batching.queue import FairQueue
 from service.batching.requests import Request, T, Text
 from service.errors import DeadlineExceeded, InferenceFailed, NotANumber, NotReady
-from service.telemetry import Telemetry
+from service.telemetry import VersionMetrics
 
 
 class Outstanding(Generic[T]):
     """What was admitted and is not over.
 
     Attributes:
-        name: the model's name now, for metrics and messages.
+        name: the model's name, for messages.
         queue: those texts of theirs that wait.
         requests: all of them; those whose texts are all being computed, too.
     """
 
-    def __init__(self, name: str, queue: FairQueue[T], telemetry: Telemetry, clock: Callable[[], float]) -> None:
-        self.name = name
+    def __init__(self, queue: FairQueue[T], metrics: VersionMetrics, clock: Callable[[], float]) -> None:
+        self.name = metrics.model
         self.queue = queue
         self.requests: set[Request[T]] = set()
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._clock = clock
 
     def add(self, request: Request[T]) -> None:
@@ -37,8 +37,8 @@ class Outstanding(Generic[T]):
         request.texts.clear()  # each refers to its request: without the cycle, memory is free at once
 
     def shed(self, reason: str, texts: int) -> None:
-        """Counts texts that are turned away or given up; for the reasons see `Telemetry.shed`."""
-        self._telemetry.shed(self.name, reason, texts)
+        """Counts texts that are turned away or given up; for the reasons see `VersionMetrics.shed`."""
+        self._metrics.shed(reason, texts)
 
     def end(self, request: Request[T], error: Exception, reason: str) -> None:
         """Answers a request with an error; what it still has in the queue leaves, and counts as shed."""
@@ -52,7 +52,7 @@ class Outstanding(Generic[T]):
 
     def fail(self, text: Text[T], error: InferenceFailed | NotANumber) -> None:
         """Ends the request of a text that the model could not compute."""
-        self._telemetry.failed(self.name, error.code)
+        self._metrics.failed(error.code)
         self.queue.discard(text.request)
         text.request.fail(error)
 

@@ -23,7 +23,6 @@ import numpy as np
 from compression.bundle import Encoded
 from service.batching import Batcher, Cancellation, Logits
 from service.errors import DeadlineExceeded
-from service.telemetry import Telemetry
 
 # Of an entry besides key and answer: its places in the dict and in the order, the array around the answer.
 _ENTRY_BYTES = 400
@@ -67,7 +66,7 @@ class CachedBatcher:
 
     Args:
         version: of the bundle, as in its manifest.
-        batcher: computes the rest, and knows the name for metrics.
+        batcher: computes the rest, and has the metrics.
         clock: the batcher's.
     """
 
@@ -76,13 +75,12 @@ class CachedBatcher:
         cache: ResultCache,
         version: str,
         batcher: Batcher[Encoded],
-        telemetry: Telemetry,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cache = cache
         self._version = version.encode()
         self._batcher = batcher
-        self._telemetry = telemetry
+        self._metrics = batcher.metrics
         self._clock = clock
         self._flights: dict[bytes, asyncio.Future[Logits | None]] = {}  # None: nothing came of it, ask again
 
@@ -114,8 +112,8 @@ class CachedBatcher:
                 await self._follow(shared.values(), deadline)
             answers = {key: row for key, flight in shared.items() if (row := flight.result()) is not None}
             rows |= hits | answers
-            self._telemetry.cached(self._batcher.name, hits=len(hits), shared=len(answers), misses=len(leads))
-        self._telemetry.cached(self._batcher.name, shared=len(keys) - len(wanted))  # equal texts of one request
+            self._metrics.cached(hits=len(hits), shared=len(answers), misses=len(leads))
+        self._metrics.cached(shared=len(keys) - len(wanted))  # equal texts of one request
         return np.stack([rows[key] for key in keys])
 
     async def _lead(
@@ -143,7 +141,7 @@ class CachedBatcher:
         seconds = None if deadline == math.inf else max(0, deadline - self._clock())
         _, late = await asyncio.wait(flights, timeout=seconds)
         if late:
-            self._telemetry.shed(self._batcher.name, "deadline", len(late))
+            self._metrics.shed("deadline", len(late))
             raise DeadlineExceeded("there was no answer within the request's time")
 
     def _key(self, item: Encoded) -> bytes:

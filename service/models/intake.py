@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from service.batching.held import HeldText
 from service.errors import Overloaded
+from service.models.model import Model
 from service.models.tokenised import Texts, TokenizerThreads
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -16,16 +17,15 @@ class Intake:
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         held = self.held = HeldText(settings.queue_bytes)
         self._threads = TokenizerThreads(settings.streams or settings.device.streams)
-        self._telemetry = telemetry
         telemetry.held_text(lambda: held.bytes)
 
     @contextmanager
-    def take(self, texts: Sequence[str], tenant: str, models: Sequence[str]) -> Iterator[Texts]:
+    def take(self, texts: Sequence[str], tenant: str, models: Sequence[Model]) -> Iterator[Texts]:
         """The texts, which are held while this lasts.
 
         Args:
             tenant: who sent them.
-            models: names of those that they are for.
+            models: what they are for.
 
         Raises:
             Overloaded, PayloadTooLarge: see `HeldText.hold`.
@@ -34,7 +34,7 @@ class Intake:
             self.held.take(texts, tenant)
         except Overloaded:
             for model in models:
-                self._telemetry.shed(model, "overloaded", len(texts))
+                model.live.shed("overloaded", len(texts))
             raise
         try:
             yield Texts(texts, threads=self._threads)

@@ -75,8 +75,9 @@ class Loader:
             ConfigurationError, BundleError: see there; or a session cannot be made.
         """
         opened = open_members(location, locate, degraded)
+        names = [name] if len(opened) == 1 else [f"{name}.{number}" for number in range(len(opened))]
         return Version(
-            [self._member(name, bundle, weight) for bundle, weight in opened],
+            [self._member(one, bundle, weight) for one, (bundle, weight) in zip(names, opened, strict=True)],
             missing=len(members(location)) - len(opened),
         )
 
@@ -96,7 +97,7 @@ class Loader:
         work_clock = None if settings.device.gpus else time.thread_time
         batcher = Batcher(name, engine.infer, limits, self._telemetry, work_clock=work_clock)
         cache = self._cache if settings.cache_bytes else None
-        return Member(engine, batcher, weight, self._telemetry, cache)
+        return Member(engine, batcher, weight, cache)
 
 
 def _some(labels: Sequence[str]) -> str:

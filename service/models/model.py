@@ -56,7 +56,7 @@ class Model:
         self.previous: Version | None = None
         self._telemetry = telemetry
         self._background: set[asyncio.Task[None]] = set()  # an event loop alone would forget them
-        live.start(name)
+        live.start()
         telemetry.versions(name, live.missing)
 
     @property
@@ -98,12 +98,13 @@ class Model:
             self.candidate = None
         self._retire(self.previous)
         self.previous, self.live = self.live, version
-        self._rename()
+        self.previous.take_role("previous")
+        self._measure_live()
 
     def try_out(self, version: Version, percent: float | None) -> None:
         """Puts a started version on trial, or changes the percentage of the one that is."""
         self.candidate = Candidate(version, percent)
-        version.rename(f"{self.name}.candidate")
+        version.take_role("candidate")
 
     def drop(self) -> None:
         """Ends the trial."""
@@ -117,26 +118,20 @@ class Model:
         self.drop()
         self._retire(self.live)
         self.live, self.previous = self.previous, None
-        self._rename()
+        self._measure_live()
 
     async def stop(self) -> None:
         """Answers what was accepted, by every version."""
         versions = [self.live, self.previous, self.candidate.version if self.candidate is not None else None]
         await asyncio.gather(*(version.stop() for version in versions if version is not None), *self._background)
 
-    def _rename(self) -> None:
-        """Measures each version under its part; first every old name is forgotten, since names change places."""
-        for version in (self.live, self.previous):
-            if version is not None:
-                version.forget()
-        self.live.rename(self.name)
+    def _measure_live(self) -> None:
+        self.live.take_role("live")
         self._telemetry.versions(self.name, self.live.missing)
-        if self.previous is not None:
-            self.previous.rename(f"{self.name}.previous")
 
     def _retire(self, version: Version | None) -> None:
         if version is not None:
-            version.forget()
+            version.retire()
             self._run(version.stop())
 
     async def _compare(self, candidate: Candidate, texts: Texts, options: CallOptions, answer: Scored) -> None:

@@ -63,7 +63,7 @@ class Rollout:
                 logger.warning("model %s keeps its version: %s", name, describe_exception(error))
                 raise BundleRefused(f"{reason}; {name!r} goes on with version {model.live.id}") from error
             model.drop()
-            version.start(f"{model.name}.candidate")
+            version.start("candidate")
             if on_trial:
                 model.try_out(version, percent)
                 return self._changed(model, "trial")

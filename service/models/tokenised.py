@@ -16,7 +16,7 @@ from compression.bundle import Encoded
 from service.batching.threads import give_way
 from service.engine.engine import Engine
 from service.errors import DeadlineExceeded
-from service.telemetry import Telemetry
+from service.telemetry import VersionMetrics
 
 # The costliest text, of words that no piece of a vocabulary begins, takes some 25 us a character.
 _INLINE_CHARACTERS = 256
@@ -74,10 +74,8 @@ class Texts(tuple[str, ...]):
         """Some of them, which keep their places."""
         return Texts([self[index] for index in indices], [self.places[index] for index in indices], self._threads)
 
-    async def encoded(
-        self, engine: Engine, name: str, telemetry: Telemetry, deadline: float = math.inf
-    ) -> list[Encoded]:
-        """Tokenised for an engine; measured under the name of the model that is the first to ask.
+    async def encoded(self, engine: Engine, metrics: VersionMetrics, deadline: float = math.inf) -> list[Encoded]:
+        """Tokenised for an engine; measured as the work of the version that is the first to ask.
 
         Args:
             deadline: as time.monotonic() counts.
@@ -91,7 +89,7 @@ class Texts(tuple[str, ...]):
         try:
             if encoded is not None:
                 return await encoded.result(deadline)
-            with telemetry.stage(name, "tokenize"):
+            with metrics.stage("tokenize"):
                 characters = sum(map(len, self))
                 if characters <= _INLINE_CHARACTERS:
                     self._encoded[engine.tokenizer_key] = encoded = [engine.encode(text) for text in self]
@@ -100,7 +98,7 @@ class Texts(tuple[str, ...]):
                 work = self._encoded[engine.tokenizer_key] = _Work(self, engine.encode, executor, deadline)
                 return await work.result(deadline)
         except TimeoutError:
-            telemetry.shed(name, "deadline", len(self))
+            metrics.shed("deadline", len(self))
             raise DeadlineExceeded("the texts were not tokenised within the request's time") from None
 
 

@@ -20,7 +20,7 @@ from service.errors import PayloadTooLarge
 from service.models.cache import CachedBatcher, ResultCache
 from service.models.options import CallOptions
 from service.models.tokenised import Texts
-from service.telemetry import Telemetry
+from service.telemetry import Role
 
 T = TypeVar("T")
 
@@ -67,16 +67,18 @@ class Member:
         engine: Engine,
         batcher: Batcher[Encoded],
         weight: float,
-        telemetry: Telemetry,
         cache: ResultCache | None = None,
     ) -> None:
         self.engine = engine
         self.batcher = batcher
         self.weight = weight
-        self._telemetry = telemetry
+        self.metrics = batcher.metrics
+        manifest = self.bundle.manifest
+        recipe, batch_exact = str(manifest.recipe.get("name")), manifest.runtime.batch_exact
+        self.metrics.describe(self.bundle.version, recipe, batch_exact)
         self.predictor: Predictor[Encoded] = batcher
         if cache is not None:
-            self.predictor = CachedBatcher(cache, engine.bundle.manifest.version(), batcher, telemetry)
+            self.predictor = CachedBatcher(cache, engine.bundle.manifest.version(), batcher)
 
     @property
     def bundle(self) -> Bundle:
@@ -84,9 +86,8 @@ class Member:
 
     async def ask(self, texts: Texts, options: CallOptions) -> Scored:
         """Tokenises and computes; see `Version.ask`."""
-        name = self.batcher.name
         self.predictor.require_room(len(texts), options.tenant, options.deadline)
-        encoded = await texts.encoded(self.engine, name, self._telemetry, options.deadline)
+        encoded = await texts.encoded(self.engine, self.metrics, options.deadline)
         truncated = [one.truncated for one in encoded]
         manifest = self.bundle.manifest
         if any(truncated):
@@ -95,23 +96,13 @@ class Member:
                 raise PayloadTooLarge(
                     f"inputs.{place} has more than {manifest.max_length} tokens; shorten it or send truncate"
                 )
-            self._telemetry.truncated(name, sum(truncated))
+            self.metrics.truncated(sum(truncated))
         logits = await self.predictor.submit(encoded, options.tenant, options.deadline, options.cancellation)
         temperature = manifest.runtime.temperature
         calibrated = options.calibrated and temperature != 1  # a fitted one is never exactly that
         scaled = logits.astype(np.float64) / temperature if calibrated else logits
         tokens = sum(map(len, encoded))
         return Scored(self.bundle.version, manifest.labels, scaled, truncated, tokens, calibrated=calibrated)
-
-    def rename(self, name: str) -> None:
-        """Measures under this name from now on."""
-        manifest = self.bundle.manifest
-        self.batcher.rename(name)
-        self._telemetry.model(name, self.bundle.version, str(manifest.recipe.get("name")), manifest.runtime.batch_exact)
-
-    def forget(self) -> None:
-        """Takes its name out of the metrics that say how things stand, for another to have it."""
-        self._telemetry.model_gone(self.batcher.name)
 
 
 class Version:
@@ -166,21 +157,26 @@ class Version:
             member.engine.warm_up()
             member.batcher.rehearse(member.engine.rehearsal())
 
-    def start(self, name: str) -> None:
-        """Begins to take texts, measured under this name; call it inside the event loop."""
-        self.rename(name)
+    def start(self, role: Role = "live") -> None:
+        """Begins to take texts, in that part; call it inside the event loop."""
+        self.take_role(role)
         for member in self.members:
             member.batcher.start()
 
-    def rename(self, name: str) -> None:
-        """Measures under this name from now on; members of an ensemble are told apart as NAME.0, NAME.1."""
-        for number, member in enumerate(self.members):
-            member.rename(name if len(self.members) == 1 else f"{name}.{number}")
-
-    def forget(self) -> None:
-        """Takes its names out of the metrics that say how things stand, for another version to have them."""
+    def take_role(self, role: Role) -> None:
+        """Is measured in that part from now on."""
         for member in self.members:
-            member.forget()
+            member.metrics.role = role
+
+    def retire(self) -> None:
+        """Has no part any more; it may still have to answer what it took."""
+        for member in self.members:
+            member.metrics.hide()
+
+    def shed(self, reason: str, texts: int) -> None:
+        """Counts texts that were turned away before any member had them."""
+        for member in self.members:
+            member.metrics.shed(reason, texts)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -74,7 +74,7 @@ def test_a_text_that_the_model_cannot_compute_fails_alone(faulty: LiveService) -
     assert failed.status_code == 500
     assert failed.json()["error"]["code"] == "inference_failed"
     assert {answer.status_code for answer in answers} == {200}
-    assert metric(faulty, 'lathe_failed_texts_total{code="inference_failed",model="sentiment"}') == 1
+    assert metric(faulty, 'lathe_failed_texts_total{code="inference_failed",model="sentiment",role="live"}') == 1
 
 
 def test_a_model_that_fails_once_is_asked_again(faulty: LiveService) -> None:
@@ -119,13 +119,13 @@ def test_a_client_that_leaves_in_a_batch_costs_the_others_nothing(
     service_factory: ServiceFactory,
 ) -> None:
     body = json.dumps({"model": "sentiment", "inputs": ["good " * 60] * 200}).encode()
-    gone = 'lathe_shed_texts_total{model="sentiment",reason="client_gone"}'
+    gone = 'lathe_shed_texts_total{model="sentiment",reason="client_gone",role="live"}'
     with (
         service_factory(LATHE_STREAMS="1", LATHE_REQUEST_TIMEOUT_MS="60000") as service,
         concurrent.futures.ThreadPoolExecutor(8) as threads,
     ):
         others = [threads.submit(ask, service, ["good " * 60] * 200) for _ in range(8)]
-        tokenised = 'lathe_stage_seconds_count{model="sentiment",stage="tokenize"}'
+        tokenised = 'lathe_stage_seconds_count{model="sentiment",role="live",stage="tokenize"}'
         until(lambda: metric(service, tokenised) >= 8)
         with sending(service, body):
             until(lambda: metric(service, tokenised) >= 9)
@@ -145,9 +145,9 @@ def test_where_there_is_no_time_a_request_is_refused_by_its_head(models_setting:
     ):
         for model in ("sentiment", "banking-intents"):
             threads.submit(ask, service, HANGS, model)
-            until(lambda: metric(service, f'lathe_batch_texts_count{{model="{model}"}}') == 1)  # noqa: B023
+            until(lambda: metric(service, f'lathe_batch_texts_count{{model="{model}",role="live"}}') == 1)  # noqa: B023
             threads.submit(ask, service, ["good " * 60] * 200, model)
-            until(lambda: metric(service, f'lathe_queue_texts{{model="{model}"}}') == 200)  # noqa: B023
+            until(lambda: metric(service, f'lathe_queue_texts{{model="{model}",role="live"}}') == 200)  # noqa: B023
         for path in paths:
             with sending(service, b"", 100, path, "x-request-timeout-ms: 1\r\n") as connection:
                 assert connection.recv(65536).startswith(b"HTTP/1.1 429 ")

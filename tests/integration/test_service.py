@@ -193,7 +193,7 @@ def test_metrics_count_what_happened(client: httpx.Client) -> None:
 
     ok = 'lathe_requests_total{code="ok",route="/v1/classify",status="200"}'
     bad = 'lathe_requests_total{code="invalid_request",route="/v1/classify",status="400"}'
-    tokens = 'lathe_tokens_total{kind="text",model="sentiment"}'
+    tokens = 'lathe_tokens_total{kind="text",model="sentiment",role="live"}'
     before = value(ok), value(bad), value(tokens)
     classify(client, inputs=["a b", "c"])
     classify(client, inputs="")
@@ -244,7 +244,7 @@ def test_a_cache_gives_the_same_answers_and_says_how_many_it_had(
                 assert (one["label"], one["score"]) == (other["label"], pytest.approx(other["score"], abs=1e-6))
         metrics = httpx.get(f"{service.url}/metrics").text
     for outcome, count in (("miss", 2), ("hit", 4), ("shared", 3)):
-        assert f'lathe_cache_texts_total{{model="sentiment",outcome="{outcome}"}} {count}.0' in metrics
+        assert f'lathe_cache_texts_total{{model="sentiment",outcome="{outcome}",role="live"}} {count}.0' in metrics
 
 
 def _received(service: LiveService, request: bytes, pieces: int = 1) -> list[bytes]:

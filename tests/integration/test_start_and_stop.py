@@ -129,7 +129,7 @@ def test_a_full_queue_answers_429_at_once_and_the_rest_is_served(service_factory
             assert answer.json()["error"]["retryable"]
         else:
             assert len(answer.json()["results"]) == 8
-    shed = f'lathe_shed_texts_total{{model="sentiment",reason="overloaded"}} {8.0 * statuses.count(429)}'
+    shed = f'lathe_shed_texts_total{{model="sentiment",reason="overloaded",role="live"}} {8.0 * statuses.count(429)}'
     assert shed in metrics
 
 
@@ -140,7 +140,7 @@ def test_sigterm_answers_what_was_accepted_and_exits_with_0(service_factory: Ser
         sent = [
             threads.submit(httpx.post, f"{service.url}/v1/classify", json=body, timeout=60) for _ in range(8)
         ]  # fmt: skip
-        accepted = 'lathe_stage_seconds_count{model="sentiment",stage="tokenize"} 8.0'
+        accepted = 'lathe_stage_seconds_count{model="sentiment",role="live",stage="tokenize"} 8.0'
         while accepted not in httpx.get(f"{service.url}/metrics", timeout=30).text:
             time.sleep(0.01)
         assert not all(answer.done() for answer in sent)

@@ -90,7 +90,7 @@ def test_a_text_that_may_not_be_cut_is_refused_by_whichever_version(
         model = Model("shop", version(tmp_path, location, telemetry), telemetry)
         if trial is not None:
             candidate = version(tmp_path, "opposite", telemetry)
-            candidate.start("shop.candidate")
+            candidate.start("candidate")
             model.try_out(candidate, trial)
         (scored,) = await inference().ask(request(), [model], ["good", LONG])
         assert scored.truncated == [False, True]
@@ -125,7 +125,7 @@ def test_when_one_model_refuses_what_the_other_has_queued_is_given_up(tmp_path: 
             computed.extend(batch)
             return member.engine.infer(batch)
 
-        slow = Member(member.engine, Batcher("slow", infer, LIMITS, telemetry), 1, telemetry)
+        slow = Member(member.engine, Batcher("slow", infer, LIMITS, telemetry), 1)
         busy = Model("slow", Version([slow]), telemetry)
         before = asyncio.create_task(busy.ask(["good"]))  # its only stream is at this
         await asyncio.sleep(0.01)
@@ -137,7 +137,9 @@ def test_when_one_model_refuses_what_the_other_has_queued_is_given_up(tmp_path: 
             await asyncio.sleep(0)
         finally:
             free.set()
-        assert 'lathe_shed_texts_total{model="slow",reason="given_up"} 3.0' in telemetry.exposition().decode()
+        assert (
+            'lathe_shed_texts_total{model="slow",reason="given_up",role="live"} 3.0' in telemetry.exposition().decode()
+        )
         await before
         await busy.stop()
         assert len(computed) == 1
@@ -155,9 +157,7 @@ def test_when_the_client_leaves_all_parts_of_its_request_say_so(tmp_path: Path) 
 
         def slow(name: str) -> Model:
             (member,) = version(tmp_path / name, "good", telemetry).members
-            return Model(
-                name, Version([Member(member.engine, Batcher(name, infer, LIMITS, telemetry), 1, telemetry)]), telemetry
-            )
+            return Model(name, Version([Member(member.engine, Batcher(name, infer, LIMITS, telemetry), 1)]), telemetry)
 
         models = [slow("one"), slow("other")]
         before = [asyncio.create_task(model.ask(["good"])) for model in models]  # their only streams are at these
@@ -173,7 +173,7 @@ def test_when_the_client_leaves_all_parts_of_its_request_say_so(tmp_path: Path) 
         finally:
             free.set()
         for name in ("one", "other"):
-            counted = f'lathe_shed_texts_total{{model="{name}",reason="client_gone"}} 3.0'
+            counted = f'lathe_shed_texts_total{{model="{name}",reason="client_gone",role="live"}} 3.0'
             assert counted in telemetry.exposition().decode()
         await asyncio.gather(*before, *(model.stop() for model in models))
 
@@ -194,7 +194,7 @@ def test_a_request_is_refused_where_no_model_has_room_for_a_text(
                 return member.engine.infer(batch)
 
             batcher = Batcher(name, infer, replace(LIMITS, queue_texts=1), telemetry)
-            return Model(name, Version([Member(member.engine, batcher, 1, telemetry)]), telemetry)
+            return Model(name, Version([Member(member.engine, batcher, 1)]), telemetry)
 
         one, other = slow("one"), slow("other")
         admit = Inference(Settings(), {"one": one, "other": other}, Intake(Settings(), Telemetry())).admit
@@ -211,7 +211,10 @@ def test_a_request_is_refused_where_no_model_has_room_for_a_text(
             with monkeypatch.context() as patch:
                 patch.setattr(Batcher, "alive", False)
                 admit("", None)  # who is served is told that it is not ready
-            assert 'lathe_shed_texts_total{model="one",reason="overloaded"} 1.0' in telemetry.exposition().decode()
+            assert (
+                'lathe_shed_texts_total{model="one",reason="overloaded",role="live"} 1.0'
+                in telemetry.exposition().decode()
+            )
         finally:
             free.set()
         await asyncio.gather(*waiting)
@@ -229,8 +232,10 @@ def test_a_request_for_an_ensemble_is_refused_by_the_member_that_has_no_room(tmp
             return np.zeros((len(batch), 2), np.float32)
 
         members = [
-            Member(member.engine, Batcher("", infer, replace(LIMITS, queue_texts=texts), telemetry), 1, telemetry)
-            for member, texts in zip(version(tmp_path, "good@1+opposite@1", telemetry).members, (64, 1), strict=True)
+            Member(member.engine, Batcher(name, infer, replace(LIMITS, queue_texts=texts), telemetry), 1)
+            for member, name, texts in zip(
+                version(tmp_path, "good@1+opposite@1", telemetry).members, ("shop.0", "shop.1"), (64, 1), strict=True
+            )
         ]
         model = Model("shop", Version(members), telemetry)
         waiting = []
@@ -242,7 +247,10 @@ def test_a_request_for_an_ensemble_is_refused_by_the_member_that_has_no_room(tmp
                 Inference(Settings(), {"shop": model}, Intake(Settings(), Telemetry())).admit("", None)
         finally:
             free.set()
-        assert 'lathe_shed_texts_total{model="shop.1",reason="overloaded"} 1.0' in telemetry.exposition().decode()
+        assert (
+            'lathe_shed_texts_total{model="shop.1",reason="overloaded",role="live"} 1.0'
+            in telemetry.exposition().decode()
+        )
         await asyncio.gather(*waiting)
         await model.stop()
 
@@ -283,7 +291,8 @@ def test_texts_that_nobody_waits_for_are_tokenised_no_further(
         await asyncio.sleep(0.2)
         assert slow.texts <= done + 1 < 200
         if left == "deadline":
-            assert 'lathe_shed_texts_total{model="shop.0",reason="deadline"} 200.0' in telemetry.exposition().decode()
+            counted = 'lathe_shed_texts_total{model="shop.0",reason="deadline",role="live"} 200.0'
+            assert counted in telemetry.exposition().decode()
         await model.stop()
 
     asyncio.run(main())
@@ -329,7 +338,8 @@ def test_text_that_waits_for_answers_is_bounded_in_bytes_whichever_model_it_is_f
         with pytest.raises(PayloadTooLarge, match="200000"):
             await asks.ask(request(), [model], ["x" * 70_000] * 3)
         assert intake.held.bytes == 0
-        assert 'lathe_shed_texts_total{model="shop",reason="overloaded"} 1.0' in telemetry.exposition().decode()
+        counted = 'lathe_shed_texts_total{model="shop",reason="overloaded",role="live"} 1.0'
+        assert counted in telemetry.exposition().decode()
         await model.stop()
 
     asyncio.run(main())

@@ -43,7 +43,7 @@ class World:
         self.loop.run_until_complete(self._start())
 
     def of_version(self, version: str) -> CachedBatcher:
-        return CachedBatcher(self.cache, version, self.batcher, self.telemetry, self.loop.time)
+        return CachedBatcher(self.cache, version, self.batcher, self.loop.time)
 
     async def _start(self) -> None:
         self.batcher.start()

@@ -43,7 +43,7 @@ class Shop:
 
     def started(self, location: str) -> Version:
         version = self.version(location)
-        version.start("shop.candidate")
+        version.start("candidate")
         return version
 
     async def label(self, text: str = "good") -> str:
@@ -124,20 +124,24 @@ def test_metrics_follow_the_part_that_a_version_has(play: Callable[[Scenario], N
             parts = [
                 dict(pair.split("=") for pair in row.partition("{")[2].partition("}")[0].split(",")) for row in rows
             ]
-            return {part["model"].strip('"'): part["version"].strip('"') for part in parts}
+            assert {part["model"] for part in parts} == {'"shop"'}
+            assert len({part["role"] for part in parts}) == len(
+                parts
+            )  # Prometheus refuses a series that is there twice
+            return {part["role"].strip('"'): part["version"].strip('"') for part in parts}
 
         first, second = shop.model.live, shop.started("opposite")
         shop.model.try_out(second, 10)
-        assert versions() == {"shop": first.id, "shop.candidate": second.id}
+        assert versions() == {"live": first.id, "candidate": second.id}
         shop.model.swap(second)
-        assert versions() == {"shop": second.id, "shop.previous": first.id}
-        assert shop.metric('lathe_queue_texts{model="shop.candidate"}') is None
-        before = shop.metric('lathe_tokens_total{kind="text",model="shop"}') or 0
+        assert versions() == {"live": second.id, "previous": first.id}
+        assert shop.metric('lathe_queue_texts{model="shop",role="candidate"}') is None
+        before = shop.metric('lathe_tokens_total{kind="text",model="shop",role="live"}') or 0
         await shop.model.ask(["good"])
-        assert shop.metric('lathe_tokens_total{kind="text",model="shop"}') == before + 1
+        assert shop.metric('lathe_tokens_total{kind="text",model="shop",role="live"}') == before + 1
         shop.model.roll_back()
-        assert versions() == {"shop": first.id}
-        assert shop.metric('lathe_queue_texts{model="shop"}') == 0
+        assert versions() == {"live": first.id}
+        assert shop.metric('lathe_queue_texts{model="shop",role="live"}') == 0
 
     play(scenario)
 
@@ -155,7 +159,7 @@ def test_of_many_versions_those_that_have_gone_are_freed_without_a_garbage_colle
             version = shop.version(location)
             version.verify()
             version.warm_up()
-            version.start("shop.candidate")
+            version.start("candidate")
             engines.extend(weakref.ref(member.engine) for member in version.members)
             return version
 
@@ -254,7 +258,7 @@ def test_an_ensemble_averages_probabilities_by_weight(play: Callable[[Scenario],
         version = shop.version("first@3+opposite@1")
         version.verify()
         version.warm_up()
-        version.start("shop.candidate")
+        version.start("candidate")
         shop.model.swap(version)
         answer = await shop.model.ask(["good", "bad bad", ""])
         one = softmax(np.array([[-1, 1], [2, -2], [0, 0]], np.float32))
@@ -262,7 +266,7 @@ def test_an_ensemble_averages_probabilities_by_weight(play: Callable[[Scenario],
         assert answer.probabilities == pytest.approx(0.75 * one + 0.25 * other)
         assert not answer.degraded
         assert answer.version == "+".join(f"{m.bundle.version}@{m.weight:g}" for m in version.members)
-        assert shop.metric('lathe_tokens_total{kind="text",model="shop.0"}') is not None
+        assert shop.metric('lathe_tokens_total{kind="text",model="shop.0",role="live"}') is not None
 
     play(scenario)
 
@@ -275,7 +279,7 @@ def test_an_ensemble_without_a_member_says_so_where_that_is_allowed(play: Callab
         with pytest.raises(Exception, match="nowhere"):
             shop.version("nowhere", degraded=True)
         version = shop.version(location, degraded=True)
-        version.start("shop.candidate")
+        version.start("candidate")
         shop.model.swap(version)
         answer = await shop.model.ask(["good"])
         assert answer.degraded
@@ -307,7 +311,7 @@ def test_an_answer_that_is_no_number_is_an_error_of_its_own_and_leaves_the_other
         assert isinstance(poisoned, NotANumber)
         assert isinstance(one, Scored)
         assert isinstance(other, Scored)
-        assert shop.metric('lathe_failed_texts_total{code="not_a_number",model="shop"}') == 1
+        assert shop.metric('lathe_failed_texts_total{code="not_a_number",model="shop",role="live"}') == 1
 
     play(scenario)
 
@@ -318,7 +322,7 @@ def test_what_a_full_queue_will_refuse_is_not_tokenised(
     async def scenario(shop: Shop) -> None:
         room = Settings().queue_texts
         waiting = asyncio.create_task(shop.model.ask(["good"] * room))
-        while not shop.metric('lathe_queue_texts{model="shop"}'):
+        while not shop.metric('lathe_queue_texts{model="shop",role="live"}'):
             await asyncio.sleep(0)  # until all are queued; no stream has had its turn yet
 
         def encode(_: Engine, text: str) -> Encoded:
