@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from compression.bundle import Encoded
 from service.batching import Batcher, BatchLimits, Logits
-from service.errors import DeadlineExceeded, NotANumber, Overloaded
+from service.errors import DeadlineExceeded, NotANumber, Overloaded, PayloadTooLarge
 from service.models.cache import CachedBatcher, ResultCache
 from service.telemetry import Telemetry
 from tests.service.virtual_time import VirtualEngine, VirtualLoop
@@ -207,7 +207,7 @@ def test_whatever_happens_every_answer_is_right_and_ends_and_bounds_hold(
         if (error := task.exception()) is None:
             assert answers(task) == numbers
         else:
-            refused = isinstance(error, DeadlineExceeded | Overloaded)
+            refused = isinstance(error, DeadlineExceeded | Overloaded | PayloadTooLarge)
             assert refused or (isinstance(error, NotANumber) and POISON in numbers)
     world.end()
 
