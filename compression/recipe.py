@@ -59,6 +59,7 @@ class RecoverStep(_Strict):
         patience: epochs without a smaller loss on the selection texts before it stops.
         hidden: weight of the relative squared error of each layer's hidden states, beside that of the predictions.
         quantization_aware: whether it trains with the int8 of a `quantize` step to come in its forward pass.
+        seed: of the order and the variations of the texts.
     """
 
     step: Literal["recover"]
@@ -88,7 +89,11 @@ class SparsifyStep(_Strict):
 
 
 class ExportStep(_Strict):
-    """PyTorch to float32 ONNX graph."""
+    """PyTorch to float32 ONNX graph.
+
+    Attributes:
+        opset: version of the ONNX operators.
+    """
 
     step: Literal["export"]
     opset: int = Field(default=18, ge=18, le=21)
@@ -123,7 +128,11 @@ class QuantizeStep(_Strict):
 
 
 class QuantizeDynamicStep(_Strict):
-    """Linear layers to int8 with ranges taken anew from each batch: an answer depends on its batch-mates."""
+    """Linear layers to int8 with ranges taken anew from each batch: an answer depends on its batch-mates.
+
+    Attributes:
+        embedding_bits: as in `quantize`.
+    """
 
     step: Literal["quantize_dynamic"]
     embedding_bits: Literal[8, 4] | None = 8
@@ -133,7 +142,9 @@ class QuantizeWeightsStep(_Strict):
     """Weights alone to 8 or 4 bits; activations stay in float.
 
     Attributes:
+        bits: of a weight.
         block_size: weights that share a scale.
+        embedding_bits: as in `quantize`.
     """
 
     step: Literal["quantize_weights"]
@@ -202,7 +213,11 @@ class Recipe(_Strict):
     """Steps in order, and the budget that the result must keep.
 
     Attributes:
+        schema_version: of the recipe's format.
+        name: stands in the bundle's manifest and report.
+        steps: what is done, in order; `export` once, those that change the PyTorch model before it.
         storage: `zstd` stores the model compressed: smaller on disk, the same in memory.
+        budget: what the result may cost; outside it nothing is written.
     """
 
     schema_version: Literal[1]

@@ -1,13 +1,18 @@
 """`make docs`: writes the reference pages from the code; `--check` only says whether they are as the code is."""
 
+import inspect
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_args
 
 import click
 from prometheus_client import Metric
+from pydantic import BaseModel
 
 import lathe
+from compression.recipe import Budget, Recipe, Step, preset_names, preset_text
 from service.errors import all_errors
 from service.settings import PREFIX, Settings
 from service.telemetry import Telemetry
@@ -47,6 +52,22 @@ def metrics_page() -> str:
     return _page("Metrics", "What `GET /metrics` gives besides the process's own.", "metric | type | meaning", rows)
 
 
+def recipes_page() -> str:
+    """Every step with its options, the bounds of a budget, and what each preset holds."""
+    parts = [
+        f"{NOTE}# Recipes\n",
+        "A recipe is a YAML file, or one of the presets below: `lathe compress PARENT --recipe FILE`. "
+        "[How compression works](compression.md) says what the steps do.\n",
+        f"## A recipe\n\n{_model(Recipe)}",
+        f"## Budget\n\n{_model(Budget)}",
+        "## Steps\n",
+        *(f"### `{_kind(step)}`\n\n{_model(step, leave_out=('step',))}" for step in get_args(get_args(Step)[0])),
+        "## Presets\n",
+        *(f"### `{name}`\n\n```yaml\n{preset_text(name)}```\n" for name in preset_names()),
+    ]
+    return "\n".join(parts)
+
+
 def command_line_page() -> str:
     """The help of every command."""
     parts = [f"{NOTE}# Command line\n"]
@@ -70,7 +91,56 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors.md": errors_page,
     "metrics.md": metrics_page,
     "cli.md": command_line_page,
+    "recipes.md": recipes_page,
 }
+
+
+def _kind(step: type[BaseModel]) -> str:
+    """A step's name in a recipe."""
+    return str(get_args(step.model_fields["step"].annotation)[0])
+
+
+def _model(model: type[BaseModel], leave_out: tuple[str, ...] = ()) -> str:
+    """A model's docstring, and a table of its fields."""
+    text = inspect.getdoc(model) or ""
+    about, _, attributes = text.partition("\n\nAttributes:\n")
+    meanings = {
+        name: " ".join(meaning.split()).replace("|", "\\|")
+        for name, meaning in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
+    }
+    fields = {name: field for name, field in model.model_fields.items() if name not in leave_out}
+    if not fields:
+        return f"{about}\n"
+    schema = model.model_json_schema()["properties"]
+    rows = [
+        f"| `{name}` | {'required' if field.is_required() else _value(field.get_default())} | "
+        f"{_allowed(schema[name])} | {meanings[name]} |"
+        for name, field in fields.items()
+    ]
+    return "\n".join([f"{about}\n", "| option | default | allowed | meaning |", "| --- | --- | --- | --- |", *rows, ""])
+
+
+def _value(value: object) -> str:
+    """A default as YAML has it; what is empty or a model of its own, in a word."""
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, BaseModel):
+        return "no bounds"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    """What a field takes, from its JSON schema."""
+    choices = [part for part in schema.get("anyOf", [schema]) if part.get("type") != "null"]
+    (choice,) = choices
+    values = choice.get("enum", [choice["const"]] if "const" in choice else [])
+    if values:
+        return ", ".join(f"`{value}`" for value in values)
+    words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "`true`, `false`"}
+    words["array"] = "list of steps" if "discriminator" in choice.get("items", {}) else "list of names"
+    bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    limits = " ".join(f"{word} {choice[bound]:g}" for bound, word in bounds.items() if bound in choice)
+    return " ".join(filter(None, [words.get(choice.get("type", ""), "see below"), limits]))
 
 
 def _series(metric: Metric) -> str:

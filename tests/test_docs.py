@@ -4,11 +4,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 import yaml
 
+from compression.recipe import Step, preset_names, preset_text
 from lathe import main
 from service.settings import PREFIX, Settings
 
@@ -30,6 +32,17 @@ def commands(name: str) -> list[str]:
 
 def test_reference_pages_are_as_the_code_is() -> None:
     subprocess.run([sys.executable, "-m", "docs.generate", "--check"], check=True, cwd=ROOT)
+
+
+def test_every_option_of_every_step_is_documented() -> None:
+    page = read("docs/recipes.md")
+    for step in get_args(get_args(Step)[0]):
+        (name,) = get_args(step.model_fields["step"].annotation)
+        section = page.partition(f"### `{name}`\n")[2].partition("\n### ")[0]
+        rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \| [^|]+", section, re.MULTILINE)
+        assert rows == [field for field in step.model_fields if field != "step"], name
+    for name in preset_names():
+        assert f"### `{name}`\n\n```yaml\n{preset_text(name)}```" in page
 
 
 def test_both_readmes_are_in_step() -> None:
