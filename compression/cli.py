@@ -79,9 +79,13 @@ def _columns(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--validation", type=_FILE, help="Rows that choose the best epoch; without them the last one is kept.")
 @click.option("--out", type=_DIRECTORY, required=True, help="Directory to write.")
-@click.option("--epochs", type=float, default=3.0, show_default=True)
+@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
-@click.option("--learning-rate", type=float, default=5e-5, show_default=True)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="At its highest.  [default: 5e-5; with --lora-rank 1e-3]",
+)
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True)
 @click.option(
     "--schedule",
@@ -119,6 +123,7 @@ def _columns(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--freeze-embeddings", is_flag=True, help="Leave the embedding table as it is; several times faster.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint under OUT.")
+@click.option("--overwrite", is_flag=True, help="Replace a model, or a run that was stopped, in OUT.")
 @_columns
 def finetune(
     parent: str,
@@ -126,6 +131,7 @@ def finetune(
     validation: Path | None,
     out: Path,
     resume: bool,
+    overwrite: bool,
     columns: Columns,
     **options: Any,
 ) -> None:
@@ -140,6 +146,7 @@ def finetune(
         out,
         module.FinetuneOptions(**options),
         resume,
+        overwrite,
     )
     measured = ", ".join(f"validation {name} {value:.4f}" for name, value in figures.items())
     click.echo(f"{out}: {measured or 'trained to the end, without validation'}")

@@ -1,4 +1,4 @@
-"""Progress bars of the command line, on standard error so that results can be piped."""
+"""Progress bars and warnings of the command line, on standard error so that results can be piped."""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -14,3 +14,8 @@ console = Console(stderr=True)
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
     """Gives the items one by one under a progress bar; `total` where the items do not know their number."""
     return rich_track(items, f"{description:<28}", total=total, console=console)
+
+
+def warn(text: str) -> None:
+    """Prints a warning: what may be wrong, and what to do."""
+    console.print(f"warning: {text}", style="yellow", soft_wrap=True, markup=False, highlight=False)

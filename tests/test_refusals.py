@@ -148,7 +148,7 @@ def test_a_parent_that_cannot_be_used_is_refused(
     name: str, sentiment_parent: Path, sentiment_data: Path, tmp_path: Path
 ) -> None:
     change, message = PARENTS[name]
-    shutil.copytree(sentiment_parent, tmp_path / "parent", ignore=shutil.ignore_patterns("checkpoints"))
+    shutil.copytree(sentiment_parent, tmp_path / "parent")
     change(tmp_path / "parent")
     result = compress(tmp_path / "parent", sentiment_data, tmp_path / "out")
     require_refused(result, tmp_path / "out", message)

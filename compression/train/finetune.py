@@ -5,9 +5,9 @@ like any other parent.
 """
 
 import json
-import logging
 import math
-from dataclasses import asdict, dataclass
+import shutil
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +20,14 @@ from transformers import (
     EvalPrediction,
     PretrainedConfig,
     PreTrainedModel,
+    PrinterCallback,
     Trainer,
     TrainingArguments,
     set_seed,
 )
 from transformers.trainer_utils import get_last_checkpoint
 
+from compression.bundle.atomic_files import explained, replacing
 from compression.data import Examples
 from compression.errors import CheckpointError, DataError
 from compression.parent.checkpoint import (
@@ -36,17 +38,27 @@ from compression.parent.checkpoint import (
     safetensors_files,
     window,
 )
+from compression.parent.kind import require_rows_for_all_tokens
+from compression.progress import console, warn
+from compression.train.watching import EpochLines, doubt_of_learning
 
-logger = logging.getLogger(__name__)
+_RECORD = "finetune.json"
+_CHECKPOINTS = "checkpoints"
+_RATES = {"full": 5e-5, "lora": 1e-3}  # an adapter starts from nothing, with few weights: it takes larger steps
+_REMEDY = "make room there, or name another directory with --out"
+_CHECKED_ROWS = 1000  # training rows that say whether anything was learned, where there is no validation
 
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """How to train. `lora_rank` 0 trains every weight; otherwise only adapters, pooler and head."""
+    """How to train. `lora_rank` 0 trains every weight; otherwise only adapters, pooler and head.
+
+    `learning_rate` None means 5e-5 for every weight, 1e-3 for adapters.
+    """
 
     epochs: float = 3.0
     batch_size: int = 32
-    learning_rate: float = 5e-5
+    learning_rate: float | None = None
     optimizer: Literal["adamw", "sgd"] = "adamw"
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     warmup_ratio: float = 0.06
@@ -66,31 +78,42 @@ class FinetuneOptions:
 
 
 def finetune(
-    parent: str, train: Examples, validation: Examples | None, out: Path, options: FinetuneOptions, resume: bool = False
+    parent: str,
+    train: Examples,
+    validation: Examples | None,
+    out: Path,
+    options: FinetuneOptions,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, float]:
     """Trains, keeps the epoch with the best validation accuracy, and writes it to `out`.
 
     Args:
         parent: an encoder or a classifier: local directory, hub id or `embedded:NAME`.
         validation: rows that choose the epoch; None keeps the last one.
-        out: the directory to write; checkpoints of a run in progress lie under `out/checkpoints`.
+        out: the directory to write, whole or not at all; while it trains, checkpoints lie under `out/checkpoints`.
         resume: go on from the last checkpoint there.
+        overwrite: an older model, or a run that was stopped, may be replaced.
 
     Returns:
         `accuracy` (a fraction) and `loss` on the validation rows; nothing without them.
 
     Raises:
         DataError: rows without a label, fewer than two labels, or validation labels that train does not have.
-        CheckpointError: the parent cannot be loaded or trained, or there is nothing to resume.
+        CheckpointError: the parent cannot be loaded or trained, `out` is taken, or there is nothing to resume.
+        StorageError: `out` cannot be written.
     """
+    _require_free(out, resume, overwrite)
     labels = _labels(train, validation)
     if options.early_stopping and validation is None:
         raise DataError("early stopping needs validation rows, which say when to stop")
+    options = replace(options, learning_rate=options.learning_rate or _RATES["lora" if options.lora_rank else "full"])
     set_seed(options.seed)
     folder = locate(parent)
     if (folder / "adapter_config.json").is_file():
         raise CheckpointError(f"{parent}: is an adapter; fine-tune the encoder that its adapter_config.json names")
     safetensors_files(folder)
+    labels = _in_the_order_of(load_config(folder), labels, parent)
     config = load_config(
         folder,
         id2label=dict(enumerate(labels)),
@@ -99,7 +122,8 @@ def finetune(
     )
     _set_dropout(config, options.dropout)
     tokenizer = load_tokenizer(folder)
-    model = _trainable(load_classifier(folder, config, new_head=True), parent, options)
+    model = load_classifier(folder, config, new_head=True)
+    require_rows_for_all_tokens(model, tokenizer, parent)
     max_length = min(options.max_length, window(config, tokenizer))
 
     def encode(examples: Examples) -> list[dict[str, Any]]:
@@ -107,23 +131,62 @@ def finetune(
         ids = [config.label2id[label] for label in examples.labels]
         return [{"input_ids": tokens, "labels": label} for tokens, label in zip(batch["input_ids"], ids, strict=True)]
 
-    checkpoints = out / "checkpoints"
+    checkpoints, lines = out / _CHECKPOINTS, EpochLines()
     trainer = Trainer(
-        model=model,
+        model=_trainable(model, parent, options),
         args=_training_arguments(checkpoints, options, len(train), validate=validation is not None),
         train_dataset=encode(train),
         eval_dataset=None if validation is None else encode(validation),
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_accuracy,
-        callbacks=[EarlyStoppingCallback(options.early_stopping)] if options.early_stopping else [],
+        callbacks=[lines, *([EarlyStoppingCallback(options.early_stopping)] if options.early_stopping else [])],
     )
+    trainer.remove_callback(PrinterCallback)
     last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
     if resume and last is None:
         raise CheckpointError(f"{checkpoints}: no checkpoint to resume from; leave out --resume")
-    trainer.train(resume_from_checkpoint=last)
-    figures = {} if validation is None else trainer.evaluate()
-    _save(model, config, tokenizer, out, options)
-    return {name: figures[f"eval_{name}"] for name in ("accuracy", "loss") if figures}
+    if not resume:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    with explained(checkpoints, _REMEDY), lines:
+        trainer.train(resume_from_checkpoint=last)
+    judges, rows = (train.head(_CHECKED_ROWS), "training rows") if validation is None else (validation, "rows")
+    figures = trainer.evaluate(encode(judges))
+    doubt = doubt_of_learning(figures["eval_accuracy"], judges.labels, rows)
+    if doubt is not None:
+        warn(doubt)
+    with replacing(out, _REMEDY) as staging:
+        staging.mkdir()
+        _save(trainer.model, config, tokenizer, staging, options)
+    return {} if validation is None else {name: figures[f"eval_{name}"] for name in ("accuracy", "loss")}
+
+
+def _require_free(out: Path, resume: bool, overwrite: bool) -> None:
+    """Refuses a destination that would be lost without being asked for."""
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise CheckpointError(f"{out}: holds the directory that you are in; name another with --out")
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise CheckpointError(f"{place}: is a file; name a directory with --out")
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if not names or resume:
+        return
+    if _RECORD not in names and names != {_CHECKPOINTS}:
+        raise CheckpointError(f"{out}: holds files that lathe finetune has not written; name another directory")
+    if not overwrite:
+        held = "a fine-tuned model" if _RECORD in names else "a run that was stopped; go on with --resume"
+        raise CheckpointError(f"{out}: holds {held}; replace it with --overwrite, or name another directory")
+
+
+def _in_the_order_of(config: PretrainedConfig, labels: list[str], parent: str) -> list[str]:
+    """The labels as the parent's head has them, so that what it knows of them stays; else a new head, which is said."""
+    if not any("ForSequenceClassification" in name for name in config.architectures or ()):
+        return labels
+    known = [str(config.id2label.get(index)) for index in range(config.num_labels)]
+    if sorted(known) == labels:
+        return known
+    if len(known) != len(labels):
+        console.print(f"{parent}: has a head of {len(known)} labels; a new one of {len(labels)} is trained")
+    return labels
 
 
 def _labels(train: Examples, validation: Examples | None) -> list[str]:
@@ -205,6 +268,7 @@ def _training_arguments(checkpoints: Path, options: FinetuneOptions, rows: int, 
         logging_steps=max(1, steps // 10),
         seed=options.seed,
         report_to=[],
+        disable_tqdm=True,
         dataloader_pin_memory=False,
     )
 
@@ -233,4 +297,4 @@ def _save(model: Any, config: PretrainedConfig, tokenizer: Any, out: Path, optio
     else:
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
-    (out / "finetune.json").write_text(json.dumps(asdict(options), indent=2) + "\n", "utf-8")
+    (out / _RECORD).write_text(json.dumps(asdict(options), indent=2) + "\n", "utf-8")

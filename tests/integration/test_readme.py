@@ -29,7 +29,7 @@ def folder(workspace: Path, sentiment_parent: Path, sentiment_data: Path) -> Pat
     """A user's directory: a model and some data files."""
     folder = workspace / "readme"
     folder.mkdir()
-    shutil.copytree(sentiment_parent, folder / "PARENT", ignore=shutil.ignore_patterns("checkpoints"))
+    shutil.copytree(sentiment_parent, folder / "PARENT")
     for name in ("messages.csv", "labelled.csv"):
         shutil.copy(sentiment_data, folder / name)
     for seed, name in enumerate(("train.csv", "validation.csv")):

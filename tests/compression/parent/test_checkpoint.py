@@ -21,7 +21,7 @@ def test_a_fine_tuned_directory_loads_with_its_labels_and_window(parent: Parent)
 
 
 def test_a_pickle_is_never_loaded(sentiment_parent: Path, tmp_path: Path) -> None:
-    shutil.copytree(sentiment_parent, tmp_path / "p", ignore=shutil.ignore_patterns("*.safetensors", "checkpoints"))
+    shutil.copytree(sentiment_parent, tmp_path / "p", ignore=shutil.ignore_patterns("*.safetensors"))
 
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[Path]]:
@@ -34,7 +34,7 @@ def test_a_pickle_is_never_loaded(sentiment_parent: Path, tmp_path: Path) -> Non
 
 
 def test_a_model_that_brings_code_is_refused(sentiment_parent: Path, tmp_path: Path) -> None:
-    shutil.copytree(sentiment_parent, tmp_path / "p", ignore=shutil.ignore_patterns("checkpoints"))
+    shutil.copytree(sentiment_parent, tmp_path / "p")
     config = json.loads((tmp_path / "p" / "config.json").read_text())
     config["auto_map"] = {"AutoModelForSequenceClassification": "evil.Model"}
     (tmp_path / "p" / "config.json").write_text(json.dumps(config))
@@ -107,7 +107,7 @@ def test_an_adapter_without_label_names_gets_numbered_ones(encoder: Path, sentim
 def adapter(sentiment_parent: Path, sentiment_data: Path, workspace: Path) -> Path:
     """A directory with an adapter, and its base beside it."""
     folder = workspace / "adapter-and-base"
-    shutil.copytree(sentiment_parent, folder / "base", ignore=shutil.ignore_patterns("checkpoints"))
+    shutil.copytree(sentiment_parent, folder / "base")
     options = FinetuneOptions(epochs=0.2, batch_size=16, lora_rank=2, precision="fp32")
     finetune(str(folder / "base"), read_examples(sentiment_data), None, folder / "adapter", options)
     return folder

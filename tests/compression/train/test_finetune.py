@@ -1,14 +1,20 @@
+import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from compression.cli import finetune as command
 from compression.data import Examples, read_examples
 from compression.errors import CheckpointError, DataError
 from compression.parent.checkpoint import load_parent
 from compression.train.finetune import FinetuneOptions, finetune
+from compression.train.watching import EpochLines, doubt_of_learning
 
 QUICK = FinetuneOptions(epochs=1, batch_size=32, learning_rate=3e-3, precision="fp32")
 
@@ -36,9 +42,12 @@ def test_rows_that_cannot_be_learned_from_are_refused(
         finetune(str(encoder), train, validation, tmp_path / "out", QUICK)
 
 
-def test_without_validation_the_last_epoch_is_kept(encoder: Path, sentiment_data: Path, tmp_path: Path) -> None:
+def test_without_validation_the_last_epoch_is_kept(
+    encoder: Path, sentiment_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert finetune(str(encoder), read_examples(sentiment_data), None, tmp_path / "out", QUICK) == {}
     assert load_parent(str(tmp_path / "out")).labels == ("negative", "positive")
+    assert re.search(r"^Epoch 1 of 1: loss \d\.\d{3}, \d+ s$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_early_stopping_without_validation_is_refused(encoder: Path, tmp_path: Path) -> None:
@@ -58,13 +67,124 @@ def test_an_adapter_holds_adapters_pooler_and_head_in_half_precision(
     assert any("intermediate.dense.lora_A" in name for name in names)
 
 
-def test_a_stopped_run_goes_on_where_it_was(encoder: Path, sentiment_data: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_where_it_was(
+    encoder: Path,
+    sentiment_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, out = read_examples(sentiment_data), tmp_path / "out"
+    options = FinetuneOptions(epochs=2, batch_size=32, learning_rate=3e-3, precision="fp32")
+    say = EpochLines.say
+
+    def stop(lines: EpochLines, epoch: float, *rest: Any) -> None:
+        say(lines, epoch, *rest)
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochLines, "say", stop)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(str(encoder), data, data, out, options)
+    assert "Epoch 1 of 2" in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match="holds a run that was stopped; go on with --resume"):
+        finetune(str(encoder), data, data, out, options)
+    finetune(str(encoder), data, data, out, options, resume=True)
+    said = capsys.readouterr().err
+    assert "Epoch 2 of 2: loss 0." in said
+    assert "Epoch 1 of 2" not in said
+    assert not (out / "checkpoints").exists()
+
+
+def test_what_out_holds_is_replaced_only_on_request(encoder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    finetune(str(encoder), GOOD, None, out, QUICK)
+    assert {path.name for path in out.iterdir()} >= {"model.safetensors", "tokenizer.json", "finetune.json"}
+    (out / "notes.txt").touch()
+    with pytest.raises(CheckpointError, match="holds a fine-tuned model; replace it with --overwrite"):
+        finetune(str(encoder), GOOD, None, out, QUICK)
+    finetune(str(encoder), GOOD, None, out, QUICK, overwrite=True)
+    assert not {path.name for path in out.iterdir()} & {"notes.txt", "checkpoints"}
+
+
+def test_what_cannot_be_written_is_said_before_the_work(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    for out, message in {
+        "mine": "holds files that lathe finetune has not written",
+        "mine/thesis.txt/x": "mine/thesis.txt: is a file",
+        ".": "holds the directory that you are in",
+    }.items():
+        with pytest.raises(CheckpointError, match=message):
+            finetune(str(tmp_path / "no such encoder"), GOOD, None, Path(out), QUICK, overwrite=True)
+
+
+@pytest.mark.parametrize(("rank", "given", "used"), [(0, None, 5e-5), (2, None, 1e-3), (2, 2e-4, 2e-4)])
+def test_the_learning_rate_follows_what_is_trained(
+    encoder: Path, tmp_path: Path, rank: int, given: float | None, used: float
+) -> None:
+    options = FinetuneOptions(epochs=1, learning_rate=given, lora_rank=rank, precision="fp32")
+    finetune(str(encoder), GOOD, None, tmp_path / "out", options)
+    assert json.loads((tmp_path / "out" / "finetune.json").read_text())["learning_rate"] == used
+
+
+def test_a_model_that_learned_next_to_nothing_is_said(
+    encoder: Path, sentiment_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = read_examples(sentiment_data)
-    finetune(str(encoder), data, data, tmp_path / "out", QUICK)
-    longer = FinetuneOptions(epochs=2, batch_size=32, learning_rate=3e-3, precision="fp32")
-    finetune(str(encoder), data, data, tmp_path / "out", longer, resume=True)
-    steps = sorted(int(path.name.split("-")[1]) for path in (tmp_path / "out" / "checkpoints").iterdir())
-    assert steps == [13, 26]  # 400 rows in batches of 32: the second epoch only was run
+    for validation, rows in ((data, "400 rows"), (None, "400 training rows")):
+        options = FinetuneOptions(epochs=0.1, learning_rate=1e-9, precision="fp32")
+        finetune(str(encoder), data, validation, tmp_path / rows, options)
+        said = capsys.readouterr().err
+        assert re.search(rf"warning: right for \d+ % of {rows}, where 'negative' for every row is right for 50 %", said)
+        assert "at a higher --learning-rate" in said
+
+
+def test_progress_is_in_words(
+    sentiment_parent: Path, sentiment_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = read_examples(sentiment_data)
+    finetune(str(sentiment_parent), data, data, tmp_path / "out", QUICK)
+    said = capsys.readouterr()
+    assert re.search(r"^Epoch 1 of 1: loss \d\.\d{3}, validation accuracy \d+\.\d %, \d+ s$", said.err, re.MULTILINE)
+    assert "{" not in said.out + said.err
+    assert "warning" not in said.err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--epochs", "0"), ("--epochs", "-1"), ("--learning-rate", "0")])
+def test_no_training_at_all_is_refused(option: str, value: str, sentiment_data: Path, tmp_path: Path) -> None:
+    arguments = ["PARENT", "--data", str(sentiment_data), "--out", str(tmp_path / "out"), option, value]
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}': {float(value)} is not in the range x>0" in result.output
+
+
+def test_doubt_of_learning_begins_near_the_commonest_label() -> None:
+    labels = ["a"] * 80 + ["b"] * 20
+    assert doubt_of_learning(0.83, labels, "rows") is not None
+    assert doubt_of_learning(0.85, labels, "rows") is None
+
+
+def test_a_head_of_other_labels_is_replaced(
+    sentiment_parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finetune(str(sentiment_parent), rows(("x", "a"), ("y", "b"), ("z", "c")), None, tmp_path / "out", QUICK)
+    assert "has a head of 2 labels; a new one of 3 is trained" in " ".join(capsys.readouterr().err.split())
+    assert load_parent(str(tmp_path / "out")).labels == ("a", "b", "c")
+
+
+def test_labels_stay_in_the_order_of_the_head_that_has_them(sentiment_parent: Path, tmp_path: Path) -> None:
+    shutil.copytree(sentiment_parent, tmp_path / "parent")
+    path = tmp_path / "parent" / "config.json"
+    names = {"id2label": {"0": "positive", "1": "negative"}, "label2id": {"positive": 0, "negative": 1}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **names}))
+    train = rows(("x", "negative"), ("y", "positive"))
+    finetune(str(tmp_path / "parent"), train, None, tmp_path / "out", QUICK)
+    assert load_parent(str(tmp_path / "out")).labels == ("positive", "negative")
 
 
 def test_resuming_without_a_checkpoint_is_refused(encoder: Path, tmp_path: Path) -> None:
