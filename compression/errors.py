@@ -11,6 +11,7 @@ LatheError
 └── Interrupted       stopped by Ctrl-C; exit code 130
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -37,7 +38,15 @@ class RecipeError(LatheError):
 
 
 class VerificationError(LatheError):
-    """The compressed model costs more than the recipe's budget allows."""
+    """The compressed model costs more than the recipe's budget allows.
+
+    Attributes:
+        reached: by each bound that was not kept, what was measured; empty where the model has collapsed.
+    """
+
+    def __init__(self, message: str, reached: Mapping[str, float | None] | None = None) -> None:
+        super().__init__(message)
+        self.reached = reached or {}
 
 
 class StorageError(LatheError):

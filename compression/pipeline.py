@@ -28,11 +28,13 @@ from compression.bundle.atomic_files import scratch
 from compression.bundle.runtime import Logits
 from compression.bundle.storage import MODEL, MODEL_ZSTD, TOKENIZER, require_replaceable
 from compression.data import Columns, Splits, concatenate, read_examples, require_known_labels, split_examples
+from compression.errors import VerificationError
 from compression.measure.evaluate import SELECTION_TEXTS, agreement, quality
 from compression.measure.verify import BATCH_EXACT_WITHIN, Measured, measure, require_budget
+from compression.outlook import announce, print_reached, remedy, require_hope
 from compression.parent.checkpoint import Parent, load_parent
 from compression.parent.classifier import BundleClassifier, Classifier, ParentClassifier, predict
-from compression.progress import console
+from compression.progress import console, warn
 from compression.recipe import Recipe
 from compression.report.page import model_card, report_html
 from compression.report.rendering import Origin
@@ -68,10 +70,21 @@ class Task:
             self.splits.calibration.texts, self.splits.selection.texts, _tools(),
         )  # fmt: skip
 
-    @cached_property
+    @property
     def selection_logits(self) -> Logits:
         """The parent's own, on the selection texts: what each step and each candidate is held against."""
-        return predict(ParentClassifier(self.parent), self.splits.selection.texts, "Judge the parent")
+        return self._parent_on_selection[0]
+
+    @property
+    def seconds_a_text(self) -> float:
+        """That the parent takes for one of them here."""
+        return self._parent_on_selection[1]
+
+    @cached_property
+    def _parent_on_selection(self) -> tuple[Logits, float]:
+        start = time.perf_counter()
+        logits = predict(ParentClassifier(self.parent), self.splits.selection.texts, "Judge the parent")
+        return logits, (time.perf_counter() - start) / len(logits)
 
 
 @dataclass(frozen=True)
@@ -107,9 +120,14 @@ def compress(
     require_replaceable(out)
     with scratch() if cache is None else nullcontext(cache) as folder:
         task = open_task(parent_name, data, columns, folder)
-        candidate = build(task, recipe)
-        measured = judge(task, candidate)
-    require_budget(measured.figures, recipe.budget)
+        announce(recipe, task.splits, task.seconds_a_text)
+        candidate = build(task, recipe, stop_when_lost=True)
+        try:
+            measured = judge(task, candidate)
+            require_budget(measured.figures, recipe.budget)
+        except VerificationError as error:
+            print_reached(candidate.steps, min(SELECTION_TEXTS, len(task.splits.selection)))
+            raise VerificationError(f"{error}. {remedy(recipe, task.splits, error.reached)}", error.reached) from error
     return write(task, candidate, measured, out)
 
 
@@ -125,7 +143,7 @@ def open_task(parent_name: str, data: Path, columns: Columns, cache: Path) -> Ta
     require_known_labels(examples, parent.labels, data)
     splits = split_examples(examples, data)
     for doubt in doubts(splits, parent.labels):
-        console.print(f"warning: {data}: {doubt}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+        warn(f"{data}: {doubt}")
     return Task(parent, splits, data, hashlib.sha256(data.read_bytes()).hexdigest(), cache)
 
 
@@ -151,8 +169,12 @@ def doubts(splits: Splits, labels: Sequence[str]) -> list[str]:
     return found
 
 
-def build(task: Task, recipe: Recipe) -> Candidate:
-    """Runs the recipe's steps, or takes them from the cache; each one's result is judged on the selection texts."""
+def build(task: Task, recipe: Recipe, stop_when_lost: bool = False) -> Candidate:
+    """Runs the recipe's steps, or takes them from the cache; each one's result is judged on the selection texts.
+
+    Raises:
+        VerificationError: with `stop_when_lost`, as soon as no later step can bring it inside the recipe's budget.
+    """
     kept = WorkCache(task.cache / "steps")
     selection = task.splits.selection.head(SELECTION_TEXTS)
     expected = task.selection_logits[: len(selection)]
@@ -179,10 +201,14 @@ def build(task: Task, recipe: Recipe) -> Candidate:
                 cached=found is not None,
             )
         )
+        if stop_when_lost:
+            require_hope(figures, recipe, task.splits)
     assert work.graph is not None  # every recipe exports
     content = work.graph.SerializeToString()
     if recipe.storage == "zstd":
         content = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)
+    if stop_when_lost:
+        require_hope(figures, recipe, task.splits, round(len(content) / 1e6, 2))
     return Candidate(recipe, content, _bare_tokenizer(work.model), _runtime_options(work), tuple(figures))
 
 

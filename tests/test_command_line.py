@@ -39,6 +39,20 @@ def test_evaluate_prints_one_json_object(
     assert figures["agreement"] > 0.97
 
 
+def test_without_labels_evaluate_gives_agreement_alone(sentiment_bundle: Bundle, tmp_path: Path) -> None:
+    bundle, data = str(sentiment_bundle.path), tmp_path / "texts.csv"
+    data.write_text("text\ngood\nbad\n")
+    refused = lathe("evaluate", bundle, "--data", str(data), "--json")
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert refused.stderr == (
+        f"error: {data}: no row has a label, so there is nothing to count; name the column with --label-column, or "
+        "pass --against with another bundle or the parent, which needs no labels\n"
+    )
+    compared = lathe("evaluate", bundle, "--data", str(data), "--against", bundle, "--json")
+    assert json.loads(compared.stdout) == {"texts": 2, "agreement": 1.0}
+
+
 def test_evaluate_takes_a_parent_too(sentiment_parent: Path, sentiment_data: Path) -> None:
     result = lathe("evaluate", str(sentiment_parent), "--data", str(sentiment_data), "--json")
     assert json.loads(result.stdout)["accuracy"] > 0.9

@@ -39,14 +39,23 @@ def evaluate(model: str, examples: Examples, source: Path, against: str | None =
 
     Returns:
         the fields of Quality; with `against`, `agreement` too: the fraction of texts with the same label from both.
+        Where no row has a label, `texts` and `agreement` alone.
 
     Raises:
-        LatheError: a model cannot be loaded, or labels do not fit.
+        LatheError: a model cannot be loaded, labels do not fit, or there is neither a label nor another model.
     """
+    labelled = len(examples.labelled)
+    if not labelled and against is None:
+        raise DataError(
+            f"{source}: no row has a label, so there is nothing to count; name the column with --label-column, or pass "
+            "--against with another bundle or the parent, which needs no labels"
+        )
     classifier = load_classifier(model)
     require_known_labels(examples, classifier.labels, source)
     logits = predict(classifier, examples.texts, "Evaluate")
-    figures = asdict(quality(logits, classifier.labels, examples))
+    figures: dict[str, Any] = (
+        asdict(quality(logits, classifier.labels, examples)) if labelled else {"texts": len(examples)}
+    )
     if against is not None:
         other = load_classifier(against)
         if set(other.labels) != set(classifier.labels):

@@ -160,17 +160,17 @@ def require_budget(figures: Figures, budget: Budget) -> None:
         "max_size_mb": f"the model has {figures.bundle.size_mb} MB, above",
         "min_speedup": f"the bundle is {figures.speedup:.2f} times as fast as the parent, below",
     }
-    broken = budget.broken(
-        {
-            "min_agreement": figures.agreement,
-            "max_accuracy_drop": drop,
-            "max_size_mb": figures.bundle.size_mb,
-            "min_speedup": figures.speedup,
-        }
-    )
+    measured = {
+        "min_agreement": figures.agreement,
+        "max_accuracy_drop": drop,
+        "max_size_mb": figures.bundle.size_mb,
+        "min_speedup": figures.speedup,
+    }
+    broken = budget.broken(measured)
     if broken:
         reasons = "; ".join(f"{sentences[bound]} {bound} {getattr(budget, bound)}" for bound in broken)
-        raise VerificationError(f"outside the budget, nothing was written: {reasons}")
+        reached = {bound: measured[bound] for bound in broken}
+        raise VerificationError(f"outside the budget, nothing was written: {reasons}", reached)
 
 
 def _model_figures(logits: Logits, labels: tuple[str, ...], test: Examples, size_bytes: int) -> ModelFigures:

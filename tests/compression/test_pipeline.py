@@ -79,11 +79,37 @@ def test_labels_that_the_parent_does_not_have_are_refused(sentiment_parent: Path
         compress(str(sentiment_parent), data, load_recipe("safe"), tmp_path / "bundle")
 
 
-def test_outside_the_budget_nothing_is_written(sentiment_parent: Path, sentiment_data: Path, tmp_path: Path) -> None:
-    recipe = Recipe(schema_version=1, name="tiny", steps=(ExportStep(step="export"),), budget=Budget(max_size_mb=0.001))
-    with pytest.raises(VerificationError, match=r"max_size_mb 0\.001"):
+def test_outside_the_budget_nothing_is_written(
+    sentiment_parent: Path, sentiment_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Recipe(schema_version=1, name="tiny", steps=(ExportStep(step="export"),), budget=Budget(min_speedup=1000))
+    with pytest.raises(VerificationError, match=r"below min_speedup 1000\.0\. Cut more: .*--budget min_speedup=\d"):
         compress(str(sentiment_parent), sentiment_data, recipe, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
+    assert "What was reached" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("steps", "budget", "message"),
+    [
+        ([{"step": "export"}], {"max_size_mb": 0.001}, r"lost after the step export.*above max_size_mb 0\.001"),
+        (
+            [{"step": "sparsify", "sparsity": 0.99, "score": "magnitude"}, {"step": "export"}],
+            {"min_agreement": 0.99},
+            r"lost after the step sparsify.*below min_agreement 0\.99\. Cut less",
+        ),
+    ],
+)
+def test_a_lost_candidate_is_not_judged(
+    sentiment_parent: Path, sentiment_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    steps: list[dict[str, Any]], budget: dict[str, float], message: str,
+) -> None:  # fmt: skip
+    recipe = Recipe.model_validate({"schema_version": 1, "name": "lost", "steps": steps, "budget": budget})
+    with pytest.raises(VerificationError, match=message):
+        compress(str(sentiment_parent), sentiment_data, recipe, tmp_path / "bundle")
+    said = capsys.readouterr().err
+    assert said.index("Recipe lost: looks at no texts") < said.index("Step ") < said.index("What was reached")
+    assert "Judge the bundle" not in said
 
 
 def test_float_layers_stay_in_float(sentiment_parent: Path, sentiment_data: Path, tmp_path: Path) -> None:
@@ -185,7 +211,7 @@ def test_one_text_is_too_little(sentiment_parent: Path, tmp_path: Path) -> None:
 
 
 def test_corrected_settings_make_the_steps_anew(sentiment_parent: Path, sentiment_data: Path, tmp_path: Path) -> None:
-    shutil.copytree(sentiment_parent, tmp_path / "parent", ignore=shutil.ignore_patterns("checkpoints"))
+    shutil.copytree(sentiment_parent, tmp_path / "parent")
     compress(str(tmp_path / "parent"), sentiment_data, recipe("half"), tmp_path / "a", cache=tmp_path / "cache")
     path = tmp_path / "parent" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "layer_norm_eps": 1e-3}))
@@ -196,7 +222,7 @@ def test_corrected_settings_make_the_steps_anew(sentiment_parent: Path, sentimen
 def test_a_parent_that_keeps_the_end_of_a_text_makes_a_bundle_that_does(
     sentiment_parent: Path, sentiment_data: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(sentiment_parent, tmp_path / "parent", ignore=shutil.ignore_patterns("checkpoints"))
+    shutil.copytree(sentiment_parent, tmp_path / "parent")
     path = tmp_path / "parent" / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "truncation_side": "left"}))
     bundle = compress(str(tmp_path / "parent"), sentiment_data, load_recipe("float"), tmp_path / "bundle")
