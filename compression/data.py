@@ -13,6 +13,10 @@ from compression.errors import DataError
 from compression.tables import Cell, Format, open_table
 
 _PARTS = ("calibration", "selection", "test")
+_SECOND_TEXTS = {  # by the column of a pair's first text, usual names of the second's
+    "text": ("text_pair", "text2", "text_b"), "text1": ("text2",), "text_a": ("text_b",), "premise": ("hypothesis",),
+    "sentence": ("sentence2",), "sentence1": ("sentence2",), "question1": ("question2",), "query": ("passage",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
     if not texts:
         raise DataError(f"{path}: no rows")
     _require_label_column(names, columns, path)
+    _require_no_pairs(names, columns, path)
     return Examples(tuple(texts), tuple(labels), tuple(splits))
 
 
@@ -196,6 +201,16 @@ def _require_label_column(names: Iterable[str], columns: Columns, path: Path) ->
         )
     if columns.label != Columns.label:
         raise DataError(f"{path}: no row has a column {columns.label!r}; name the right one with --label-column")
+
+
+def _require_no_pairs(names: Iterable[str], columns: Columns, path: Path) -> None:
+    """A label of two texts says little of the first alone."""
+    for second in _SECOND_TEXTS.get(columns.text, ()):
+        if second in names:
+            raise DataError(
+                f"{path}: has columns {columns.text!r} and {second!r}, a pair of texts; Lathe takes "
+                f"classifiers that give one label to one text. Remove {second!r} if the label is not of both"
+            )
 
 
 def _whole(cell: Cell, where: str) -> Cell:

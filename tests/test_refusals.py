@@ -127,6 +127,26 @@ PARENTS: dict[str, tuple[Change, str]] = {
         config(architectures=["BertForTokenClassification"]),
         "BertForTokenClassification labels each token; Lathe takes",
     ),
+    "pairs of texts": (
+        config(id2label={"0": "ENTAILMENT", "1": "not_entailment"}, label2id={"ENTAILMENT": 0, "not_entailment": 1}),
+        "judges pairs of texts (its labels are entailment, not_entailment)",
+    ),
+    "quantized": (
+        config(quantization_config={"quant_method": "gptq", "bits": 4}),
+        "is quantized already (gptq); pass the original, in float",
+    ),
+    "sparse attention": (
+        config(model_type="big_bird", attention_type="block_sparse"),
+        "big_bird attends to parts of a long text, which an exported graph does not; set attention_type",
+    ),
+    "windows of attention": (
+        config(model_type="longformer"),
+        "longformer attends to parts of a long text, which an exported graph does not; fine-tune another",
+    ),
+    "rotary positions that are not read": (
+        config(rope_parameters={"rope_type": "yarn", "rope_theta": 1e6}),
+        "rope_parameters of transformers 5, which transformers",
+    ),
     "answers to questions": (config(architectures=["BertForQuestionAnswering"]), "marks an answer in a text"),
     "a token without a row": (another_token, "1 tokens that the embedding table has no row for, '<order>' among them"),
     "one label": (config(id2label={"0": "negative"}, label2id={"negative": 0}), "two labels or more"),
@@ -169,6 +189,7 @@ DATA: dict[str, tuple[str, str, Sequence[str], str]] = {
     "a list": ("jsonl", jsonl("good", ["bad"]), (), "line 2: has a list in 'text'"),
     "an object": ("jsonl", jsonl({"en": "bad"}), (), "line 1: has a dict in 'text'"),
     "half a surrogate pair": ("jsonl", jsonl("good", "\ud800"), (), "line 2: has half a surrogate pair"),
+    "pairs": ("csv", "sentence1,sentence2\na,b\n", ("--text-column", "sentence1"), "'sentence2', a pair of texts"),
     "another label": ("csv", "text,label\ngood,positive\nwell,neutral\n", (), "labels that the model does not have"),
     "1 text": ("csv", "text\na good day\n", (), "each part needs some"),
     "copies of 1 text": ("csv", "text\n" + "a good day\n" * 50, (), "each part needs some"),

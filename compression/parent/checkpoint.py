@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
@@ -28,7 +29,9 @@ from compression.parent.kind import (
     require_classifier,
     require_classifying_adapter,
     require_complete,
-    require_one_label,
+    require_dense_attention,
+    require_float,
+    require_one_label_of_one_text,
     require_rows_for_all_tokens,
 )
 
@@ -103,6 +106,7 @@ def load_parent(parent: str) -> Parent:
     require_classifier(config, parent)
     labels = label_names(config, parent)
     tokenizer = load_tokenizer(folder)
+    settle_padding(config, tokenizer, parent)
     model = _finite(load_classifier(folder, config), parent)
     require_rows_for_all_tokens(model, tokenizer, parent)
     return Parent(
@@ -157,7 +161,38 @@ def load_config(folder: Path, **overrides: Any) -> PretrainedConfig:
             f"{folder}: config.json asks for code of its own (auto_map), which is never run; "
             "use an architecture that transformers has"
         )
+    require_float(config, folder)
+    require_dense_attention(config, str(folder))
+    config.return_dict = True  # else outputs are tuples, which nothing here reads
+    _read_rope(config, folder)
     return config
+
+
+def _read_rope(config: PretrainedConfig, folder: Path) -> None:
+    """Rotary positions as transformers 5 writes them, put where 4 reads them: it takes its own defaults otherwise.
+
+    Raises:
+        CheckpointError: they are of a form that is not known here.
+    """
+    rope = getattr(config, "rope_parameters", None)
+    if not rope:
+        return
+    try:
+        if config.model_type == "modernbert":  # by kind of layer
+            config.global_rope_theta = rope["full_attention"]["rope_theta"]
+            config.local_rope_theta = rope["sliding_attention"]["rope_theta"]
+            plain = all(layers.get("rope_type", "default") == "default" for layers in rope.values())
+        else:
+            plain = hasattr(config, "rope_theta") and not rope.keys() - {"rope_theta", "rope_type"}
+            plain = plain and rope.get("rope_type", "default") == "default"
+            config.rope_theta = rope["rope_theta"]
+    except (KeyError, TypeError, AttributeError):
+        plain = False
+    if not plain:
+        raise CheckpointError(
+            f"{folder}: its config.json has rope_parameters of transformers 5, which transformers "
+            f"{transformers.__version__} would not compute with; save the model with transformers 4"
+        )
 
 
 def load_classifier(
@@ -219,6 +254,22 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def settle_padding(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, parent: str) -> None:
+    """Gives a config without a padding token the tokenizer's: decoders look for it to find a text's last token.
+
+    Raises:
+        CheckpointError: there is none in either.
+    """
+    if config.pad_token_id is not None:
+        return
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(
+            f"{parent}: neither config.json nor tokenizer has a padding token, which batches need; set "
+            "tokenizer.pad_token and model.config.pad_token_id as in its training, and save both again"
+        )
+    config.pad_token_id = tokenizer.pad_token_id
+
+
 def weight_bytes(parent: Parent) -> int:
     """Size of a model's weights as they are in memory."""
     return sum(parameter.numel() * parameter.element_size() for parameter in parent.model.parameters())
@@ -240,11 +291,23 @@ def label_names(config: PretrainedConfig, parent: str) -> tuple[str, ...]:
 
 
 def window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
-    """The longest input in tokens that both model and tokenizer take."""
-    positions = getattr(config, "max_position_embeddings", _NO_WINDOW)
+    """The longest input in tokens that both model and tokenizer take.
+
+    Raises:
+        CheckpointError: neither has a limit.
+    """
+    positions = getattr(config, "max_position_embeddings", None) or _NO_WINDOW
+    if positions < 0:  # XLNet's way to say that there is no limit
+        positions = _NO_WINDOW
     if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         positions -= config.pad_token_id + 1  # positions are counted from behind the padding index
-    return int(min(positions, tokenizer.model_max_length))
+    longest = int(min(positions, tokenizer.model_max_length))
+    if longest >= _NO_WINDOW:
+        raise CheckpointError(
+            f"{tokenizer.name_or_path}: neither config.json nor tokenizer says how long a text may be; write "
+            "model_max_length into tokenizer_config.json"
+        )
+    return longest
 
 
 def safetensors_files(folder: Path) -> list[Path]:
@@ -287,11 +350,19 @@ def _load_adapter(parent: str, folder: Path) -> Parent:
     base = locate(encoder)
     base_weights = safetensors_files(base)
     config = load_config(base, **_adapter_labels(folder, weights))
-    require_one_label(config, parent)
-    model = load_classifier(base, config, _whole_weights(weights))
+    require_one_label_of_one_text(config, parent)
     tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").is_file() else base)
+    settle_padding(config, tokenizer, parent)
+    model = load_classifier(base, config, _whole_weights(weights))
     require_rows_for_all_tokens(model, tokenizer, parent)
-    merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    try:
+        merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{folder}: its adapter does not fit {encoder}: {why}; name the base that it was trained on in its "
+            "adapter_config.json, or save it again"
+        ) from error
     return Parent(
         name=parent,
         model=_finite(merged.eval(), parent),

@@ -23,6 +23,14 @@ _HEADS = {
     "ForMultipleChoice": "chooses between texts",
     "ForNextSentencePrediction": "judges pairs of texts",
 }
+_PAIR_LABELS = ({"entailment", "contradiction"}, {"entailment", "not_entailment"})
+_SPARSE = {
+    "big_bird": "block_sparse",
+    "bigbird_pegasus": "block_sparse",
+    "longformer": "",  # whatever it is set to
+    "led": "",
+}
+_PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT")
 _ADAPTED = {
     "TOKEN_CLS": "labels each token",
     "QUESTION_ANS": "marks an answer in a text",
@@ -48,11 +56,11 @@ def require_classifier(config: PretrainedConfig, parent: str) -> None:
             f"{parent}: {', '.join(names) or 'this model'} is not fine-tuned for classification; "
             "train a head first: lathe finetune"
         )
-    require_one_label(config, parent)
+    require_one_label_of_one_text(config, parent)
 
 
-def require_one_label(config: PretrainedConfig, parent: str) -> None:
-    """Refuses a classifier whose outputs are not labels that exclude each other.
+def require_one_label_of_one_text(config: PretrainedConfig, parent: str) -> None:
+    """Refuses a classifier whose outputs are not labels that exclude each other, or are of two texts.
 
     Raises:
         CheckpointError: as above.
@@ -64,15 +72,60 @@ def require_one_label(config: PretrainedConfig, parent: str) -> None:
             f"{parent}: has one output, which is a number (a regression, or a score of a pair); {_TAKES}, "
             "and two labels or more"
         )
+    names = {str(name).lower() for name in config.id2label.values()}
+    if any(labels <= names for labels in _PAIR_LABELS):
+        raise CheckpointError(
+            f"{parent}: judges pairs of texts (its labels are {', '.join(sorted(names))}); {_TAKES}. To start from its "
+            "encoder: lathe finetune"
+        )
+
+
+def require_dense_attention(config: PretrainedConfig, parent: str) -> None:
+    """Refuses a model whose attention changes with the length of a text: a graph holds one way to compute.
+
+    Raises:
+        CheckpointError: says which, and what to do.
+    """
+    sparse = _SPARSE.get(config.model_type)
+    if sparse is None or (sparse and getattr(config, "attention_type", None) != sparse):
+        return
+    remedy = "set attention_type to original_full in its config.json if that is what it was trained with, or " * bool(
+        sparse
+    )
+    raise CheckpointError(
+        f"{parent}: {config.model_type} attends to parts of a long text, which an exported graph does not; "
+        f"{remedy}fine-tune another encoder: lathe finetune"
+    )
+
+
+def require_float(config: PretrainedConfig, parent: str | Path) -> None:
+    """Refuses a model that somebody has quantized.
+
+    Raises:
+        CheckpointError: names the method.
+    """
+    quantized = getattr(config, "quantization_config", None)
+    if quantized:
+        method = quantized.get("quant_method", "unknown") if isinstance(quantized, dict) else quantized.quant_method
+        raise CheckpointError(f"{parent}: is quantized already ({method}); pass the original, in float")
 
 
 def require_classifying_adapter(folder: Path) -> None:
-    """Refuses a peft adapter that was trained for another task.
+    """Refuses a peft adapter that was trained for another task, or that has no place in the weights.
 
     Raises:
-        CheckpointError: as above.
+        CheckpointError: as above; or its config cannot be read.
     """
-    task = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("task_type")
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+        task, kind = config.get("task_type"), config.get("peft_type")
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: its adapter_config.json is no JSON object; save the adapter again") from error
+    if kind in _PROMPTS:
+        raise CheckpointError(
+            f"{folder}: its adapter puts what it learned beside the text (peft_type {kind}), which cannot be "
+            "merged into weights; train one with LoRA: lathe finetune --lora-rank 16"
+        )
     if task in _ADAPTED:
         raise CheckpointError(f"{folder}: its adapter {_ADAPTED[task]} (task_type {task}); {_TAKES}")
 

@@ -36,6 +36,7 @@ from compression.parent.checkpoint import (
     load_tokenizer,
     locate,
     safetensors_files,
+    settle_padding,
     window,
 )
 from compression.parent.kind import require_rows_for_all_tokens
@@ -122,6 +123,7 @@ def finetune(
     )
     _set_dropout(config, options.dropout)
     tokenizer = load_tokenizer(folder)
+    settle_padding(config, tokenizer, parent)
     model = load_classifier(folder, config, new_head=True)
     require_rows_for_all_tokens(model, tokenizer, parent)
     max_length = min(options.max_length, window(config, tokenizer))

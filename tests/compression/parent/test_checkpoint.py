@@ -9,7 +9,15 @@ from safetensors.torch import load_file, save_file
 
 from compression.data import read_examples
 from compression.errors import CheckpointError
-from compression.parent.checkpoint import Parent, load_parent, locate
+from compression.parent.checkpoint import (
+    Parent,
+    load_config,
+    load_parent,
+    load_tokenizer,
+    locate,
+    settle_padding,
+    window,
+)
 from compression.parent.classifier import ParentClassifier
 from compression.train.finetune import FinetuneOptions, finetune
 
@@ -129,6 +137,12 @@ def copy_of(adapter: Path, folder: Path, name: str, **values: object) -> Path:
     [
         ("config.json", {"problem_type": "multi_label_classification"}, "any number of labels"),
         ("adapter_config.json", {"task_type": "TOKEN_CLS"}, "its adapter labels each token"),
+        ("adapter_config.json", {"peft_type": "PREFIX_TUNING"}, "beside the text .peft_type PREFIX_TUNING."),
+        (
+            "adapter_config.json",
+            {"target_modules": ["q_proj"]},
+            "its adapter does not fit .*base: No modules were targeted",
+        ),
     ],
 )
 def test_an_adapter_of_another_task_is_refused(
@@ -177,3 +191,67 @@ def test_what_decides_the_computation_beside_the_weights_has_a_digest(
     after = load_parent(str(folder))
     assert after.digest == before.digest
     assert after.settings_digest != before.settings_digest
+
+
+def test_an_adapter_whose_config_is_broken_is_refused(adapter: Path, tmp_path: Path) -> None:
+    folder = copy_of(adapter, tmp_path, "config.json")
+    (folder / "adapter_config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json is no JSON object; save the adapter again"):
+        load_parent(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("values", "read"),
+    [
+        (
+            {"model_type": "qwen3", "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0}},
+            {"rope_theta": 500_000.0},
+        ),
+        ({"model_type": "llama", "rope_parameters": {"rope_theta": 1e6}}, {"rope_theta": 1e6}),
+        (
+            {
+                "model_type": "modernbert",
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "default", "rope_theta": 80_000.0},
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 20_000.0},
+                },
+            },
+            {"global_rope_theta": 80_000.0, "local_rope_theta": 20_000.0},
+        ),
+        ({"model_type": "llama", "rope_parameters": {"rope_theta": 1e6, "factor": 8, "rope_type": "linear"}}, None),
+        ({"model_type": "gemma3_text", "rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, None),
+        ({"model_type": "bert", "return_dict": False}, {"return_dict": True}),
+    ],
+)
+def test_what_transformers_5_says_of_positions_is_computed_with_or_refused(
+    tmp_path: Path, values: dict[str, object], read: dict[str, object] | None
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    if read is None:
+        with pytest.raises(CheckpointError, match="save the model with transformers 4"):
+            load_config(tmp_path)
+    else:
+        config = load_config(tmp_path)
+        assert {name: getattr(config, name) for name in read} == read
+
+
+def test_a_missing_padding_token_is_the_tokenizers_or_refused(sentiment_parent: Path) -> None:
+    config, tokenizer = load_config(sentiment_parent), load_tokenizer(sentiment_parent)
+    config.pad_token_id = None
+    settle_padding(config, tokenizer, "mine")
+    assert config.pad_token_id == tokenizer.pad_token_id
+    config.pad_token_id = tokenizer.pad_token = None
+    with pytest.raises(CheckpointError, match=r"mine: neither config\.json nor tokenizer has a padding token"):
+        settle_padding(config, tokenizer, "mine")
+
+
+@pytest.mark.parametrize(("positions", "limit", "expected"), [(-1, 512, 512), (None, 77, 77), (64, 10**30, 64)])
+def test_the_window_is_the_limit_that_there_is(
+    sentiment_parent: Path, positions: int | None, limit: int, expected: int
+) -> None:
+    config, tokenizer = load_config(sentiment_parent), load_tokenizer(sentiment_parent)
+    config.max_position_embeddings, tokenizer.model_max_length = positions, limit
+    assert window(config, tokenizer) == expected
+    config.max_position_embeddings, tokenizer.model_max_length = -1, 10**30
+    with pytest.raises(CheckpointError, match=r"write model_max_length into tokenizer_config\.json"):
+        window(config, tokenizer)
