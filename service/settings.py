@@ -186,6 +186,11 @@ class Settings(BaseModel):
         description="Time after which a batch that is still being computed counts as hung: /livez is 503, so that the "
         "process is replaced.",
     )
+    load_timeout_ms: int = Field(
+        default=120000,
+        ge=1,
+        description="Time that `POST /v1/models/NAME/load` may take; beyond that, 422. Other calls go on meanwhile.",
+    )
     drain_pause_ms: int = Field(
         default=1000,
         ge=0,

@@ -36,14 +36,16 @@ def make_bundle(
     labels: Sequence[str] = LABELS,
     temperature: float = 1.0,
     golden: GoldenAnswers | None = None,
+    model: bytes | None = None,
 ) -> Bundle:
     """Writes a bundle.
 
     Args:
         words: the weight of a word for each label; other words have none.
         golden: in place of the bundle's own golden answers.
+        model: in place of one made of the words.
     """
-    files = {"model.onnx": _model(words, len(labels)), "tokenizer.json": _tokenizer(words)}
+    files = {"model.onnx": model or model_of(words, len(labels)), "tokenizer.json": _tokenizer(words)}
     manifest = Manifest(
         labels=tuple(labels),
         max_length=64,
@@ -75,7 +77,7 @@ def without_golden(bundle: Bundle) -> Bundle:
     return open_bundle(bundle.path)
 
 
-def _model(words: Mapping[str, Sequence[float]], labels: int) -> bytes:
+def model_of(words: Mapping[str, Sequence[float]] = WORDS, labels: int = 2) -> bytes:
     """logits = sum over a text's tokens of their row of the table, (tokens, labels)."""
     table = np.array([[0.0] * labels] * 2 + [list(weights) for weights in words.values()], np.float32)
     texts_tokens = ["texts", "tokens"]
@@ -90,6 +92,32 @@ def _model(words: Mapping[str, Sequence[float]], labels: int) -> bytes:
         [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1]), "axis")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def endless_model() -> bytes:
+    """A model of two labels whose answers never come: a loop of 2^62 turns."""
+    truth = helper.make_tensor_value_info("again", TensorProto.BOOL, [])
+    turn = helper.make_graph(
+        [helper.make_node("Identity", ["again"], ["still"]), helper.make_node("Identity", ["before"], ["after"])],
+        "turn",
+        [
+            helper.make_tensor_value_info("number", TensorProto.INT64, []),
+            truth,
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, None),
+        ],
+    )
+    model = onnx.load_from_string(model_of())
+    graph = model.graph
+    graph.node[1].output[0] = "sums"
+    graph.initializer.append(numpy_helper.from_array(np.array(2**62), "turns"))
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    graph.node.append(helper.make_node("Loop", ["turns", "yes", "sums"], ["logits"], body=turn))
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from compression.bundle.figures import Record
 from compression.bundle.runtime import Logits, softmax
@@ -48,7 +48,7 @@ _TEXTS = (
 class GoldenAnswers(Record):
     """Texts and their logits, (texts, labels)."""
 
-    texts: tuple[str, ...]
+    texts: tuple[str, ...] = Field(max_length=256)
     logits: tuple[tuple[float, ...], ...]
 
     @classmethod

@@ -1,6 +1,8 @@
 """Runs a bundle's files: tokenizer and ONNX Runtime session, as its manifest asks. Knows no queue and no HTTP."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
@@ -52,7 +54,7 @@ class Runtime:
             self._tokenizer = WindowTokenizer(tokenizer.read_bytes(), max_length)
         except BundleError as error:
             raise BundleError(f"{tokenizer}: {error}") from error
-        self._session = _create_session(model, options, providers, threads)
+        self._session, self._run_options = _create_session(model, options, providers, threads)
         self.inputs = [value.name for value in self._session.get_inputs()]
         unknown = set(self.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
         if unknown:
@@ -81,7 +83,26 @@ class Runtime:
         Returns:
             (texts, labels)
         """
-        return self._session.run(["logits"], self.feed(batch))[0]  # type: ignore[no-any-return]
+        return self._session.run(["logits"], self.feed(batch), self._run_options)[0]  # type: ignore[no-any-return]
+
+    @contextmanager
+    def limited(self, seconds: float) -> Iterator[None]:
+        """Ends what is being computed when the block has taken so long; after that nothing can be computed any more.
+
+        Raises:
+            BundleError: it has taken so long.
+        """
+        timer = threading.Timer(seconds, setattr, (self._run_options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            if not self._run_options.terminate:
+                raise
+            raise BundleError(f"the model did not answer a few texts within {seconds:g} s") from error
+        finally:
+            timer.cancel()
 
     def feed(self, batch: Sequence[Encoded]) -> dict[str, npt.NDArray[np.int64]]:
         """The model's inputs, each (texts, longest)."""
@@ -136,17 +157,18 @@ def session_options(threads: int) -> "onnxruntime.SessionOptions":
 
 def _create_session(
     model: Path, options: RuntimeOptions, providers: Sequence[Provider], threads: int
-) -> "onnxruntime.InferenceSession":
+) -> "tuple[onnxruntime.InferenceSession, onnxruntime.RunOptions]":
     settings = session_options(threads)
     import onnxruntime
 
     try:
-        return onnxruntime.InferenceSession(
+        session = onnxruntime.InferenceSession(
             _uncompressed(model),
             settings,
             providers=list(providers),
             disabled_optimizers=list(options.disabled_optimizers),
             enable_fallback=0,  # to other providers, with a word on standard output and no more
         )
+        return session, onnxruntime.RunOptions()
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise BundleError(f"{model}: ONNX Runtime cannot load it: {error}") from error

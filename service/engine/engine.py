@@ -2,7 +2,8 @@
 
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 
 import numpy as np
@@ -52,6 +53,22 @@ class Engine:
         if runtime is None:
             runtime = self._of_thread.runtime = next(self._turns)
         return runtime.logits(batch)
+
+    @contextmanager
+    def limited(self, seconds: float) -> Iterator[None]:
+        """Ends what is being computed when the block has taken so long; see `Runtime.limited`.
+
+        Raises:
+            BundleError: it has taken so long; names the bundle.
+        """
+        try:
+            with ExitStack() as limits:
+                for runtime in self._runtimes:
+                    limits.enter_context(runtime.limited(seconds))
+                yield
+        except BundleError as error:
+            path = str(self.bundle.path)
+            raise (error if path in str(error) else BundleError(f"{path}: {error}")) from None
 
     def verify(self) -> None:
         """Compares this machine's answers with the bundle's golden ones, where it has any.

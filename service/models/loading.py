@@ -75,10 +75,17 @@ class Loader:
             ConfigurationError, BundleError: see there; or a session cannot be made.
         """
         opened = open_members(location, locate, degraded)
+        return self.make(name, opened, missing=len(members(location)) - len(opened))
+
+    def make(self, name: str, opened: Sequence[tuple[Bundle, float]], missing: int = 0) -> Version:
+        """A version of open bundles, with their weights.
+
+        Raises:
+            ConfigurationError, BundleError: a session cannot be made.
+        """
         names = [name] if len(opened) == 1 else [f"{name}.{number}" for number in range(len(opened))]
         return Version(
-            [self._member(one, bundle, weight) for one, (bundle, weight) in zip(names, opened, strict=True)],
-            missing=len(members(location)) - len(opened),
+            [self._member(one, bundle, weight) for one, (bundle, weight) in zip(names, opened, strict=True)], missing
         )
 
     def _member(self, name: str, bundle: Bundle, weight: float) -> Member:

@@ -2,15 +2,21 @@
 
 All of it lasts as long as the process: after a restart LATHE_MODELS says what is served. It is for one worker: with
 several, a call would reach one of them, and the others would go on as before.
+
+A load takes its time on a thread; every change itself is one step of the event loop. Changes need no lock, and a load
+that hangs holds up nothing but other loads, until its time is over.
 """
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from compression.bundle import BundleError
+from compression.bundle import Bundle, BundleError
 from service.errors import BundleRefused, ConfigurationError, Conflict, Forbidden
+from service.models.aside import Aside
+from service.models.loading import open_members
 from service.models.model import Model
 from service.models.registry import Serving, State
 from service.models.version import Version
@@ -21,11 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 class Rollout:
-    """Changes of the versions of one service; one at a time, since a load needs memory and a core."""
+    """Changes of the versions of one service; one load at a time, since it needs memory and a core."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self._changing = asyncio.Lock()
+        self._loading = asyncio.Lock()
+        self._aside = Aside()
 
     async def load(
         self,
@@ -38,6 +45,8 @@ class Rollout:
     ) -> Model:
         """Loads a version beside the live one, and makes it the live one, or puts it on trial; another trial ends.
 
+        Where it is that already, nothing changes, and the way back stays.
+
         Args:
             location: of a bundle or an ensemble, below the root.
             percent: see `Candidate`.
@@ -46,29 +55,25 @@ class Rollout:
         Raises:
             Forbidden: no directory is set that bundles may come from.
             BundleRefused: it cannot be served in place of the live one, which stays.
-            Conflict: see `_changeable`.
+            Conflict: see `_changeable`; or a load that was given up goes on still.
             NotReady, ModelNotFound: see `Serving.model`.
         """
         root = self._serving.settings.bundles_root
         if root is None:
             raise Forbidden("no bundle may be loaded; set LATHE_BUNDLES_ROOT to the directory that they come from")
-        async with self._changing:
+        async with self._loading:
             model = self._changeable(name)
+            if self._aside.busy:
+                raise Conflict("a load that was given up has not ended yet; try again later, or restart the service")
             try:
-                version = await asyncio.to_thread(self._loaded, name, location, root)
+                version = await self._version(model, location, root, on_trial)
                 self._require_fitting(model, version, on_trial, other_labels)
             except Exception as error:
                 self._serving.telemetry.version_change(name, "refused")
                 reason = str(error) if isinstance(error, ConfigurationError | BundleError) else type(error).__name__
                 logger.warning("model %s keeps its version: %s", name, describe_exception(error))
                 raise BundleRefused(f"{reason}; {name!r} goes on with version {model.live.id}") from error
-            model.drop()
-            version.start("candidate")
-            if on_trial:
-                model.try_out(version, percent)
-                return self._changed(model, "trial")
-            model.swap(version)
-            return self._changed(model, "loaded")
+            return self._take(self._changeable(name), version, on_trial, percent)
 
     async def promote(self, name: str) -> Model:
         """Makes the version on trial the live one.
@@ -76,10 +81,9 @@ class Rollout:
         Raises:
             Conflict: there is none.
         """
-        async with self._changing:
-            model = self._changeable(name)
-            model.swap(self._on_trial(model))
-            return self._changed(model, "promoted")
+        model = self._changeable(name)
+        model.swap(self._on_trial(model))
+        return self._changed(model, "promoted")
 
     async def drop(self, name: str) -> Model:
         """Ends the trial.
@@ -87,11 +91,10 @@ class Rollout:
         Raises:
             Conflict: there is none.
         """
-        async with self._changing:
-            model = self._changeable(name)
-            self._on_trial(model)
-            model.drop()
-            return self._changed(model, "dropped")
+        model = self._changeable(name)
+        self._on_trial(model)
+        model.drop()
+        return self._changed(model, "dropped")
 
     async def roll_back(self, name: str) -> Model:
         """Returns to the version before the live one, at once; also ends a trial.
@@ -99,13 +102,12 @@ class Rollout:
         Raises:
             Conflict: there is none.
         """
-        async with self._changing:
-            model = self._changeable(name)
-            if model.previous is None:
-                raise Conflict(f"{name!r} has no previous version to return to; load one by its path")
-            self._serving.require_fitting(name, model.previous.labels)
-            model.roll_back()
-            return self._changed(model, "rolled_back")
+        model = self._changeable(name)
+        if model.previous is None:
+            raise Conflict(f"{name!r} has no previous version to return to; load one by its path")
+        self._serving.require_fitting(name, model.previous.labels)
+        model.roll_back()
+        return self._changed(model, "rolled_back")
 
     def _changeable(self, name: str) -> Model:
         """The model.
@@ -133,11 +135,44 @@ class Rollout:
             raise Conflict(f"no version of {model.name!r} is on trial; load one with `canary` or `shadow`")
         return model.candidate.version
 
-    def _loaded(self, name: str, location: str, root: Path) -> Version:
-        version = self._serving.loader.load(name, location, partial(_below, root))
-        version.verify()
-        version.warm_up()
+    async def _version(self, model: Model, location: str, root: Path, on_trial: bool) -> Version:
+        """The version of that location: the live one or the one on trial, where it is that, and else a new one.
+
+        Raises:
+            ConfigurationError, BundleError: it cannot be served, or was not loaded in time.
+        """
+        timeout_ms = self._serving.settings.load_timeout_ms
+        try:
+            async with asyncio.timeout(timeout_ms / 1e3):
+                opened = await self._aside.run(partial(open_members, location, partial(_below, root)))
+                if model.candidate is not None and model.candidate.version.is_of(opened):
+                    return model.candidate.version
+                if model.live.is_of(opened) and not on_trial:
+                    return model.live
+                return await self._aside.run(partial(self._made, model.name, opened, timeout_ms / 1e3))
+        except TimeoutError:
+            raise BundleError(f"{location}: was not loaded within {timeout_ms} ms, LATHE_LOAD_TIMEOUT_MS") from None
+
+    def _made(self, name: str, opened: Sequence[tuple[Bundle, float]], within_s: float) -> Version:
+        version = self._serving.loader.make(name, opened)
+        version.verify(within_s)
+        version.warm_up(within_s)
         return version
+
+    def _take(self, model: Model, version: Version, on_trial: bool, percent: float | None) -> Model:
+        """Makes a version the live one, or puts it on trial; one that is there already is not changed for another."""
+        known = model.candidate is not None and version is model.candidate.version
+        if not known:
+            model.drop()
+        if version is model.live:
+            return model
+        if not known:
+            version.start("candidate")
+        if on_trial:
+            model.try_out(version, percent)
+            return self._changed(model, "trial")
+        model.swap(version)
+        return self._changed(model, "loaded")
 
     def _require_fitting(self, model: Model, version: Version, on_trial: bool, other_labels: bool) -> None:
         if version.labels == model.labels:

@@ -24,6 +24,8 @@ from service.telemetry import Role
 
 T = TypeVar("T")
 
+_ANSWERS_WITHIN_S = 600.0  # to the texts that a version is tried with
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -125,6 +127,11 @@ class Version:
             return self.members[0].bundle.version
         return "+".join(f"{member.bundle.version}@{member.weight:g}" for member in self.members)
 
+    def is_of(self, opened: Sequence[tuple[Bundle, float]]) -> bool:
+        """Whether it is made of bundles of this content, with these weights."""
+        mine = [(member.bundle.manifest.digest(), member.weight) for member in self.members]
+        return not self.missing and mine == [(bundle.manifest.digest(), weight) for bundle, weight in opened]
+
     @property
     def bundle(self) -> Bundle:
         """The first member's: labels are the same in all."""
@@ -138,24 +145,33 @@ class Version:
     def alive(self) -> bool:
         return all(member.batcher.alive for member in self.members)
 
-    def verify(self) -> None:
+    def verify(self, within_s: float = _ANSWERS_WITHIN_S) -> None:
         """Compares the answers of this machine with the bundles' golden ones.
 
+        Args:
+            within_s: seconds that each member may take.
+
         Raises:
-            BundleError: they are not the same.
+            BundleError: they are not the same, or not there in time.
         """
         for member in self.members:
-            member.engine.verify()
+            with member.engine.limited(within_s):
+                member.engine.verify()
 
-    def warm_up(self) -> None:
+    def warm_up(self, within_s: float = _ANSWERS_WITHIN_S) -> None:
         """Answers texts, so that the first client does not wait for allocations, and estimates hold from the first.
+
+        Args:
+            within_s: seconds that each member may take.
 
         Raises:
             ConfigurationError: an answer is not finite.
+            BundleError: they are not there in time.
         """
         for member in self.members:
-            member.engine.warm_up()
-            member.batcher.rehearse(member.engine.rehearsal())
+            with member.engine.limited(within_s):
+                member.engine.warm_up()
+                member.batcher.rehearse(member.engine.rehearsal())
 
     def start(self, role: Role = "live") -> None:
         """Begins to take texts, in that part; call it inside the event loop."""

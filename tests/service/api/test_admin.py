@@ -1,6 +1,10 @@
 """New versions by call, and what a service refuses to begin with: the routes behind the gate, without a server."""
 
 import asyncio
+import gc
+import shutil
+import threading
+import weakref
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from pathlib import Path
@@ -13,12 +17,14 @@ from compression.bundle import GoldenAnswers, read_golden
 from service.access.keys import Authenticator, add_key
 from service.api.routes import create_routes
 from service.api.triage import check_labels
+from service.engine.engine import Engine
 from service.http.gate import Gate
 from service.http.messages import Receive, Send
+from service.models.loading import Loader
 from service.models.registry import Serving, State, check
 from service.settings import load_settings
 from service.telemetry import Telemetry
-from tests.handmade import make_bundle
+from tests.handmade import endless_model, make_bundle
 
 OPPOSITE = {"good": (1.0, -1.0), "bad": (-1.0, 1.0)}
 
@@ -129,6 +135,96 @@ def test_a_trial_is_promoted_or_dropped(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_a_version_that_is_live_or_on_trial_is_not_loaded_again_and_the_way_back_stays(tmp_path: Path) -> None:
+    shutil.copytree(make_bundle(tmp_path / "first").path, tmp_path / "root" / "same")
+
+    async def scenario(service: Service) -> None:
+        first = (await service.classify())["version"]
+        loaded = await service.call("load", bundle="opposite")
+        live = service.serving.models["mine"].live
+        assert await service.call("load", bundle="opposite") == loaded
+        assert loaded["previous"] == first
+        assert service.serving.models["mine"].live is live
+        await service.call("load", bundle="same", canary=10)
+        candidate = service.serving.models["mine"].candidate
+        assert candidate is not None
+        again = await service.call("load", bundle="same", canary=20)
+        assert again["trial"] == {"version": first, "canary": 20}
+        assert service.serving.models["mine"].candidate.version is candidate.version
+        assert (await service.call("load", bundle="opposite"))["trial"] is None
+        await service.call("load", bundle="same", shadow=True)
+        assert (await service.call("load", bundle="same"))["previous"] == loaded["version"]
+        assert (await service.call("rollback"))["version"] == loaded["version"]
+        assert await service.label() == "negative"
+
+    play(tmp_path, scenario)
+
+
+def test_a_load_that_does_not_end_is_refused_in_time_and_holds_up_nothing_else(tmp_path: Path) -> None:
+    async def scenario(service: Service) -> None:
+        await service.call("load", bundle="opposite")
+        golden = read_golden(make_bundle(tmp_path / "other"))
+        make_bundle(tmp_path / "root" / "endless", golden=golden, model=endless_model())
+        loading = asyncio.create_task(service.call("load", 422, bundle="endless"))
+        await asyncio.sleep(0.2)
+        assert (await service.call("rollback"))["previous"] is None
+        assert await service.label() == "positive"
+        assert not loading.done()
+        assert "not loaded within 1000 ms" in str((await loading)["message"])
+        while any(thread.name == "aside" for thread in threading.enumerate()):  # it ends soon after
+            await asyncio.sleep(0.02)
+        await service.call("load", bundle="opposite")
+        assert await service.label() == "negative"
+
+    play(tmp_path, scenario, LATHE_LOAD_TIMEOUT_MS="1000")
+
+
+def test_a_load_that_was_given_up_and_goes_on_is_no_reason_to_begin_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    async def scenario(service: Service) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Loader, "make", lambda *_, **__: go_on.wait(30))
+            await service.call("load", 422, bundle="opposite")
+        assert "given up" in str((await service.call("load", 409, bundle="opposite"))["message"])
+        assert (await service.call("rollback", 409))["code"] == "conflict"  # for the usual reason
+        go_on.set()
+        while any(thread.name == "aside" for thread in threading.enumerate()):
+            await asyncio.sleep(0.01)
+        await service.call("load", bundle="opposite")
+
+    play(tmp_path, scenario, LATHE_LOAD_TIMEOUT_MS="300")
+
+
+def test_what_was_refused_is_freed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines: list[weakref.ref[Engine]] = []
+    make = Engine.__init__
+
+    def note(self: Engine, *arguments: object) -> None:
+        make(self, *arguments)  # type: ignore[arg-type]
+        engines.append(weakref.ref(self))
+
+    async def scenario(service: Service) -> None:
+        for bundle in ("stranger", "turned", "opposite", "stranger"):
+            await service.call("load", 200 if bundle == "opposite" else 422, bundle=bundle)
+        await asyncio.sleep(0.1)
+        model = service.serving.models["mine"]
+        assert model.previous is not None
+        served = [model.previous.members[0].engine, model.live.members[0].engine]
+        assert [engine() for engine in engines if engine() is not None] == served
+
+    monkeypatch.setattr(Engine, "__init__", note)
+    gc.collect()
+    gc.disable()
+    try:
+        play(tmp_path, scenario)
+    finally:
+        gc.enable()
+    assert len(engines) == 5
+
+
 @pytest.mark.parametrize(
     ("bundle", "reason"),
     [
@@ -144,10 +240,13 @@ def test_a_trial_is_promoted_or_dropped(tmp_path: Path) -> None:
         ("opposite@0+turned@1", "weight"),
         ("opposite@1+nowhere@1", "no directory below LATHE_BUNDLES_ROOT"),
         ("broken", "model.onnx: sha256"),
+        ("thorough", "golden.json"),
     ],
 )
 def test_a_bad_version_leaves_the_old_one_in_place(tmp_path: Path, bundle: str, reason: str) -> None:
     async def scenario(service: Service) -> None:
+        golden = GoldenAnswers.model_construct(texts=("good",) * 200_000, logits=((-1.0, 1.0),) * 200_000)
+        make_bundle(tmp_path / "root" / "thorough", golden=golden)
         broken = make_bundle(tmp_path / "root" / "broken")
         broken.model_path.write_bytes(broken.model_path.read_bytes()[:-1])
         error = await service.call("load", 422 if bundle else 400, bundle=bundle)
