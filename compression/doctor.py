@@ -65,8 +65,8 @@ def advice(
     usable = min(machine.cores, machine.cpu_quota or machine.cores)
     if usable < machine.machine_cores:
         found.append(
-            f"this process may use {usable:g} of the machine's {machine.machine_cores} cores: a service with more "
-            f"streams than that waits for itself; set LATHE_STREAMS={max(1, int(usable))}"
+            f"this process may use {usable:g} of the machine's {machine.machine_cores} cores; lathe serve starts "
+            f"{max(1, int(usable))} streams here, and more would wait for each other"
         )
     if gpus and "CUDAExecutionProvider" not in providers:
         found.append(

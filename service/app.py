@@ -8,7 +8,6 @@ nobody cancels, are kept until they are due.
 
 import gc
 import logging
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import bentoml
 import click
 import uvicorn.config
+from _bentoml_impl.server.allocator import ResourceAllocator
 from bentoml._internal.utils import circus
 from bentoml._internal.utils.analytics import usage_stats
 from bentoml.exceptions import BentoMLException
@@ -75,9 +75,9 @@ def _settings() -> Settings:
 
 
 def _workers() -> int:
-    """How many processes BentoML starts."""
-    workers = Lathe.config.get("workers") or 1  # type: ignore[attr-defined]  # the decorator makes it a Service
-    return workers if isinstance(workers, int) else os.cpu_count() or 1
+    """How many processes BentoML starts: the decorator's, unless its own configuration file says otherwise."""
+    workers, _ = ResourceAllocator().get_worker_env(Lathe)
+    return int(workers)
 
 
 def _address() -> tuple[str, int]:

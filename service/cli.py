@@ -157,6 +157,7 @@ def score(
     """
     with extra("serve"):
         from service import scoring
+        from service.engine.devices import streams as streams_of
     from service.settings import Device
 
     try:
@@ -168,7 +169,7 @@ def score(
         source,
         out,
         scoring.Options(text_column, probabilities, calibrated, prefix, form),
-        scoring.Compute(placed, streams or placed.streams, batch_tokens),
+        scoring.Compute(placed, streams or streams_of(placed), batch_tokens),
         scoring.score_here if ray is None else scoring.score_on_ray(ray),
     )
     notes = "".join(f", {count} {note}" for note, count in sorted(summary.notes.items()) if note)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from service.errors import ConfigurationError
 
 PREFIX = "LATHE_"
+_NAME_CHARACTERS = 100
+_MEMBER = re.compile(r"(.+)\.[0-9]+", re.ASCII | re.DOTALL)  # what metrics call a member of an ensemble
 # What Kubernetes puts into every pod of a namespace that has a Service whose name begins with "lathe".
 _KUBERNETES = re.compile(
     r"LATHE_([A-Z0-9_]+_)?(SERVICE_HOST=.*|SERVICE_PORT(_[A-Z0-9_]+)?=[0-9]+|PORT=(tcp|udp|sctp)://.*"
@@ -47,11 +49,6 @@ class Device:
 
     def __str__(self) -> str:
         return ":".join(filter(None, (self.kind, ",".join(map(str, self.gpus)))))
-
-    @property
-    def streams(self) -> int:
-        """Batches at the same time that keep it busy: one on each core; on a GPU one computes while one is brought."""
-        return 2 * len(self.gpus) or os.cpu_count() or 1
 
 
 def _device(value: Any) -> Any:
@@ -145,8 +142,8 @@ class Settings(BaseModel):
     streams: int | None = Field(
         default=None,
         ge=1,
-        description="Batches of one model computed at the same time, one thread each. Default: one for each core, two "
-        "for each GPU.",
+        description="Batches of one model computed at the same time, one thread each. Default: one for each core "
+        "that affinity and cgroup quota leave, two for each GPU.",
     )
     batch_tokens: int = Field(
         default=2048, ge=1, description="Tokens in one batch, padding counted; a longer text still goes alone."
@@ -303,8 +300,24 @@ def load_settings(
             f"{PREFIX}PREDICT_MODEL={settings.predict_model!r} is not served; "
             f"{PREFIX}MODELS has {', '.join(sorted(settings.models))}"
         )
+    _require_distinct_names(settings.models)
     _require_triage_models(settings)
     return settings
+
+
+def _require_distinct_names(models: Collection[str]) -> None:
+    """Refuses names by which a path, or a member of another model in metrics, would be meant."""
+    for name in models:
+        if "/" in name or name in (".", "..") or not name.isprintable() or len(name) > _NAME_CHARACTERS:
+            raise ConfigurationError(
+                f"{PREFIX}MODELS: {name[:80]!r} cannot be part of a path; name the model without `/` and control "
+                f"characters, in {_NAME_CHARACTERS} characters at most"
+            )
+        member = _MEMBER.fullmatch(name)
+        if member is not None and member[1] in models:
+            raise ConfigurationError(
+                f"{PREFIX}MODELS: {name!r} is what metrics call a member of {member[1]!r}; name one of them otherwise"
+            )
 
 
 def _require_triage_models(settings: Settings) -> None:

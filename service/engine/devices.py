@@ -13,6 +13,7 @@ from pathlib import Path
 import onnxruntime
 
 from compression.bundle import Bundle, BundleError, Provider, Runtime
+from compression.bundle.cores import usable_cores
 from service.errors import ConfigurationError
 from service.settings import Device
 
@@ -76,6 +77,11 @@ def try_out(bundles: Sequence[Bundle], device: Device) -> None:
 def _load_each(bundles: Sequence[Bundle], device: Device) -> None:
     for bundle in bundles:
         load(bundle, device)
+
+
+def streams(device: Device) -> int:
+    """Batches at the same time that keep it busy: one on each core; on a GPU one computes while one is brought."""
+    return 2 * len(device.gpus) or usable_cores()
 
 
 def batch_texts(device: Device, batch_tokens: int) -> int:

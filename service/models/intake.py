@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from service.batching.held import HeldText
+from service.engine.devices import streams
 from service.errors import Overloaded
 from service.models.model import Model
 from service.models.tokenised import Texts, TokenizerThreads
@@ -16,7 +17,7 @@ class Intake:
 
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         held = self.held = HeldText(settings.queue_bytes)
-        self._threads = TokenizerThreads(settings.streams or settings.device.streams)
+        self._threads = TokenizerThreads(settings.streams or streams(settings.device))
         telemetry.held_text(lambda: held.bytes)
 
     @contextmanager

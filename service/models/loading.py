@@ -10,6 +10,7 @@ from pathlib import Path
 
 from compression.bundle import Bundle, BundleError, open_bundle
 from service.batching import Batcher, BatchLimits
+from service.engine.devices import streams
 from service.engine.engine import Engine
 from service.errors import ConfigurationError
 from service.models.cache import ResultCache
@@ -92,7 +93,7 @@ class Loader:
         settings = self._settings
         engine = Engine(bundle, settings.device)
         limits = BatchLimits(
-            streams=settings.streams or settings.device.streams,
+            streams=settings.streams or streams(settings.device),
             batch_texts=engine.batch_texts(settings.batch_tokens),
             batch_tokens=settings.batch_tokens,
             batch_ms=settings.batch_ms,

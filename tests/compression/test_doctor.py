@@ -2,13 +2,12 @@ import dataclasses
 import importlib.metadata
 import json
 import os
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from compression.doctor import advice, examine, findings_text
-from compression.measure.machine import Machine, cpu_quota
+from compression.measure.machine import Machine
 from lathe import main
 
 GOOD = Machine("cpu", ("avx512_vnni",), 4, 4, None, 8.0, "Linux 6", "3.11.7", "1.32.0")
@@ -28,7 +27,7 @@ def test_where_all_is_well_there_is_nothing_to_mend() -> None:
         ("both installed", GOOD, {**ONE, "onnxruntime-gpu": "1.32.0"}, CPU, ()),
         ("int8 bundles give the same answers", dataclasses.replace(GOOD, int8_instructions=()), ONE, CPU, ()),
         ("may use 2 of the machine's 4 cores", dataclasses.replace(GOOD, cores=2), ONE, CPU, ()),
-        ("set LATHE_STREAMS=1", dataclasses.replace(GOOD, cpu_quota=0.5), ONE, CPU, ()),
+        ("lathe serve starts 1 streams", dataclasses.replace(GOOD, cpu_quota=0.5), ONE, CPU, ()),
         ("may use 1.5 of", dataclasses.replace(GOOD, cpu_quota=1.5), ONE, CPU, ()),
         ("install the extra gpu", GOOD, ONE, CPU, ("H100",)),
         ("LATHE_DEVICE=cuda will not start", GOOD, {"onnxruntime-gpu": "1.32.0"}, GPU, ()),
@@ -50,33 +49,3 @@ def test_the_command_describes_this_environment() -> None:
     assert findings["machine"]["machine_cores"] == os.cpu_count()
     assert findings["missing"]["compress"] == []
     assert "onnxruntime-gpu" in findings["missing"]["gpu"]
-
-
-@pytest.mark.parametrize(
-    ("membership", "files", "quota"),
-    [
-        ("0::/", {"cpu.max": "150000 100000\n"}, 1.5),
-        ("0::/", {"cpu.max": "max 100000\n"}, None),
-        ("0::/", {}, None),
-        ("0::/pod/box", {"pod/cpu.max": "200000 100000", "pod/box/cpu.max": "max 100000"}, 2.0),  # of the group above
-        ("0::/pod/box", {"pod/cpu.max": "200000 100000", "pod/box/cpu.max": "50000 100000"}, 0.5),
-        ("0::/of/the/host", {"cpu.max": "100000 100000"}, 1.0),  # in a container without a namespace of its own
-        (
-            "4:memory:/box\n3:cpu,cpuacct:/box",
-            {"cpu,cpuacct/box/cpu.cfs_quota_us": "300000\n", "cpu,cpuacct/box/cpu.cfs_period_us": "100000\n"},
-            3.0,
-        ),
-        (
-            "1:cpu:/\n0::/",
-            {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
-            None,
-        ),
-    ],
-)
-def test_the_quota_of_a_control_group(
-    membership: str, files: dict[str, str], quota: float | None, tmp_path: Path
-) -> None:
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content)
-    assert cpu_quota(membership, tmp_path) == quota

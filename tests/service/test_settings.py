@@ -97,3 +97,14 @@ def test_what_cannot_become_ready_is_refused_before_it_starts(
     check(fit, Path, partial(check_labels, fit))
     with pytest.raises(ConfigurationError, match=message):
         check(unfit, Path, partial(check_labels, unfit))
+
+
+@pytest.mark.parametrize("name", ["a/b", "/a", "..", ".", "a\nb", "a\x00", "a" * 101, "a.0", "a.12"])
+def test_a_name_that_means_something_else_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="LATHE_MODELS"):
+        load_settings({}, {"a": "bundles/a", name: "bundles/b"})
+
+
+@pytest.mark.parametrize("name", ["a.previous", "a.1b", "a-1.0", "情感", "a.previously", "a b", "aa.0"])
+def test_other_names_are_taken(name: str) -> None:
+    assert set(load_settings({}, {"a": "bundles/a", name: "bundles/b"}).models) == {"a", name}

@@ -146,11 +146,13 @@ def test_a_version_that_is_live_or_on_trial_is_not_loaded_again_and_the_way_back
         assert loaded["previous"] == first
         assert service.serving.models["mine"].live is live
         await service.call("load", bundle="same", canary=10)
-        candidate = service.serving.models["mine"].candidate
-        assert candidate is not None
+        before = service.serving.models["mine"].candidate
         again = await service.call("load", bundle="same", canary=20)
         assert again["trial"] == {"version": first, "canary": 20}
-        assert service.serving.models["mine"].candidate.version is candidate.version
+        after = service.serving.models["mine"].candidate
+        assert before is not None
+        assert after is not None
+        assert after.version is before.version
         assert (await service.call("load", bundle="opposite"))["trial"] is None
         await service.call("load", bundle="same", shadow=True)
         assert (await service.call("load", bundle="same"))["previous"] == loaded["version"]

@@ -1,0 +1,53 @@
+"""How many cores this process may keep busy: what its affinity and its control groups leave of the machine's."""
+
+import os
+from pathlib import Path
+
+
+def usable_cores() -> int:
+    """Cores for which to start threads: those that this process may run on, or fewer where a quota bounds their time.
+
+    Of a quota of 1.5 it is one: two threads would be stopped for a quarter of the time, both at once.
+    """
+    quota = cpu_quota(read("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    return allowed_cores() if quota is None else max(1, min(allowed_cores(), int(quota)))
+
+
+def allowed_cores() -> int:
+    """Logical cores that this process may run on: those of its affinity, which a cpuset narrows, too."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_quota(membership: str, root: Path) -> float | None:
+    """Cores' worth of time that a control group and those above it allow, of either version of cgroups.
+
+    Args:
+        membership: the content of /proc/self/cgroup. In a container its paths may be those of the host, which are not
+            below `root`; then the container's own group is the root.
+        root: where the hierarchies are mounted.
+    """
+    quotas = []
+    for line in membership.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = root / controllers if controllers else root
+        group = mount / path.lstrip("/")
+        for place in (group, *group.parents):
+            if place.is_relative_to(mount):
+                quotas += [quota for quota in (_quota(place),) if quota is not None]
+    return min(quotas, default=None)
+
+
+def read(path: str | Path) -> str:
+    """What a file of the kernel's says; nothing where there is none."""
+    try:
+        return Path(path).read_text("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _quota(group: Path) -> float | None:
+    names = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")  # both numbers in one file, or one in each
+    numbers = " ".join(read(group / name) for name in names).split()
+    return int(numbers[0]) / int(numbers[1]) if numbers and numbers[0].isdecimal() else None  # else `max` or -1

@@ -1,0 +1,62 @@
+"""Cores that a process may use: from recorded files of control groups, and of a process that was given one core."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compression.bundle import cores
+from compression.bundle.cores import cpu_quota, usable_cores
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "quota"),
+    [
+        ("0::/", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/", {"cpu.max": "max 100000\n"}, None),
+        ("0::/", {}, None),
+        ("0::/pod/box", {"pod/cpu.max": "200000 100000", "pod/box/cpu.max": "max 100000"}, 2.0),  # of the group above
+        ("0::/pod/box", {"pod/cpu.max": "200000 100000", "pod/box/cpu.max": "50000 100000"}, 0.5),
+        ("0::/of/the/host", {"cpu.max": "100000 100000"}, 1.0),  # in a container without a namespace of its own
+        (
+            "4:memory:/box\n3:cpu,cpuacct:/box",
+            {"cpu,cpuacct/box/cpu.cfs_quota_us": "300000\n", "cpu,cpuacct/box/cpu.cfs_period_us": "100000\n"},
+            3.0,
+        ),
+        (
+            "1:cpu:/\n0::/",
+            {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
+            None,
+        ),
+    ],
+)
+def test_the_quota_of_a_control_group(
+    membership: str, files: dict[str, str], quota: float | None, tmp_path: Path
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert cpu_quota(membership, tmp_path) == quota
+
+
+@pytest.mark.parametrize(("quota", "usable"), [(None, 8), (0.5, 1), (1.5, 1), (2.0, 2), (64.0, 8)])
+def test_threads_follow_quota_and_affinity(quota: float | None, usable: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "cpu_quota", lambda membership, root: quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    assert usable_cores() == usable
+
+
+def test_a_process_that_was_given_one_core_starts_one_stream() -> None:
+    program = (
+        "from service.engine.devices import streams; from service.settings import Device; "
+        "print(streams(Device()), streams(Device('cuda', (0, 1))))"
+    )
+    command = [sys.executable, "-c", program]
+    taskset = shutil.which("taskset")
+    assert taskset is not None
+    core = str(min(os.sched_getaffinity(0)))
+    output = subprocess.run([taskset, "-c", core, *command], check=True, capture_output=True, text=True).stdout
+    assert output.split() == ["1", "4"]
