@@ -28,8 +28,9 @@ from service.api.triage import check_labels, why_no_triage
 from service.errors import ConfigurationError
 from service.http.connection import Connections, HttpProtocol, Limits
 from service.http.gate import Gate
+from service.http.stopping import drain_on_sigterm
 from service.listening import require_free, require_private_or_keys
-from service.models.registry import Serving, check
+from service.models.registry import Serving, State, check
 from service.settings import Settings, load_settings, remember_directory, tokenize_in_one_thread
 from service.supervision import close_to_others, end_with_parent
 from service.telemetry import Telemetry
@@ -109,6 +110,11 @@ def _check(host: str, port: int) -> None:
     check(settings, partial(locate, settings.directory), partial(check_labels, settings))
 
 
+def _drain() -> None:
+    Lathe.serving.drain()  # type: ignore[misc]  # the decorator makes it a Service
+    Lathe.connections.drain()  # type: ignore[attr-defined]  # as above
+
+
 class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are loaded late, and have no types
     """A service whose app stands behind the gate."""
 
@@ -133,7 +139,8 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
         places, labels = partial(locate, settings.directory), partial(check_labels, settings)
         self.serving = Serving(settings, places, telemetry, labels, _workers())
         gate = Gate(app, create_routes(self.serving, authenticator), telemetry, authenticator)
-        protocol = partial(HttpProtocol, connections=Connections(gate, telemetry, Limits.of(settings)))
+        self.connections = Connections(gate, telemetry, Limits.of(settings))
+        protocol = partial(HttpProtocol, connections=self.connections)
         uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]  # a name, or what it names
         return gate
 
@@ -174,6 +181,9 @@ class Lathe:
         gc.freeze()
         end_with_parent()
         await self.serving.start()
+        if self.serving.state is State.READY:
+            settings = self.serving.settings
+            drain_on_sigterm(_drain, settings.drain_pause_ms / 1e3, settings.drain_timeout_ms / 1e3, _workers() == 1)
         no_triage = why_no_triage(self.serving.settings)
         if no_triage is not None:
             logger.info("%s", no_triage)

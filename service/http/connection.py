@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 _GRACE_S = 5.0  # who reads a body gives it up in time, with an answer; this is for bodies that nobody reads
 _WARN_S = 10.0
+_LAST_WORD_S = 0.5  # when the service stops, for a request that is on its way
 _OTHER_DESCRIPTORS = 32  # models that are loaded, the keys file
 _UNREAD_BYTES = 65536  # of a body that came and was not asked for
 
@@ -91,13 +92,11 @@ class Limits:
     Attributes:
         dropped_bytes: of a body that nobody reads any more.
         connections: open at the same time; fewer where the process may not have so many descriptors.
-        drain_s: until the last connection has ended when the service stops.
     """
 
     bounds: Bounds = field(default_factory=Bounds)
     deadlines: Deadlines = field(default_factory=Deadlines)
     dropped_bytes: int = 1048576
-    drain_s: float = 20.0
     connections: int = 10000
 
     @classmethod
@@ -111,9 +110,7 @@ class Limits:
             closing=min(Deadlines.closing, settings.write_timeout_ms / 1e3),
         )
         bounds = Bounds(settings.max_head_bytes, settings.max_headers, settings.max_target_bytes)
-        return cls(
-            bounds, deadlines, settings.max_body_bytes, settings.drain_timeout_ms / 1e3, settings.max_connections
-        )
+        return cls(bounds, deadlines, settings.max_body_bytes, settings.max_connections)
 
 
 class Door(Protocol):
@@ -134,6 +131,7 @@ class Connections:
         self.limits = limits
         self.seconds: Mapping[State, float] = {state: getattr(limits.deadlines, state) for state in State}
         self._tick_s = min(0.5, min(self.seconds.values()) / 4)
+        self.draining = False
         self._open: set[HttpProtocol] = set()
         self._without_request: OrderedDict[HttpProtocol, None] = OrderedDict()  # the longest first
         self._most: int | None = None
@@ -141,6 +139,10 @@ class Connections:
         self._telemetry = telemetry
         telemetry.connections(State, self.count, Reason)
         self._clock: asyncio.TimerHandle | None = None
+
+    def drain(self) -> None:
+        """The service is about to stop: from now on an answer is the last of its connection."""
+        self.draining = True
 
     def count(self, state: str) -> int:
         """How many are in a state."""
@@ -219,7 +221,7 @@ class HttpProtocol(asyncio.Protocol):
     ) -> None:
         self.loop = _loop or asyncio.get_running_loop()
         self.state = State.IDLE
-        self.due = self._last_due = float("inf")
+        self.due = float("inf")
         self._config = config
         self._server = server_state
         self._app_state = app_state
@@ -299,18 +301,17 @@ class HttpProtocol(asyncio.Protocol):
     # What uvicorn and the clock call:
 
     def shutdown(self) -> None:
-        """The service stops: what is under way is finished, in the time that there is."""
-        self._keep_alive = False
-        self._last_due = self.loop.time() + self._all.limits.drain_s
-        self.due = min(self.due, self._last_due)
-        if self.state is State.IDLE:
+        """The service stops: what is under way is finished."""
+        self._all.drain()
+        self.loop.call_later(_LAST_WORD_S, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self.state is State.IDLE and not self._transport.is_closing():
             self._close(Reason.STOPPING)
 
     def expire(self) -> None:
         """This state has taken too long."""
-        if self.due == self._last_due:
-            self.end(Reason.STOPPING)
-        elif self.state is State.IDLE:
+        if self.state is State.IDLE:
             self._close(Reason.IDLE)
         elif self.state is State.HEAD:
             seconds = self._all.limits.deadlines.head
@@ -452,7 +453,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def begin_answer(self, keep_alive: bool) -> tuple[Headers, bool]:
         """See Wire."""
-        self._keep_alive = keep_alive and self._keep_alive and self._is_worth_reading()
+        self._keep_alive = keep_alive and self._keep_alive and not self._all.draining and self._is_worth_reading()
         if self.state is State.WAITING:
             self._enter(State.ANSWERING)
         return self._server.default_headers, self._keep_alive
@@ -505,7 +506,8 @@ class HttpProtocol(asyncio.Protocol):
             started = self._exchange is not None and self._exchange.started
             self._enter(State.ANSWERING if started else State.WAITING)
         elif not self._keep_alive:
-            self._close(Reason.ASKED if ended else Reason.UNREAD, linger=not ended)
+            asked = Reason.STOPPING if self._all.draining else Reason.ASKED
+            self._close(asked if ended else Reason.UNREAD, linger=not ended)
         elif not ended:
             self._enter(State.BODY, State.CLOSING)
             self._read(True)
@@ -523,7 +525,7 @@ class HttpProtocol(asyncio.Protocol):
     def _enter(self, state: State, like: State | None = None) -> None:
         """Begins a state; `like`: for as long as that one may be."""
         self.state = state
-        self.due = min(self.loop.time() + self._all.seconds[like or state], self._last_due)
+        self.due = self.loop.time() + self._all.seconds[like or state]
 
     def _read(self, reading: bool) -> None:
         if reading is not self._reading and not self._transport.is_closing():

@@ -10,7 +10,8 @@ draining:  /readyz is 503; whatever still arrives is answered
 
 import asyncio
 import logging
-import signal
+import math
+import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 
@@ -57,6 +58,7 @@ class Serving:
         self.telemetry = telemetry
         self.workers = workers
         self.state = State.LOADING
+        self._stopped_by = math.inf
         self.loader = Loader(settings, telemetry)
         self.intake = Intake(settings, telemetry)
         self._locate = locate
@@ -121,35 +123,26 @@ class Serving:
             logger.error("cannot serve: %s (%s)", error, describe_exception(error))
             return
         self._models.update({name: Model(name, version, self.telemetry) for name, version in versions.items()})
-        self._drain_on_sigterm()
         self.state = State.READY
         logger.info("ready: %s", ", ".join(f"{name} {version.id}" for name, version in versions.items()))
 
     async def stop(self) -> None:
         """Finishes what was accepted, within the drain timeout; after that nothing is taken."""
-        self.state = State.DRAINING
+        if self.state is not State.DRAINING:
+            self.drain()
         closing = asyncio.gather(*(model.stop() for model in self._models.values()))
         try:
-            await asyncio.wait_for(closing, self.settings.drain_timeout_ms / 1e3)
+            await asyncio.wait_for(closing, max(0.0, self._stopped_by - time.monotonic()))
         except TimeoutError:
             logger.warning("stopped with requests unfinished after %d ms", self.settings.drain_timeout_ms)
         self.intake.shut_down()
         self.state = State.STOPPED
 
-    def _drain_on_sigterm(self) -> None:
-        """Holds the server's own handler of SIGTERM back, which closes the socket at once, for the drain pause."""
-        loop = asyncio.get_running_loop()
-        close = signal.getsignal(signal.SIGTERM)
-
-        if not callable(close):  # there is no server in this process
-            return
-
-        def drain(number: int, _: object) -> None:
-            self.state = State.DRAINING
-            pause_s = self.settings.drain_pause_ms / 1e3
-            loop.call_soon_threadsafe(lambda: loop.call_later(pause_s, close, number, None))
-
-        signal.signal(signal.SIGTERM, drain)
+    def drain(self) -> None:
+        """The process is about to stop: nothing more should be sent here."""
+        self.state = State.DRAINING
+        total_ms = self.settings.drain_pause_ms + self.settings.drain_timeout_ms
+        self._stopped_by = time.monotonic() + total_ms / 1e3
 
     def not_ready(self) -> NotReady:
         """Why nothing more should be sent here."""
