@@ -138,6 +138,8 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
         authenticator = _authenticator(settings)
         places, labels = partial(locate, settings.directory), partial(check_labels, settings)
         self.serving = Serving(settings, places, telemetry, labels, _workers())
+        if authenticator is not None:
+            telemetry.keys_file(lambda: authenticator.readable)
         gate = Gate(app, create_routes(self.serving, authenticator), telemetry, authenticator)
         self.connections = Connections(gate, telemetry, Limits.of(settings))
         protocol = partial(HttpProtocol, connections=self.connections)

@@ -8,6 +8,7 @@ from compression.bundle import extra
 from compression.tables import Format
 from compression.tables.options import format_options
 from service.access import keys as auth
+from service.access.keys_file import read_keys
 
 _file = click.option(
     "--file",
@@ -75,7 +76,7 @@ def add(name: str, file: Path, admin: bool) -> None:
 @_file
 def list_keys(file: Path) -> None:
     """Print id, day of making and name of each key."""
-    for key in auth.read_keys(file):
+    for key in read_keys(file):
         click.echo(f"{key.id}  {key.created:%Y-%m-%d}  {key.name}{'  admin' if key.admin else ''}")
 
 

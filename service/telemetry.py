@@ -252,6 +252,12 @@ class Telemetry:
             ["reason"],
             registry=registry,
         )  # fmt: skip
+        self._keys_readable = Gauge(
+            "lathe_keys_file_readable",
+            "Whether the keys file can be read, or there is none; if not, its last keys are in force, for an hour.",
+            registry=registry,
+        )
+        self._keys_readable.set(1)
         self._versions = _Versions(registry)
         self._held_text = Gauge(
             "lathe_text_bytes", "Texts of requests that are not answered yet, in bytes.", registry=registry
@@ -281,6 +287,10 @@ class Telemetry:
             self._connections.labels(state).set_function(partial(count, state))
         for reason in reasons:
             self._connections_closed.labels(reason)
+
+    def keys_file(self, readable: Callable[[], bool]) -> None:
+        """Where to look, when Prometheus asks, whether the keys in force are those in the file."""
+        self._keys_readable.set_function(readable)
 
     def connection_closed(self, reason: str) -> None:
         """A connection has ended."""

@@ -1,59 +1,28 @@
-"""API keys: made, listed and revoked in a file that holds only their hashes; checked in constant time.
+"""API keys: made and revoked by an administrator; checked in constant time.
 
 A key is `lathe_<id>_<secret>` with 256 random bits of secret. Because the secret is random and long, one sha256 is
-enough: nothing is gained by slowing down guesses that can never succeed.
+enough: nothing is gained by slowing down guesses that can never succeed. It is found by its id, which is no secret, so
+that a check costs the same however many keys there are.
 """
 
 import hashlib
 import hmac
-import os
+import logging
 import secrets
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from service.access.keys_file import Key, change_keys, read_keys
 from service.errors import ConfigurationError, Forbidden, Unauthorized
 
+logger = logging.getLogger(__name__)
+
 _SCHEME = "bearer"
-_RELOAD_SECONDS = 1.0
-
-
-class Key(BaseModel):
-    """One key as the file keeps it; `admin` keys may change which version of a model is served."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str
-    name: str
-    sha256: str
-    created: datetime
-    admin: bool = False
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    keys: tuple[Key, ...] = ()
-
-
-def read_keys(path: Path) -> tuple[Key, ...]:
-    """The keys in a file.
-
-    Raises:
-        ConfigurationError: it is not there or not a keys file.
-    """
-    try:
-        return _File.model_validate_json(path.read_bytes()).keys
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"{path}: no such keys file; make one with lathe keys add NAME --file {path}"
-        ) from None
-    except (OSError, ValidationError) as error:
-        raise ConfigurationError(f"{path}: not a keys file: {error}") from error
+_RELOAD_S = 1.0
+_GRACE_S = 3600.0
+_NOBODY = "0" * 64  # compared where there is no such id: the time says nothing about which ids there are
 
 
 def add_key(path: Path, name: str, admin: bool = False) -> str:
@@ -63,14 +32,17 @@ def add_key(path: Path, name: str, admin: bool = False) -> str:
         admin: whether it may change which version of a model is served.
 
     Raises:
-        ConfigurationError: the name is taken, or the file is no keys file.
+        ConfigurationError: the name is taken, or the file is no keys file, or cannot be written.
     """
-    keys = read_keys(path) if path.exists() else ()
-    if any(key.name == name for key in keys):
-        raise ConfigurationError(f"{path}: there is a key named {name!r}; revoke it first or choose another name")
-    identity, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
+    identity, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     token = f"lathe_{identity}_{secret}"
-    _write(path, (*keys, Key(id=identity, name=name, sha256=_hash(token), created=datetime.now(UTC), admin=admin)))
+
+    def add(keys: tuple[Key, ...]) -> tuple[Key, ...]:
+        if any(key.name == name for key in keys):
+            raise ConfigurationError(f"{path}: there is a key named {name!r}; revoke it first or choose another name")
+        return *keys, Key(id=identity, name=name, sha256=_hash(token), created=datetime.now(UTC), admin=admin)
+
+    change_keys(path, add)
     return token
 
 
@@ -78,29 +50,45 @@ def revoke_key(path: Path, identity: str) -> Key:
     """Removes the key with this id or name; running services notice within a second.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: there is none, or the file is no keys file, or cannot be written.
     """
-    keys = read_keys(path)
-    for key in keys:
-        if identity in (key.id, key.name):
-            _write(path, tuple(other for other in keys if other is not key))
-            return key
-    raise ConfigurationError(f"{path}: no key with id or name {identity!r}; lathe keys list shows them")
+    revoked: list[Key] = []
+
+    def remove(keys: tuple[Key, ...]) -> tuple[Key, ...]:
+        revoked.extend([key for key in keys if identity in (key.id, key.name)][:1])
+        if not revoked:
+            raise ConfigurationError(f"{path}: no key with id or name {identity!r}; lathe keys list shows them")
+        return tuple(key for key in keys if key not in revoked)
+
+    read_keys(path)  # where there is no file, there is nothing to make one for
+    change_keys(path, remove)
+    return revoked[0]
 
 
 class Authenticator:
     """Checks the Authorization header against a keys file, which is read again when it changes.
 
+    A file that cannot be read any more, because it was removed, damaged or given to somebody else, is an error in the
+    log, and `readable` says so; the keys that it had last stay in force for an hour, and then nobody's.
+
     Raises:
-        ConfigurationError: the file cannot be read at start. Later, a file that has become unreadable lets nobody in.
+        ConfigurationError: the file cannot be read at start.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._clock = clock
-        self._keys = read_keys(path)
+        self._keys = {key.id: key for key in read_keys(path)}
         self._seen = self._stamp()
         self._looked_at = clock()
+        self._fault: str | None = None  # why the file cannot be read
+        self._broken_at = 0.0
+
+    @property
+    def readable(self) -> bool:
+        """Whether the keys in force are those in the file."""
+        self._reload()
+        return self._fault is None
 
     def authenticate(self, authorization: str | None) -> str:
         """The name of the key in the header.
@@ -125,47 +113,52 @@ class Authenticator:
         if authorization is None:
             raise Unauthorized("no key: send the header Authorization: Bearer KEY")
         scheme, _, token = authorization.partition(" ")
+        token = token.strip()
         if scheme.lower() != _SCHEME or not token:
             raise Unauthorized("the Authorization header must be: Bearer KEY")
-        found = None
-        presented = _hash(token.strip())
-        for key in self._keys:  # all of them, so that the time says nothing about which one matched
-            if hmac.compare_digest(key.sha256, presented):
-                found = key
-        if found is None:
+        _, _, rest = token.partition("_")
+        key = self._keys.get(rest.partition("_")[0])
+        matches = hmac.compare_digest(_NOBODY if key is None else key.sha256, _hash(token))
+        if key is None or not matches:
             raise Unauthorized("the key is unknown or revoked")
-        return found
+        return key
 
     def _reload(self) -> None:
         now = self._clock()
-        if now - self._looked_at < _RELOAD_SECONDS:
+        if now - self._looked_at < _RELOAD_S:
             return
         self._looked_at = now
         stamp = self._stamp()
-        if stamp == self._seen:
+        if stamp == self._seen and self._fault is None:
             return
         self._seen = stamp
         try:
-            self._keys = read_keys(self._path)
-        except ConfigurationError:
-            self._keys = ()
+            self._keys = {key.id: key for key in read_keys(self._path)}
+        except ConfigurationError as error:
+            self._go_on_without(str(error), now)
+        else:
+            if self._fault is not None:
+                logger.warning("%s can be read again", self._path)
+            self._fault = None
 
-    def _stamp(self) -> tuple[int, int] | None:
+    def _go_on_without(self, fault: str, now: float) -> None:
+        if self._fault is None:
+            self._broken_at = now
+        if fault != self._fault:
+            logger.error("%s; the keys that it had before stay in force for an hour at most", fault)
+        self._fault = fault
+        if self._keys and now - self._broken_at > _GRACE_S:
+            logger.error("%s; the hour is over, and no key is in force", fault)
+            self._keys = {}
+
+    def _stamp(self) -> tuple[int, ...] | None:
+        """What changes with the file: with its content, and with who may read it."""
         try:
             status = self._path.stat()
         except OSError:
             return None
-        return status.st_mtime_ns, status.st_ino
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
 
 
 def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _write(path: Path, keys: tuple[Key, ...]) -> None:
-    """Replaces the file in one step; only its owner may read it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(_File(keys=keys).model_dump_json(indent=2) + "\n")
-    os.replace(temporary, path)

@@ -87,8 +87,13 @@ def test_keys_open_everything_but_the_probes_need_none(service_factory: ServiceF
         revoke_key(file, "shop")
         time.sleep(1.5)
         assert client.post("/v1/classify", json=body, headers=authorized).status_code == 401
-        assert client.get("/v1/models", headers={"Authorization": f"Bearer {other}"}).status_code == 200
+        others = {"Authorization": f"Bearer {other}"}
+        assert client.get("/v1/models", headers=others).status_code == 200
+        file.write_text("{")
+        time.sleep(1.5)
+        assert "\nlathe_keys_file_readable 0.0\n" in client.get("/metrics", headers=others).text
     log = service.log.read_text()
+    assert f"{file}: not a keys file" in log
     assert key not in log
     assert other not in log
 
