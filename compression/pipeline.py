@@ -26,7 +26,7 @@ from compression.bundle import (
 )
 from compression.bundle.atomic_files import scratch
 from compression.bundle.runtime import Logits
-from compression.bundle.storage import MODEL, MODEL_ZSTD, TOKENIZER, require_replaceable
+from compression.bundle.storage import MODEL, MODEL_ZSTD, TOKENIZER, require_replaceable, unpacked
 from compression.data import Columns, Splits, concatenate, read_examples, require_known_labels, split_examples
 from compression.errors import VerificationError
 from compression.measure.evaluate import SELECTION_TEXTS, agreement, quality
@@ -216,8 +216,7 @@ def build(task: Task, recipe: Recipe, stop_when_lost: bool = False) -> Candidate
 def opened(task: Task, candidate: Candidate) -> Iterator[BundleClassifier]:
     """The candidate as it will be served."""
     file, options = candidate.model_file, candidate.options
-    with _running(file, candidate.model, candidate.tokenizer, options, task.parent) as classifier:
-        yield classifier
+    yield _running(unpacked(Path(file), candidate.model), candidate.tokenizer, options, task.parent)
 
 
 def judge(task: Task, candidate: Candidate) -> Measured:
@@ -272,20 +271,12 @@ def _classifier(work: Work) -> Iterator[Classifier]:
         yield ParentClassifier(work.model)
         return
     model, tokenizer = work.graph.SerializeToString(), _bare_tokenizer(work.model)
-    with _running(MODEL, model, tokenizer, _runtime_options(work), work.model) as classifier:
-        yield classifier
+    yield _running(model, tokenizer, _runtime_options(work), work.model)
 
 
-@contextmanager
-def _running(
-    file: str, model: bytes, tokenizer: bytes, options: RuntimeOptions, parent: Parent
-) -> Iterator[BundleClassifier]:
-    """A model in memory as a classifier of the parent's labels; `file` is its name in a bundle."""
-    with scratch() as folder:
-        (folder / file).write_bytes(model)
-        (folder / TOKENIZER).write_bytes(tokenizer)
-        runtime = Runtime(folder / file, folder / TOKENIZER, parent.max_length, options)
-        yield BundleClassifier(parent.name, runtime, parent.labels)
+def _running(model: bytes, tokenizer: bytes, options: RuntimeOptions, parent: Parent) -> BundleClassifier:
+    """A model in memory as a classifier of the parent's labels."""
+    return BundleClassifier(parent.name, Runtime(model, tokenizer, parent.max_length, options), parent.labels)
 
 
 def _runtime_options(work: Work) -> RuntimeOptions:

@@ -60,10 +60,11 @@ def load_produced(folder: Path, parent: Parent) -> BundleClassifier:
     if (folder / MANIFEST).is_file():
         bundle = open_bundle(folder)
         return BundleClassifier(folder.name, Runtime.of(bundle), bundle.manifest.labels)
-    tokenizer = folder / TOKENIZER
+    model, tokenizer = (folder / MODEL).read_bytes(), (folder / TOKENIZER).read_bytes()
     pad = parent.tokenizer.pad_token_id or 0
     options = RuntimeOptions(pad_token_id=pad, batch_exact=False)
-    return BundleClassifier(folder.name, Runtime(folder / MODEL, tokenizer, parent.max_length, options), parent.labels)
+    runtime = Runtime(model, tokenizer, parent.max_length, options, weights=folder)
+    return BundleClassifier(folder.name, runtime, parent.labels)
 
 
 def measure_all(parent: Parent, folders: Sequence[Path], test: Examples) -> list[Row]:

@@ -88,6 +88,6 @@ def read_golden(bundle: Bundle) -> GoldenAnswers | None:
     if GOLDEN not in bundle.manifest.files:
         return None
     try:
-        return GoldenAnswers.model_validate_json((bundle.path / GOLDEN).read_bytes())
+        return GoldenAnswers.model_validate_json(bundle.read(GOLDEN))
     except ValidationError as error:
         raise BundleError(f"{bundle.path / GOLDEN}: {error}; make the bundle anew with lathe compress") from error

@@ -1,5 +1,6 @@
 """Runs a bundle's files: tokenizer and ONNX Runtime session, as its manifest asks. Knows no queue and no HTTP."""
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +9,6 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import zstandard
 
 from compression.bundle.extras import extra
 from compression.bundle.manifest import RuntimeOptions
@@ -27,9 +27,12 @@ class Runtime:
     """A tokenizer and one session. `encode` and `logits` release the GIL and may run on several threads at once.
 
     Args:
+        model: content of the ONNX file.
+        tokenizer: content of tokenizer.json.
         max_length: the window in tokens, special tokens included; longer texts are cut.
         providers: execution providers, in order of preference; see `placement` for what became of it.
         threads: threads that one forward pass may use.
+        weights: directory of the files besides, where the model keeps weights in others; it has none left out.
 
     Attributes:
         inputs: what the model takes, by name.
@@ -41,30 +44,38 @@ class Runtime:
 
     def __init__(
         self,
-        model: Path,
-        tokenizer: Path,
+        model: bytes,
+        tokenizer: bytes,
         max_length: int,
         options: RuntimeOptions,
         providers: Sequence[Provider] = ("CPUExecutionProvider",),
         threads: int = 1,
+        weights: Path | None = None,
     ) -> None:
         self.max_length = max_length
         self._pad_token_id = options.pad_token_id
-        try:
-            self._tokenizer = WindowTokenizer(tokenizer.read_bytes(), max_length)
-        except BundleError as error:
-            raise BundleError(f"{tokenizer}: {error}") from error
-        self._session, self._run_options = _create_session(model, options, providers, threads)
+        self._tokenizer = WindowTokenizer(tokenizer, max_length)
+        if not self._tokenizer.knows(options.pad_token_id):
+            raise BundleError(f"pad_token_id is {options.pad_token_id}, and the tokenizer has no such token")
+        self._session, self._run_options = _create_session(model, options, providers, threads, weights)
         self.inputs = [value.name for value in self._session.get_inputs()]
         unknown = set(self.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
         if unknown:
-            raise BundleError(f"{model}: wants the inputs {sorted(unknown)}, which no text gives")
+            raise BundleError(f"the model wants the inputs {sorted(unknown)}, which no text gives")
 
     @classmethod
     def of(cls, bundle: Bundle, providers: Sequence[Provider] = ("CPUExecutionProvider",), threads: int = 1) -> Self:
         """The runtime of a verified bundle."""
         manifest = bundle.manifest
-        return cls(bundle.model_path, bundle.tokenizer_path, manifest.max_length, manifest.runtime, providers, threads)
+        try:
+            tokenizer = bundle.read(bundle.tokenizer_path.name)
+            with bundle.weights() as weights:
+                return cls(
+                    bundle.model(), tokenizer, manifest.max_length, manifest.runtime, providers, threads, weights
+                )
+        except BundleError as error:
+            path = str(bundle.path)
+            raise (error if path in str(error) else BundleError(f"{path}: {error}")) from error.__cause__
 
     def placement(self) -> dict[str, set[str]]:
         """Operators by the execution provider that computes them; a provider that could not be started is absent."""
@@ -127,13 +138,6 @@ def softmax(logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float64]
     return exponentials / np.add.reduce(exponentials, axis=-1, keepdims=True)
 
 
-def _uncompressed(model: Path) -> str | bytes:
-    """What ONNX Runtime can load: the path, or the content of a file that is stored compressed."""
-    if model.suffix != ".zst":
-        return str(model)
-    return zstandard.ZstdDecompressor().decompress(model.read_bytes())
-
-
 def session_options(threads: int) -> "onnxruntime.SessionOptions":
     """What every session of ours asks for, so that a graph gives the same answers wherever it is computed.
 
@@ -156,19 +160,23 @@ def session_options(threads: int) -> "onnxruntime.SessionOptions":
 
 
 def _create_session(
-    model: Path, options: RuntimeOptions, providers: Sequence[Provider], threads: int
+    model: bytes, options: RuntimeOptions, providers: Sequence[Provider], threads: int, weights: Path | None
 ) -> "tuple[onnxruntime.InferenceSession, onnxruntime.RunOptions]":
     settings = session_options(threads)
     import onnxruntime
 
+    # Without a place for them, files that the model names would be looked for where the process happens to be.
+    place = str(weights or os.devnull)
+    settings.add_session_config_entry("session.model_external_initializers_file_folder_path", place)
     try:
         session = onnxruntime.InferenceSession(
-            _uncompressed(model),
+            model,
             settings,
             providers=list(providers),
             disabled_optimizers=list(options.disabled_optimizers),
             enable_fallback=0,  # to other providers, with a word on standard output and no more
         )
-        return session, onnxruntime.RunOptions()
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise BundleError(f"{model}: ONNX Runtime cannot load it: {error}") from error
+        raise BundleError(f"ONNX Runtime cannot load the model: {error}") from error
+    session._model_bytes = None  # kept for a fallback that there is none of: as much again as the session
+    return session, onnxruntime.RunOptions()

@@ -1,11 +1,19 @@
-"""Bundles on disk: written whole or not at all, verified byte by byte when opened."""
+"""Bundles on disk: written whole or not at all, verified byte by byte when opened, and again when a file is read.
+
+Whatever happens to a file after that, what is loaded is what its manifest, and so its version, says.
+"""
 
 import hashlib
 import re
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+import zstandard
 
 from compression.bundle.atomic_files import replacing
 from compression.bundle.manifest import FileName, Manifest
@@ -15,6 +23,10 @@ MANIFEST = "bundle.json"
 MODEL = "model.onnx"
 MODEL_ZSTD = "model.onnx.zst"
 TOKENIZER = "tokenizer.json"
+_MEGABYTE = 2**20
+_MAX_BYTES = 64 * _MEGABYTE  # of a file that is no model: vocabularies of 250,000 pieces take 17 MB
+_MAX_MODEL_BYTES = 2048 * _MEGABYTE  # unpacked: ONNX knows no larger file
+_MAX_UNPACKED = 32  # times what it was packed: weights, of which three quarters are zero, unpack to some 5 times
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -38,6 +50,40 @@ class Bundle:
     def tokenizer_path(self) -> Path:
         return self.path / TOKENIZER
 
+    def read(self, name: FileName) -> bytes:
+        """The content of one of its files, which has the digest that the manifest says.
+
+        Raises:
+            BundleError: it has changed since the bundle was opened.
+        """
+        content = _regular(self.path, name).read_bytes()
+        _require_digest(self.path / name, hashlib.sha256(content).hexdigest(), self.manifest.files[name])
+        return content
+
+    def model(self) -> bytes:
+        """The ONNX model, unpacked where it is stored compressed.
+
+        Raises:
+            BundleError: see `read`; or it unpacks to more than a model of that size does.
+        """
+        return unpacked(self.model_path, self.read(self.model_path.name))
+
+    @contextmanager
+    def weights(self) -> Iterator[Path]:
+        """A private directory with verified copies of the files that hold weights of the model, for the time of the
+        block: ONNX Runtime maps such files, and whoever could write to them would change answers.
+
+        Raises:
+            BundleError: one has changed since the bundle was opened.
+        """
+        with tempfile.TemporaryDirectory(prefix="lathe-", ignore_cleanup_errors=True) as folder:
+            for name, expected in self.manifest.files.items():
+                if name.startswith(f"{MODEL}.") and name != MODEL_ZSTD:
+                    copy = Path(folder, name)
+                    shutil.copyfile(_regular(self.path, name), copy)
+                    _require_digest(self.path / name, _sha256(copy), expected)
+            yield Path(folder)
+
 
 def open_bundle(path: str | Path) -> Bundle:
     """Reads the manifest and compares every file with its sha256.
@@ -50,7 +96,7 @@ def open_bundle(path: str | Path) -> Bundle:
     if not manifest_path.is_file():
         raise BundleError(f"{path}: not a bundle, it has no {MANIFEST}; make one with lathe compress")
     try:
-        manifest = Manifest.from_json(manifest_path.read_bytes())
+        manifest = Manifest.from_json(_regular(path, MANIFEST).read_bytes())
     except ValueError as error:
         raise BundleError(f"{manifest_path}: {error}; make the bundle anew with lathe compress") from error
     for required in ((MODEL, MODEL_ZSTD), (TOKENIZER,)):
@@ -59,11 +105,7 @@ def open_bundle(path: str | Path) -> Bundle:
     for name, expected in manifest.files.items():
         if not _PLAIN_NAME.fullmatch(name):
             raise BundleError(f"{manifest_path}: {name!r} is no plain file name")
-        if not (path / name).is_file():
-            raise BundleError(f"{path / name}: missing; copy the bundle again")
-        actual = _sha256(path / name)
-        if actual != expected:
-            raise BundleError(f"{path / name}: sha256 is {actual}, the manifest says {expected}; copy the bundle again")
+        _require_digest(path / name, _sha256(_regular(path, name)), expected)
     return Bundle(path, manifest)
 
 
@@ -102,6 +144,46 @@ def require_replaceable(path: Path) -> None:
             raise BundleError(f"{place}: is a file; name a directory for the bundle")
     if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
         raise BundleError(f"{path}: holds files that are not a bundle; name another directory or empty it")
+
+
+def _regular(folder: Path, name: FileName) -> Path:
+    """A file of a bundle's.
+
+    Raises:
+        BundleError: there is none, it is elsewhere, or larger than any that is made.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise BundleError(f"{path}: missing; copy the bundle again")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"{path}: a link that leads out of the bundle; copy the file itself")
+    size = path.stat().st_size
+    if size > _MAX_BYTES and not name.startswith(MODEL):
+        raise BundleError(f"{path}: has {size} bytes, and {_MAX_BYTES} are allowed")
+    return path
+
+
+def _require_digest(path: Path, actual: str, expected: str) -> None:
+    if actual != expected:
+        raise BundleError(f"{path}: sha256 is {actual}, the manifest says {expected}; copy the bundle again")
+
+
+def unpacked(path: Path, content: bytes) -> bytes:
+    """A model as ONNX Runtime takes it, from the content of its file.
+
+    Raises:
+        BundleError: it is damaged, or unpacks to more than a model of that size does.
+    """
+    if path.suffix != ".zst":
+        return content
+    most = min(_MAX_MODEL_BYTES, max(_MEGABYTE, _MAX_UNPACKED * len(content)))
+    try:
+        size = zstandard.get_frame_parameters(content).content_size
+        if size > most and size != zstandard.CONTENTSIZE_UNKNOWN:
+            raise BundleError(f"{path}: unpacks to {size} bytes, and {most} are allowed for its size")
+        return zstandard.ZstdDecompressor().decompress(content, max_output_size=most)
+    except zstandard.ZstdError as error:
+        raise BundleError(f"{path}: cannot be unpacked to at most {most} bytes: {error}") from error
 
 
 def _sha256(path: Path) -> str:

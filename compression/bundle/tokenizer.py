@@ -88,6 +88,10 @@ class WindowTokenizer:
         reaches_back = any(token.lstrip and token.normalized for token in added)
         self._by_beginning = direction == "right" and not reaches_back and _looks_ahead_little(self._tokenizer)
 
+    def knows(self, token: int) -> bool:
+        """Whether a token has this id."""
+        return token >= 0 and self._tokenizer.id_to_token(token) is not None
+
     def encode(self, text: str) -> Encoded:
         """Tokenises one text. Releases the GIL while it does.
 

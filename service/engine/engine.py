@@ -98,8 +98,8 @@ class Engine:
         Raises:
             ConfigurationError: the model gives no finite answer.
         """
-        encoded = self.encode(_WARM_UP)
-        for runtime, count in itertools.product(self._runtimes, (1, 8)):
-            logits = runtime.logits([encoded] * count)
+        short, long = self.encode(_WARM_UP), self.encode(_WARM_UP * 2)
+        for runtime, batch in itertools.product(self._runtimes, ([short], [short] * 7 + [long])):  # which is padded
+            logits, count = runtime.logits(batch), len(batch)
             if logits.shape != (count, len(self.bundle.manifest.labels)) or not np.isfinite(logits).all():
                 raise ConfigurationError(f"{self.bundle.path}: the model gives no sensible answer to a warm-up text")
