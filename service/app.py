@@ -27,6 +27,7 @@ from service.api.routes import create_routes
 from service.api.triage import check_labels, why_no_triage
 from service.errors import ConfigurationError
 from service.http.connection import Connections, HttpProtocol, Limits
+from service.http.entrance import Entrance
 from service.http.gate import Gate
 from service.http.stopping import drain_on_sigterm
 from service.listening import require_free, require_private_or_keys
@@ -140,7 +141,8 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
         self.serving = Serving(settings, places, telemetry, labels, _workers())
         if authenticator is not None:
             telemetry.keys_file(lambda: authenticator.readable)
-        gate = Gate(app, create_routes(self.serving, authenticator), telemetry, authenticator)
+        routes = create_routes(self.serving, authenticator)
+        gate = Gate(app, Entrance(routes, authenticator, settings.request_timeout_ms), telemetry)
         self.connections = Connections(gate, telemetry, Limits.of(settings))
         protocol = partial(HttpProtocol, connections=self.connections)
         uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]  # a name, or what it names

@@ -1,10 +1,8 @@
 """Puts a request's texts to models: tokenised once, within the request's time, for as long as its client is there."""
 
-import time
 from collections.abc import Mapping, Sequence
 
 from service.errors import PayloadTooLarge
-from service.http.body import TIMEOUT, timeout_ms
 from service.http.disconnect import WhileThere
 from service.http.messages import Request
 from service.models.intake import Intake
@@ -27,13 +25,13 @@ class Inference:
         self._intake = intake
         self._models = models
 
-    def admit(self, tenant: str, timeout: str | None) -> None:
-        """Refuses a request of that key, with that X-Request-Timeout-Ms, for which no model has room.
+    def admit(self, tenant: str, deadline: float) -> None:
+        """Rejects a request of that key, with that deadline, for which no model has room.
 
         Raises:
             Overloaded: no model has room, or time, for a single text.
         """
-        models, deadline = list(self._models.values()), self._deadline(timeout)
+        models = list(self._models.values())
         for model in models:
             if model.live.has_room(tenant, deadline):
                 return
@@ -64,10 +62,7 @@ class Inference:
         if len(texts) > settings.max_inputs:
             raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
         calibrated = settings.calibrated if calibrated is None else calibrated
-        options = CallOptions(request.tenant, self._deadline(request.header(TIMEOUT)), calibrated, cut)
+        options = CallOptions(request.tenant, request.deadline, calibrated, cut)
         with self._intake.take(texts, request.tenant, models) as taken:
             async with WhileThere(request.gone):
                 return await together([model.ask(taken, options) for model in models], options.cancellation)
-
-    def _deadline(self, timeout: str | None) -> float:
-        return time.monotonic() + timeout_ms(timeout, self._settings.request_timeout_ms) / 1e3

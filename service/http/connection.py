@@ -35,7 +35,7 @@ from uvicorn.server import ServerState
 from service.errors import HeadTimeout, ServiceError
 from service.http.exchange import CLOSE, Exchange, answer_head
 from service.http.http1 import Bounds, Head, find_end, parse_head, skip_empty_lines
-from service.http.messages import GONE, Gone, Headers, Response
+from service.http.messages import ENTRY, GONE, Gone, Headers, Response
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -116,8 +116,8 @@ class Limits:
 class Door(Protocol):
     """What a connection asks of the gate behind it."""
 
-    def refuse(self, method: str, path: str, headers: Headers) -> Response | None:
-        """The answer to a request that is refused before its body; None where it is not."""
+    def enter(self, method: str, path: str, headers: Headers) -> object:
+        """A Response: the answer to a request that is not served; else what goes with it to the app, as ENTRY."""
 
     def reject(self, error: ServiceError) -> Response:
         """The answer to what is no request."""
@@ -384,22 +384,24 @@ class HttpProtocol(asyncio.Protocol):
         self._enter(State.WAITING if head.body is None else State.BODY)
         path, _, query = head.target.partition(b"?")
         text = path.decode()
-        response = self._all.door.refuse(head.method, text, head.headers)
-        if response is not None:
-            self._answer(response)
+        text = self._config.root_path + (urllib.parse.unquote(text) if "%" in text else text)
+        entry = self._all.door.enter(head.method, text, head.headers)
+        if isinstance(entry, Response):
+            self._answer(entry)
             return
         scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1" if head.latest else "1.0",
             "method": head.method,
-            "path": self._config.root_path + (urllib.parse.unquote(text) if "%" in text else text),
+            "path": text,
             "raw_path": path,
             "query_string": query,
             "root_path": self._config.root_path,
             "headers": head.headers,
             "state": self._app_state.copy(),
             GONE: self._gone,
+            ENTRY: entry,
             **self._addresses,
         }
         self._exchange = Exchange(head, self)

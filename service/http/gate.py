@@ -1,24 +1,23 @@
 """The gate in front of everything, BentoML's own pages included: who may enter, what is measured, how errors look.
 
-    request ──key──▶ its endpoint ──▶ handler ──▶ answer
-                         └─ no handler, or no endpoint ──▶ the app behind ──▶ answer, its error pages replaced
+    headers ──entrance──▶ its endpoint ──▶ handler ──▶ answer
+                  │            └─ no handler, or no endpoint ──▶ the app behind ──▶ answer, its error pages replaced
+                  └─ not served ──▶ answer, at once
 
 Every answer carries X-Request-Id. Whatever fails behind the gate leaves it in the one shape of service/errors.py, or in
 that of the protocol whose route it is; a traceback never reaches uvicorn's log, because it may quote a client's text.
 """
 
-import itertools
 import logging
-import secrets
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
-from service.access.keys import Authenticator
-from service.errors import InternalError, Overloaded, ServiceError, for_status
-from service.http.body import TIMEOUT, ClientGone
-from service.http.messages import GONE, App, Headers, Message, Receive, Request, Response, Send
-from service.http.routing import OWN_ERRORS, ErrorShape, Routes
+from service.errors import InternalError, ServiceError, for_status
+from service.http.body import ClientGone
+from service.http.entrance import Entrance, Entry
+from service.http.messages import ENTRY, GONE, App, Headers, Message, Receive, Request, Response, Send
+from service.http.routing import OWN_ERRORS, ErrorShape
 from service.redaction import describe_exception
 from service.telemetry import Telemetry
 
@@ -32,40 +31,31 @@ class Gate:
 
     Args:
         app: answers what has no handler.
-        authenticator: None where no key is needed.
+        entrance: decides who enters.
     """
 
-    def __init__(self, app: App, routes: Routes, telemetry: Telemetry, authenticator: Authenticator | None) -> None:
+    def __init__(self, app: App, entrance: Entrance, telemetry: Telemetry) -> None:
         self._app = app
-        self._routes = routes
+        self._entrance = entrance
         self._telemetry = telemetry
-        self._authenticator = authenticator
-        self._prefix = secrets.token_hex(10)  # as unique as a random id for each request, for less
-        self._numbers = itertools.count()
 
-    def refuse(self, method: str, path: str, headers: Headers) -> Response | None:
-        """The answer to a request that would be refused for want of room, before its body is there and a task is made
-        for it; None where it may go on, if only to another error."""
-        endpoint, _ = self._routes.find(method, path)
-        if endpoint is None or endpoint.admit is None:
-            return None
-        start = time.perf_counter()
-        found = dict(reversed(headers))
-        timeout = found.get(TIMEOUT)
-        try:
-            endpoint.admit(self._tenant(found), None if timeout is None else timeout.decode("latin-1"))
-        except Overloaded as error:
-            self._telemetry.request(endpoint.path, error.status, error.code, time.perf_counter() - start)
-            request_id = self._new_id()
-            return _completed(_of_error(error, request_id, endpoint.errors), request_id)
-        except Exception:  # no key, or worse: it comes to the same when the request is served, and is told there
-            return None
-        return None
+    def enter(self, method: str, path: str, headers: Headers) -> Entry | Response:
+        """What a connection asks when a request's headers are there, and hands over with the request as ENTRY.
+
+        Where they say that it is not served, the answer, before its body is there and a task is made for it: in
+        overload most requests are such, and what they cost is taken from the others (benchmarks/serving/overload.py).
+        """
+        entry = self._entrance.enter(method, path, headers)
+        if entry.error is None or method == "HEAD":  # whose answer has a length and no body
+            return entry
+        name, errors = _who(entry)
+        self._telemetry.request(name, entry.error.status, entry.error.code, time.monotonic() - entry.since)
+        return _completed(_of_error(entry.error, entry.id, errors), entry.id)
 
     def reject(self, error: ServiceError) -> Response:
         """The answer to what came on a connection and is no request."""
         self._telemetry.request("other", error.status, error.code, 0.0)
-        request_id = self._new_id()
+        request_id = self._entrance.new_id()
         return _completed(_of_error(error, request_id, OWN_ERRORS), request_id)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -73,41 +63,44 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start = time.perf_counter()
-        request_id = self._new_id()
-        endpoint, parameters = self._routes.find(scope["method"], scope["path"])
-        reply = _Reply(request_id, send, OWN_ERRORS if endpoint is None else endpoint.errors)
+        entry: Entry | None = scope.get(ENTRY)
+        if entry is None:  # of a server with other connections
+            entry = self._entrance.enter(scope["method"], scope["path"], scope["headers"])
+        name, errors = _who(entry)
+        reply = _Reply(entry.id, send, errors)
         try:
-            headers = dict(reversed(scope["headers"]))
-            tenant = "" if endpoint is not None and endpoint.public else self._tenant(headers)
-            if endpoint is None or endpoint.handler is None:
-                scope["lathe.tenant"] = tenant
+            if entry.error is not None:
+                await reply.fail(entry.error)
+            elif entry.endpoint is None or entry.endpoint.handler is None:
+                scope["lathe.tenant"] = entry.tenant
                 await self._app(scope, receive, reply.pass_on)
             else:
                 client = scope.get("client")
-                address = client[0] if client else None
-                request = Request(request_id, headers, receive, tenant, parameters, address, scope.get(GONE))
-                await reply.send(await endpoint.handler(request))
+                request = Request(
+                    entry.id,
+                    entry.headers,
+                    receive,
+                    entry.tenant,
+                    entry.parameters,
+                    client[0] if client else None,
+                    scope.get(GONE),
+                    entry.deadline,
+                )
+                await reply.send(await entry.endpoint.handler(request))
         except ClientGone:
             reply.code, reply.status = "client_gone", _CLIENT_CLOSED
         except ServiceError as error:
             await reply.fail(error)
         except Exception as error:
-            logger.error("request %s failed: %s", request_id, describe_exception(error))
+            logger.error("request %s failed: %s", entry.id, describe_exception(error))
             await reply.fail(InternalError("the service failed; its log has the reason under this request_id"))
         finally:
-            name = "other" if endpoint is None else endpoint.path
-            self._telemetry.request(name, reply.status, reply.code, time.perf_counter() - start)
+            self._telemetry.request(name, reply.status, reply.code, time.monotonic() - entry.since)
 
-    def _new_id(self) -> str:
-        return f"{self._prefix}{next(self._numbers):012x}"
 
-    def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
-        """The name of the key that asks; empty where none is needed."""
-        if self._authenticator is None:
-            return ""
-        value = headers.get(b"authorization")
-        return self._authenticator.authenticate(None if value is None else value.decode("latin-1"))
+def _who(entry: Entry) -> tuple[str, ErrorShape]:
+    """The name in the metrics of who answers, and how errors look there."""
+    return ("other", OWN_ERRORS) if entry.endpoint is None else (entry.endpoint.path, entry.endpoint.errors)
 
 
 class _Reply:

@@ -4,6 +4,7 @@ Plain objects in place of a framework's: in front of a small model, those cost m
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,6 +19,7 @@ Parameters = Mapping[str, str]
 Headers = Sequence[tuple[bytes, bytes]]
 Gone = asyncio.Future[None]  # done when a client's connection has ended
 GONE = "lathe.gone"  # where it is in an ASGI scope
+ENTRY = "lathe.entry"  # where what the entrance decided is there
 
 _JSON = (b"content-type", b"application/json")
 
@@ -33,6 +35,7 @@ class Request:
         parameters: what stands in the path for `{name}`, by name.
         client: address that it comes from; None where the server does not know.
         gone: done when the client leaves; None where the server does not tell.
+        deadline: on the clock of time.monotonic(); there is no answer after it.
     """
 
     id: str
@@ -42,6 +45,7 @@ class Request:
     parameters: Parameters
     client: str | None = None
     gone: Gone | None = None
+    deadline: float = math.inf
 
     def header(self, name: bytes) -> str | None:
         """A header's value."""

@@ -9,7 +9,7 @@ from service.errors import ErrorResponse, MethodNotAllowed, ServiceError
 from service.http.messages import Parameters, Request, Response
 from service.http.operation import Operation
 
-Admit = Callable[[str, str | None], None]  # of the key of that name, with that X-Request-Timeout-Ms
+Admit = Callable[[str, float], None]  # of the key of that name, with that deadline
 Handler = Callable[[Request], Awaitable[Response]]
 
 _NO_PARAMETERS: Parameters = {}

@@ -18,6 +18,7 @@ from service.access.keys import Authenticator, add_key
 from service.api.routes import create_routes
 from service.api.triage import check_labels
 from service.engine.engine import Engine
+from service.http.entrance import Entrance
 from service.http.gate import Gate
 from service.http.messages import Receive, Send
 from service.models.loading import Loader
@@ -49,7 +50,8 @@ class Service:
         settings, telemetry = load_settings({**environment, **variables}), Telemetry()
         authenticator = Authenticator(settings.keys_file) if settings.keys_file is not None else None
         self.serving = Serving(settings, Path, telemetry, partial(check_labels, settings), workers)
-        app = Gate(nothing, create_routes(self.serving, authenticator), telemetry, authenticator)
+        routes = create_routes(self.serving, authenticator)
+        app = Gate(nothing, Entrance(routes, authenticator, settings.request_timeout_ms), telemetry)
         transport = httpx.ASGITransport(app, client=(client, 1))
         self.http = httpx.AsyncClient(transport=transport, base_url="http://lathe")
 

@@ -1,6 +1,7 @@
 """Models asked for one request: real engines, batchers and versions behind handmade bundles."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -205,12 +206,12 @@ def test_a_request_is_refused_where_no_model_has_room_for_a_text(
                     waiting.append(asyncio.create_task(model.ask(["good"])))
                     await asyncio.sleep(0.01)
                 if model is one:
-                    admit("", None)  # the other has room
+                    admit("", math.inf)  # the other has room
             with pytest.raises(Overloaded):
-                admit("", None)
+                admit("", math.inf)
             with monkeypatch.context() as patch:
                 patch.setattr(Batcher, "alive", False)
-                admit("", None)  # who is served is told that it is not ready
+                admit("", math.inf)  # who is served is told that it is not ready
             assert (
                 'lathe_shed_texts_total{model="one",reason="overloaded",role="live"} 1.0'
                 in telemetry.exposition().decode()
@@ -244,7 +245,7 @@ def test_a_request_for_an_ensemble_is_refused_by_the_member_that_has_no_room(tmp
             await asyncio.sleep(0.01)
         try:
             with pytest.raises(Overloaded, match=r"shop\.1"):
-                Inference(Settings(), {"shop": model}, Intake(Settings(), Telemetry())).admit("", None)
+                Inference(Settings(), {"shop": model}, Intake(Settings(), Telemetry())).admit("", math.inf)
         finally:
             free.set()
         assert (
@@ -278,7 +279,8 @@ def test_texts_that_nobody_waits_for_are_tokenised_no_further(
         telemetry, slow = Telemetry(), Slow(0.02)
         model = Model("shop", version(tmp_path, "good@1+opposite@1", telemetry), telemetry)
         monkeypatch.setattr(Engine, "encode", lambda _, text: slow(text))
-        sent = Request("1", {b"x-request-timeout-ms": b"100"} if left == "deadline" else {}, never, "", {})
+        deadline = time.monotonic() + 0.1 if left == "deadline" else math.inf
+        sent = Request("1", {}, never, "", {}, deadline=deadline)
         start = time.monotonic()
         asking = asyncio.create_task(inference().ask(sent, [model], ["a good day " * 10] * 200))
         if left == "client":

@@ -36,7 +36,7 @@ class Observed(HttpProtocol):
 class Door:
     """Refuses POST /full."""
 
-    def refuse(self, method: str, path: str, headers: Headers) -> Response | None:
+    def enter(self, method: str, path: str, headers: Headers) -> Response | None:
         if (method, path) != ("POST", "/full"):
             return None
         return Response(429, [(b"retry-after", b"2"), (b"content-length", b"4")], b"full")

@@ -1,6 +1,7 @@
 """The gate, in front of apps that misbehave."""
 
 import asyncio
+import math
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ import httpx
 import pytest
 
 from service.access.keys import Authenticator, add_key
-from service.errors import ErrorResponse, InvalidRequest, Overloaded, ServiceError
+from service.errors import ErrorResponse, Overloaded, ServiceError
+from service.http.entrance import Entrance, Entry
 from service.http.gate import Gate
-from service.http.messages import App, Receive, Request, Response, Send
+from service.http.messages import ENTRY, App, Receive, Request, Response, Send
 from service.http.routing import Endpoint, ErrorShape, Routes
 from service.telemetry import Telemetry
 
@@ -27,7 +29,7 @@ def ask(
     method: str = "GET",
 ) -> httpx.Response:
     """One request through the gate, as an ASGI server would send it."""
-    gate = Gate(app, Routes(endpoints), telemetry or Telemetry(), authenticator)
+    gate = Gate(app, Entrance(Routes(endpoints), authenticator, 1000), telemetry or Telemetry())
 
     async def main() -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"}
@@ -124,49 +126,87 @@ class Unexpected(Exception):
     pass
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "failure", "refused"),
-    [
-        ("POST", "/ask", Overloaded("full", 3), True),
-        ("GET", "/ask", Overloaded("full", 3), False),
-        ("POST", "/other", Overloaded("full", 3), False),
-        ("POST", "/ask", None, False),
-        ("POST", "/ask", InvalidRequest("a timeout of x"), False),  # told when it is served
-        ("POST", "/ask", Unexpected("a fault"), False),
-    ],
-)
-def test_what_would_be_refused_for_want_of_room_is_refused_by_its_head(
-    tmp_path: Path, method: str, path: str, failure: Exception | None, refused: bool
-) -> None:
-    asked: list[tuple[str, str | None]] = []
+def ask_by_head(
+    folder: Path, method: str, path: str, failure: Exception | None = None, **headers: str
+) -> tuple[Entry | Response, Gate, list[tuple[str, float]], Telemetry]:
+    """What a gate, which takes POST /ask and POST /other, says to a request's headers; and how /ask was asked for
+    capacity: by whom, until when."""
+    asked: list[tuple[str, float]] = []
 
-    def admit(tenant: str, timeout: str | None) -> None:
-        asked.append((tenant, timeout))
+    def admit(tenant: str, deadline: float) -> None:
+        asked.append((tenant, deadline))
         if failure is not None:
             raise failure
 
     async def handler(request: Request) -> Response:
-        raise AssertionError
-
-    telemetry = Telemetry()
-    key = f"Bearer {add_key(tmp_path / 'keys.json', 'shop')}".encode()
+        return Response.json([request.tenant, request.deadline < math.inf])
 
     def error_body(error: ServiceError, _: str) -> dict[str, object]:
         return {"error": error.message}
 
-    endpoint = Endpoint("POST", "/ask", handler, admit=admit, errors=ErrorShape(ErrorResponse, error_body))
-    routes = Routes([endpoint, Endpoint("POST", "/other", handler)])
-    gate = Gate(failing, routes, telemetry, Authenticator(tmp_path / "keys.json"))
-    answer = gate.refuse(method, path, [(b"authorization", key), (b"x-request-timeout-ms", b"70")])
-    assert gate.refuse(method, path, [(b"authorization", b"Bearer y")]) is None  # told when it is served
-    assert asked == [("shop", "70")] * ((method, path) == ("POST", "/ask"))
-    counted = 'lathe_requests_total{code="overloaded",route="/ask",status="429"} 1.0' in telemetry.exposition().decode()
-    assert counted is refused
-    if not refused:
-        assert answer is None
-        return
-    assert answer is not None
+    telemetry, errors = Telemetry(), ErrorShape(ErrorResponse, error_body)
+    key = add_key(folder / "keys.json", "shop")
+    routes = Routes(
+        [Endpoint("POST", "/ask", handler, admit=admit, errors=errors), Endpoint("POST", "/other", handler)]
+    )
+    gate = Gate(failing, Entrance(routes, Authenticator(folder / "keys.json"), 1000), telemetry)
+    given = {"authorization": f"Bearer {key}", **headers}
+    entry = gate.enter(method, path, [(name.replace("_", "-").encode(), given[name].encode()) for name in given])
+    return entry, gate, asked, telemetry
+
+
+@pytest.mark.parametrize(
+    ("path", "failure", "headers", "status"),
+    [
+        ("/ask", Overloaded("full", 3), {}, 429),
+        ("/ask", Unexpected(SECRET), {}, 500),
+        ("/ask", None, {"x_request_timeout_ms": "soon"}, 400),
+        ("/ask", None, {"authorization": "Bearer y"}, 401),
+        ("/other", None, {"authorization": "Bearer y"}, 401),
+        ("/unknown", None, {"authorization": "Bearer y"}, 401),
+    ],
+)
+def test_what_is_not_served_is_answered_by_its_head(
+    tmp_path: Path, path: str, failure: Exception | None, headers: dict[str, str], status: int
+) -> None:
+    answer, _, _, telemetry = ask_by_head(tmp_path, "POST", path, failure, **headers)
+    assert isinstance(answer, Response)
     found = dict(answer.headers)
-    assert (answer.status, answer.body) == (429, b'{"error":"full"}')
-    assert (found[b"retry-after"], found[b"content-length"]) == (b"3", b"16")
+    assert answer.status == status
+    assert found[b"content-length"] == b"%d" % len(answer.body)
     assert len(found[b"x-request-id"]) == 32
+    if status == 429:
+        assert (answer.body, found[b"retry-after"]) == (b'{"error":"full"}', b"3")
+    assert SECRET.encode() not in answer.body
+    route = "other" if path == "/unknown" else path
+    rows = [row for row in telemetry.exposition().decode().splitlines() if row.startswith("lathe_requests_total{")]
+    assert [f'route="{route}",status="{status}"}} 1.0' in row for row in rows] == [True]
+    head, _, _, _ = ask_by_head(tmp_path / "head", "HEAD", path, authorization="Bearer y")
+    assert isinstance(head, Entry)  # its answer has no body
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [("70", 0.07), ("5000", 1.0)])
+def test_what_is_served_meets_key_deadline_and_capacity_once(tmp_path: Path, timeout: str, seconds: float) -> None:
+    entry, gate, asked, telemetry = ask_by_head(tmp_path, "POST", "/ask", x_request_timeout_ms=timeout)
+    assert isinstance(entry, Entry)
+    (tmp_path / "keys.json").unlink()
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    scope = {"type": "http", "method": "POST", "path": "/ask", "headers": [], ENTRY: entry}
+    asyncio.run(gate(scope, receive, send))
+    assert [message.get("body") for message in sent] == [None, b'["shop",true]']
+    assert asked == [("shop", entry.deadline)]
+    assert entry.deadline - entry.since == pytest.approx(seconds)
+    assert 'lathe_requests_total{code="ok",route="/ask",status="200"} 1.0' in telemetry.exposition().decode()
+
+
+def test_who_asks_no_model_has_no_deadline(tmp_path: Path) -> None:
+    entry, _, asked, _ = ask_by_head(tmp_path, "POST", "/other", x_request_timeout_ms="soon")
+    assert isinstance(entry, Entry)
+    assert (entry.deadline, entry.error, asked) == (math.inf, None, [])

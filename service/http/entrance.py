@@ -1,0 +1,92 @@
+"""The way in: what a request's headers decide, each part of it once.
+
+headers ──▶ endpoint ──▶ key ──▶ deadline ──▶ is there capacity? ──▶ Entry
+                          └────────┴───────────────┴──▶ Entry with the error that is its answer
+"""
+
+import itertools
+import logging
+import math
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from service.access.keys import Authenticator
+from service.errors import InternalError, ServiceError
+from service.http.body import TIMEOUT, timeout_ms
+from service.http.messages import Headers, Parameters
+from service.http.routing import Endpoint, Routes
+from service.redaction import describe_exception
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Entry:
+    """What was decided about a request when its headers were there.
+
+    Attributes:
+        id: the X-Request-Id of its answer.
+        since: when that was, on the clock of time.monotonic().
+        endpoint: who answers; None: the app behind the gate.
+        parameters: what stands in the path for `{name}`, by name.
+        headers: by lower-case name; of equal ones the first.
+        tenant: name of the key that asks; empty where none is needed.
+        deadline: on the same clock; there is no answer after it. Requests that ask no model have none.
+        error: why it is not served; None where it is.
+    """
+
+    id: str
+    since: float
+    endpoint: Endpoint | None
+    parameters: Parameters
+    headers: Mapping[bytes, bytes]
+    tenant: str = ""
+    deadline: float = math.inf
+    error: ServiceError | None = None
+
+
+class Entrance:
+    """Decides about every request.
+
+    Args:
+        authenticator: None where no key is needed.
+        timeout_ms: what a request has that asks for no less.
+    """
+
+    def __init__(self, routes: Routes, authenticator: Authenticator | None, timeout_ms: int) -> None:
+        self._routes = routes
+        self._authenticator = authenticator
+        self._timeout_ms = timeout_ms
+        self._prefix = secrets.token_hex(10)  # as unique as a random id for each request, for less
+        self._numbers = itertools.count()
+
+    def enter(self, method: str, path: str, headers: Headers) -> Entry:
+        """Decides about a request; raises nothing."""
+        endpoint, parameters = self._routes.find(method, path)
+        entry = Entry(self.new_id(), time.monotonic(), endpoint, parameters, dict(reversed(headers)))
+        try:
+            if endpoint is None or not endpoint.public:
+                entry.tenant = self._tenant(entry.headers)
+            if endpoint is not None and endpoint.admit is not None:
+                timeout = entry.headers.get(TIMEOUT)
+                asked = None if timeout is None else timeout.decode("latin-1")
+                entry.deadline = entry.since + timeout_ms(asked, self._timeout_ms) / 1e3
+                endpoint.admit(entry.tenant, entry.deadline)
+        except ServiceError as error:
+            entry.error = error.with_traceback(None)  # which holds this frame, and that the entry
+        except Exception as error:
+            logger.error("request %s failed: %s", entry.id, describe_exception(error))
+            entry.error = InternalError("the service failed; its log has the reason under this request_id")
+        return entry
+
+    def new_id(self) -> str:
+        """An id that no other request has."""
+        return f"{self._prefix}{next(self._numbers):012x}"
+
+    def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
+        if self._authenticator is None:
+            return ""
+        value = headers.get(b"authorization")
+        return self._authenticator.authenticate(None if value is None else value.decode("latin-1"))
