@@ -16,6 +16,7 @@ import click
 from compression import cache as stored
 from compression.bundle import extra, open_bundle
 from compression.data import Columns, concatenate, read_examples
+from compression.errors import StorageError
 from compression.recipe import preset_names, preset_text
 from compression.tables import Format
 from compression.tables.options import format_options
@@ -26,7 +27,16 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
 def _cache_folder() -> Path:
     home = os.environ.get("XDG_CACHE_HOME", "")  # by its specification, a path that is not absolute is ignored
-    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "lathe"
+    if os.path.isabs(home):
+        return Path(home) / "lathe"
+    return _home("set XDG_CACHE_HOME, or name a directory with --cache") / ".cache" / "lathe"
+
+
+def _home(remedy: str) -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise StorageError(f"this user has no home directory; {remedy}") from None
 
 
 _cache = click.option(
@@ -270,6 +280,8 @@ def store(bundle: Path, name: str) -> None:
     """Put BUNDLE into BentoML's model store and print its tag."""
     from compression.store import store_bundle
 
+    if not os.environ.get("BENTOML_HOME"):
+        _home("set BENTOML_HOME to the directory of the model store")
     click.echo(store_bundle(open_bundle(bundle), name))
 
 

@@ -45,8 +45,9 @@ def serve(bundles: tuple[str, ...], host: str, port: int, device: str | None) ->
     served. All other settings are LATHE_ variables; see docs/settings.md.
     """
     from service.listening import resolve
-    from service.settings import override
+    from service.settings import override, provide_model_store
 
+    provide_model_store()
     override(models=",".join(map(_named, bundles)) or None, device=device)
     address = resolve(host)
     with extra("serve"):

@@ -1,7 +1,10 @@
 """What can be set from outside: one frozen object, read once from LATHE_* variables, checked at start."""
 
+import atexit
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -344,6 +347,29 @@ def remember_directory() -> None:
 def tokenize_in_one_thread() -> None:
     """Has a text tokenised by the thread that asks: the library's own would not give way to the event loop."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def provide_model_store() -> None:
+    """Gives BentoML a temporary model store where the user's cannot be made, as in a container under its own user id.
+
+    BentoML makes its model store, in the home directory, when it is imported.
+
+    Raises:
+        ConfigurationError: BENTOML_HOME names a place that cannot be written.
+    """
+    given = os.environ.get("BENTOML_HOME")
+    try:
+        store = Path(given or "~/bentoml").expanduser()
+        for part in ("bentos", "models", "envs", "tmp"):
+            (store / part).mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # the latter of a user without a home directory
+        if given:
+            raise ConfigurationError(
+                f"BENTOML_HOME={given!r} cannot be written ({error}); set it to a directory that can"
+            ) from error
+        temporary = tempfile.mkdtemp(prefix="lathe-")
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        os.environ["BENTOML_HOME"] = temporary
 
 
 def _from_directory(settings: Settings) -> Settings:

@@ -1,6 +1,7 @@
 """The `lathe` command, run as a user runs it."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from compression.bundle import Bundle
-from tests.conftest import SENTIMENT, write_rows
+from tests.conftest import REPOSITORY, SENTIMENT, write_rows
 
 
 def lathe(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -63,6 +64,23 @@ def test_inspect_gives_the_manifest(sentiment_bundle: Bundle) -> None:
     assert manifest["version"].startswith(sentiment_bundle.version)
     assert manifest["labels"] == ["negative", "positive"]
     assert sentiment_bundle.version in lathe("inspect", str(sentiment_bundle.path)).stdout
+
+
+def test_a_user_without_a_home_directory_is_told_so(sentiment_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import pwd\ndef none(_): raise KeyError\npwd.getpwuid = none\n")
+    homes = ("HOME", "XDG_CACHE_HOME", "BENTOML_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in homes}
+    environment["PYTHONPATH"] = os.pathsep.join((str(tmp_path), str(REPOSITORY)))
+    (tmp_path / "empty").mkdir()
+    for arguments in (("cache", "show"), ("store", str(sentiment_bundle.path), "--name", "mine")):
+        result = subprocess.run(
+            [sys.executable, "-m", "lathe", *arguments],
+            env=environment, cwd=tmp_path / "empty", capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert result.returncode == 1
+        assert result.stderr.startswith("error: this user has no home directory; ")
+        assert result.stderr.count("\n") == 1
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 def test_failures_are_one_line_and_exit_code_1(tmp_path: Path, sentiment_parent: Path) -> None:

@@ -36,7 +36,10 @@ def folder(sentiment_bundle: Bundle, tmp_path: Path) -> Path:
 def test_serves_from_a_directory_that_has_files_of_our_names(folder: Path) -> None:
     key = add_key(folder / "keys.json", "shop")
     port, log = free_port(), folder / "service.log"
-    environment = service_environment(LATHE_KEYS_FILE="keys.json", **KUBERNETES)
+    (folder / "tmp").mkdir()
+    nowhere = {"HOME": "/proc/nowhere", "TMPDIR": str(folder / "tmp")}  # as in a container with a user id of its own
+    environment = service_environment(LATHE_KEYS_FILE="keys.json", **nowhere, **KUBERNETES)
+    environment.pop("BENTOML_HOME", None)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*SERVE, "mine", "other=mine", "--host", "localhost", "--port", str(port)],
@@ -48,6 +51,7 @@ def test_serves_from_a_directory_that_has_files_of_our_names(folder: Path) -> No
     finally:
         stop(process)
     assert process.returncode == 0
+    assert not list((folder / "tmp").glob("lathe-*"))
     assert {model["name"] for model in answer.json()["models"]} == {"mine", "other"}
 
 
@@ -72,6 +76,7 @@ def test_what_cannot_start_is_one_line(folder: Path, live_service: LiveService) 
     assert "lathe compress" in refused(folder, "nowhere")
     assert "is not cpu, cuda, tensorrt" in refused(folder, "mine", "--device", "abacus")
     assert "nowhere.json" in refused(folder, "mine", LATHE_KEYS_FILE="nowhere.json")
+    assert "BENTOML_HOME='/proc/nowhere'" in refused(folder, "mine", BENTOML_HOME="/proc/nowhere")
 
 
 def test_python_is_refused_an_open_address_too(folder: Path) -> None:

@@ -1,3 +1,5 @@
+import os
+import pwd
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from service.api.triage import check_labels
 from service.errors import ConfigurationError
 from service.listening import require_private_or_keys
 from service.models.registry import check
-from service.settings import load_settings
+from service.settings import load_settings, provide_model_store
 
 
 def test_defaults_serve_the_two_default_bundles() -> None:
@@ -108,3 +110,25 @@ def test_a_name_that_means_something_else_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["a.previous", "a.1b", "a-1.0", "情感", "a.previously", "a b", "aa.0"])
 def test_other_names_are_taken(name: str) -> None:
     assert set(load_settings({}, {"a": "bundles/a", name: "bundles/b"}).models) == {"a", name}
+
+
+def without_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_entry(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "BENTOML_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+
+
+def test_a_user_without_a_home_directory_gets_a_model_store_for_the_time_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    without_home(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    provide_model_store()
+    assert os.path.isdir(os.environ.pop("BENTOML_HOME"))
+    assert list(tmp_path.iterdir()) == []  # no directory called ~
+    monkeypatch.setenv("HOME", str(tmp_path))
+    provide_model_store()
+    assert "BENTOML_HOME" not in os.environ
