@@ -53,6 +53,14 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         body, more = body + message.get("body", b""), message.get("more_body", False)
     if scope["path"] == "/slow":
         await asyncio.sleep(0.2)
+    if scope["path"] == "/never":
+        await receive()  # gives nothing before the client has left
+        return
+    if scope["path"] == "/stops":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"so far", "more_body": True})
+        await receive()
+        return
     headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -200,6 +208,19 @@ def test_a_connection_on_which_nothing_comes_is_closed() -> None:
         assert await reader.read() == b""
 
     play(scenario, Limits(deadlines=Deadlines(idle=0.3)))
+
+
+@pytest.mark.parametrize(
+    ("path", "deadlines"), [("/never", Deadlines(waiting=0.3)), ("/stops", Deadlines(answering=0.3))]
+)
+def test_an_answer_that_does_not_come_or_does_not_end_closes_the_connection(path: str, deadlines: Deadlines) -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        reader, writer = await connect()
+        writer.write(post(path))
+        said = await reader.read()
+        assert said.endswith(b"so far\r\n") if path == "/stops" else said == b""
+
+    play(scenario, Limits(deadlines=deadlines))
 
 
 def test_a_head_that_does_not_end_is_given_up() -> None:
