@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 import lathe
 from compression.recipe import Budget, Recipe, Step, preset_names, preset_text
+from docs.api import api_page
 from service.errors import all_errors
 from service.settings import PREFIX, Settings
 from service.telemetry import Telemetry
@@ -92,6 +93,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": metrics_page,
     "cli.md": command_line_page,
     "recipes.md": recipes_page,
+    "api.md": lambda: NOTE + api_page(),
 }
 
 

@@ -94,8 +94,8 @@ def routes(serving: Serving, authenticator: Authenticator | None) -> Group:
         [
             endpoint("load", "Load a version, and make it the live one or put it on trial.", admin.load, LoadRequest),
             endpoint("promote", "Make the version on trial the live one.", admin.calling(Rollout.promote)),
-            endpoint("drop", "End the trial.", admin.calling(Rollout.drop)),
             endpoint("rollback", "Return to the previous version.", admin.calling(Rollout.roll_back)),
+            endpoint("drop", "End the trial.", admin.calling(Rollout.drop)),
         ],
     )
 

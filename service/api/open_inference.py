@@ -58,9 +58,9 @@ class InferInput(_Body):
 
     name: str
     datatype: Literal["BYTES"]
-    shape: Annotated[list[int], Field(fail_fast=True)] = Field(examples=[[1]])
+    shape: Annotated[list[int], Field(fail_fast=True)]
     parameters: InputParameters = InputParameters()
-    data: _Data | None = Field(default=None, examples=[["Thank you, that was quick!"]])
+    data: _Data | None = None
 
 
 class OutputParameters(_Body):
@@ -84,6 +84,18 @@ class InferParameters(_Body):
 
 class InferRequest(_Body):
     """One tensor of texts; `outputs` names those that are wanted, all of them by default."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "inputs": [
+                        {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["Thank you, that was quick!"]},
+                    ]
+                }
+            ]
+        }
+    )
 
     id: str | None = None
     parameters: InferParameters = InferParameters()

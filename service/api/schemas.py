@@ -12,6 +12,7 @@ from pydantic import (
     Tag,
     model_validator,
 )
+from pydantic.config import JsonDict
 
 
 def _not_blank(text: str) -> str:
@@ -43,18 +44,28 @@ Inputs = Annotated[
 ]
 
 
+# Unknown keys are rejected by `parse`, which names the first: "forbid" would make an error of each.
+_CLOSED: JsonDict = {"additionalProperties": False}
+
+
 class _Body(BaseModel):
-    # Unknown keys are rejected by `parse`, which names the first: "forbid" would make an error of each.
-    model_config = ConfigDict(
-        frozen=True, extra="allow", strict=True, json_schema_extra={"additionalProperties": False}
-    )
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, json_schema_extra=_CLOSED)
 
 
 class ClassifyRequest(_Body):
     """One text or several, for one model."""
 
-    model: str = Field(description="A name from GET /v1/models.", examples=["sentiment"])
-    inputs: Inputs = Field(examples=["Thank you, that was quick!"])
+    model_config = ConfigDict(
+        json_schema_extra={
+            **_CLOSED,
+            "examples": [
+                {"model": "sentiment", "inputs": ["Thank you, that was quick!", "Never again."], "top_k": 2},
+            ],
+        }
+    )
+
+    model: str = Field(description="A name from GET /v1/models.")
+    inputs: Inputs = Field(description="A text, or several in a list.")
     top_k: FromOne = Field(default=1, description="How many labels `scores` holds, the most probable first.")
     calibrated: bool | None = Field(
         default=None,
@@ -66,7 +77,9 @@ class ClassifyRequest(_Body):
 class TriageRequest(_Body):
     """One customer message or several."""
 
-    inputs: Inputs = Field(examples=["My card still has not arrived."])
+    model_config = ConfigDict(json_schema_extra={**_CLOSED, "examples": [{"inputs": "My card still has not arrived."}]})
+
+    inputs: Inputs = Field(description="A message, or several in a list.")
 
 
 class Classification(_Body):
@@ -136,10 +149,11 @@ class TriageResponse(_Body):
 class LoadRequest(_Body):
     """A new version of a model: in place of the live one, or on trial beside it."""
 
+    model_config = ConfigDict(json_schema_extra={**_CLOSED, "examples": [{"bundle": "sentiment-2", "canary": 10}]})
+
     bundle: str = Field(
         min_length=1,
         description="Path below LATHE_BUNDLES_ROOT, or an ensemble of such paths: A@0.7+B@0.3.",
-        examples=["sentiment-2"],
     )
     canary: float | None = Field(
         default=None, ge=0, le=100, description="Percentage of the texts that it answers, on trial."

@@ -66,7 +66,9 @@ class PredictParameters(_Body):
 class PredictRequest(_Body):
     """One text, or several as a list of lists of one."""
 
-    inputs: _Inputs = Field(examples=["Thank you, that was quick!"])
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "Thank you, that was quick!"}]})
+
+    inputs: _Inputs = Field(description='A text, or several as `[["one"], ["two"]]`.')
     truncate: bool | None = Field(default=None, description="Whether longer texts are cut (the default) or refused.")
     truncation_direction: Literal["Right", "right"] = "Right"
     raw_scores: bool = Field(default=False, description="Whether scores are logits.")

@@ -59,3 +59,11 @@ def test_errors_of_keys_and_bodies_are_those_of_endpoints_that_have_them(endpoin
     assert ("401" in responses) is not endpoint.public
     assert ({"400", "408", "413", "415"} <= set(responses)) is (endpoint.operation.request is not None)
     assert ({"429", "504"} <= set(responses)) is (endpoint.admit is not None)
+
+
+def test_our_own_bodies_take_no_other_keys_and_have_an_example() -> None:
+    for path in ("/v1/classify", "/v1/triage", "/v1/models/{name}/load"):
+        content = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        schema = DOCUMENT["components"]["schemas"][content["schema"]["$ref"].rsplit("/", 1)[1]]
+        assert schema["additionalProperties"] is False
+        assert schema["examples"]
