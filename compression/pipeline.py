@@ -88,7 +88,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Compressed:
     """What a recipe makes of the parent: the files, how they are to be run, and what each step did."""
 
     recipe: Recipe
@@ -169,7 +169,7 @@ def doubts(splits: Splits, labels: Sequence[str]) -> list[str]:
     return found
 
 
-def build(task: Task, recipe: Recipe, stop_when_lost: bool = False) -> Candidate:
+def build(task: Task, recipe: Recipe, stop_when_lost: bool = False) -> Compressed:
     """Runs the recipe's steps, or takes them from the cache; each one's result is judged on the selection texts.
 
     Raises:
@@ -209,17 +209,17 @@ def build(task: Task, recipe: Recipe, stop_when_lost: bool = False) -> Candidate
         content = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)
     if stop_when_lost:
         require_hope(figures, recipe, task.splits, round(len(content) / 1e6, 2))
-    return Candidate(recipe, content, _bare_tokenizer(work.model), _runtime_options(work), tuple(figures))
+    return Compressed(recipe, content, _bare_tokenizer(work.model), _runtime_options(work), tuple(figures))
 
 
 @contextmanager
-def opened(task: Task, candidate: Candidate) -> Iterator[BundleClassifier]:
+def opened(task: Task, candidate: Compressed) -> Iterator[BundleClassifier]:
     """The candidate as it will be served."""
     file, options = candidate.model_file, candidate.options
     yield _running(unpacked(Path(file), candidate.model), candidate.tokenizer, options, task.parent)
 
 
-def judge(task: Task, candidate: Candidate) -> Measured:
+def judge(task: Task, candidate: Compressed) -> Measured:
     """Measures a candidate against the parent, on the test texts."""
     labelled = concatenate([task.splits.calibration, task.splits.selection])
     with opened(task, candidate) as classifier:
@@ -227,7 +227,7 @@ def judge(task: Task, candidate: Candidate) -> Measured:
 
 
 def write(
-    task: Task, candidate: Candidate, measured: Measured, out: Path, more: Mapping[str, bytes] | None = None
+    task: Task, candidate: Compressed, measured: Measured, out: Path, more: Mapping[str, bytes] | None = None
 ) -> Bundle:
     """Writes the bundle, whole or not at all; `more` are files beside the usual ones."""
     splits = task.splits

@@ -1,6 +1,7 @@
 """Who may import whom, held over the syntax trees; and what a serving environment can do without torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,7 +86,14 @@ def test_what_both_packages_use_is_complete_by_itself(wing: str) -> None:
             assert all(within(module, wing) or within(module, "compression.errors") for module in ours)
 
 
+@pytest.mark.parametrize("word", ["Answer", "Candidate", "Change", "Scored", "Texts", "_Body"])
+def test_a_word_of_the_design_means_one_thing(word: str) -> None:
+    definition = re.compile(rf"^(?:class {word}\b|{word} ?[:=])", re.MULTILINE)
+    assert len([path for path in MODULES if definition.search(path.read_text("utf-8"))]) <= 1
+
+
 def test_libraries_stay_where_they_belong() -> None:
+    assert users_of("jinja2") == {"compression.report.rendering"}  # one environment
     assert users_of("bentoml") == {"service.app", "compression.store"}
     assert users_of("prometheus_client") == {"service.telemetry"}
 

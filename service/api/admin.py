@@ -26,7 +26,7 @@ from service.models.model import Model
 from service.models.registry import Serving
 from service.models.rollout import Rollout
 
-Change = Callable[[Rollout, str], Awaitable[Model]]
+RolloutCall = Callable[[Rollout, str], Awaitable[Model]]
 
 
 class Admin:
@@ -50,7 +50,7 @@ class Admin:
         )
         return _answer(model)
 
-    def calling(self, change: Change) -> Handler:
+    def calling(self, change: RolloutCall) -> Handler:
         """A handler of a call that needs no body."""
 
         async def handle(request: Request) -> Response:

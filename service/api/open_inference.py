@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from service import __version__
 from service.api.ask import Inference
 from service.api.operations import asking, path_parameter, probe
-from service.api.schemas import FromZero
+from service.api.schemas import FromZero, LenientBody
 from service.errors import InvalidRequest, ModelNotFound, NotReady, ServiceError
 from service.http.body import parse, read_body
 from service.http.messages import Request, Response
@@ -30,11 +30,7 @@ _CONTENT_TYPES = ("", "application/json", "application/octet-stream")  # tritonc
 _LENGTH = struct.Struct("<I")
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)  # the protocol lets servers ignore what they do not know
-
-
-class InputParameters(_Body):
+class InputParameters(LenientBody):
     binary_data_size: FromZero | None = Field(default=None, description="Bytes of this tensor behind the JSON.")
 
 
@@ -53,7 +49,7 @@ _Data = Annotated[
 ]
 
 
-class InferInput(_Body):
+class InferInput(LenientBody):
     """A tensor of texts."""
 
     name: str
@@ -63,17 +59,17 @@ class InferInput(_Body):
     data: _Data | None = None
 
 
-class OutputParameters(_Body):
+class OutputParameters(LenientBody):
     binary_data: bool | None = None
     classification: Literal[0] = Field(default=0, description="Triton's extension of that name is not offered.")
 
 
-class InferOutput(_Body):
+class InferOutput(LenientBody):
     name: Literal["label", "scores"]
     parameters: OutputParameters = OutputParameters()
 
 
-class InferParameters(_Body):
+class InferParameters(LenientBody):
     binary_data_output: bool = Field(
         default=False, description="Whether outputs are binary, unless one says otherwise."
     )
@@ -82,7 +78,7 @@ class InferParameters(_Body):
     )
 
 
-class InferRequest(_Body):
+class InferRequest(LenientBody):
     """One tensor of texts; `outputs` names those that are wanted, all of them by default."""
 
     model_config = ConfigDict(

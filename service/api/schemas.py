@@ -48,11 +48,19 @@ Inputs = Annotated[
 _CLOSED: JsonDict = {"additionalProperties": False}
 
 
-class _Body(BaseModel):
+class StrictBody(BaseModel):
+    """Takes no keys that it does not know."""
+
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, json_schema_extra=_CLOSED)
 
 
-class ClassifyRequest(_Body):
+class LenientBody(BaseModel):
+    """Ignores keys that it does not know, as the protocols of other servers have it."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class ClassifyRequest(StrictBody):
     """One text or several, for one model."""
 
     model_config = ConfigDict(
@@ -74,7 +82,7 @@ class ClassifyRequest(_Body):
     )
 
 
-class TriageRequest(_Body):
+class TriageRequest(StrictBody):
     """One customer message or several."""
 
     model_config = ConfigDict(json_schema_extra={**_CLOSED, "examples": [{"inputs": "My card still has not arrived."}]})
@@ -82,21 +90,21 @@ class TriageRequest(_Body):
     inputs: Inputs = Field(description="A message, or several in a list.")
 
 
-class Classification(_Body):
+class Classification(StrictBody):
     label: str
     score: float = Field(description="Probability of the label: the model's own, or calibrated.")
     scores: dict[str, float] = Field(description="Probabilities of the `top_k` labels, the most probable first.")
     truncated: bool = Field(description="Whether the text was longer than the model's window and was cut.")
 
 
-class Usage(_Body):
+class Usage(StrictBody):
     tokens: int = Field(description="Tokens of all inputs, special tokens included, as far as they were read.")
 
 
 _DEGRADED = Field(default=False, description="Whether a model answered without all members of its ensemble.")
 
 
-class ClassifyResponse(_Body):
+class ClassifyResponse(StrictBody):
     """Results in the order of the inputs."""
 
     model: str
@@ -117,7 +125,7 @@ Sentiment = Literal["negative", "neutral", "positive"]
 Reason = Literal["strong_anger", "listed_intent", "low_confidence"]
 
 
-class TriageResult(_Body):
+class TriageResult(StrictBody):
     sentiment: Sentiment
     sentiment_score: float | None = Field(
         description="Calibrated probability of that sentiment. Null where a model that knows no neutral is sure of "
@@ -133,7 +141,7 @@ class TriageResult(_Body):
     truncated: bool
 
 
-class TriageResponse(_Body):
+class TriageResponse(StrictBody):
     """Results in the order of the inputs."""
 
     models: dict[str, str] = Field(description="Versions of the bundles that answered, by name.")
@@ -146,7 +154,7 @@ class TriageResponse(_Body):
     usage: Usage
 
 
-class LoadRequest(_Body):
+class LoadRequest(StrictBody):
     """A new version of a model: in place of the live one, or on trial beside it."""
 
     model_config = ConfigDict(json_schema_extra={**_CLOSED, "examples": [{"bundle": "sentiment-2", "canary": 10}]})
@@ -172,14 +180,14 @@ class LoadRequest(_Body):
         return self.shadow or self.canary is not None
 
 
-class Trial(_Body):
+class Trial(StrictBody):
     """A version on trial."""
 
     version: str
     canary: float | None = Field(description="Percentage of the texts that it answers; null in shadow mode.")
 
 
-class ModelDescription(_Body):
+class ModelDescription(StrictBody):
     name: str
     version: str
     degraded: bool = _DEGRADED
@@ -194,5 +202,5 @@ class ModelDescription(_Body):
     previous: str | None = Field(default=None, description="The version that a rollback returns to.")
 
 
-class ModelsResponse(_Body):
+class ModelsResponse(StrictBody):
     models: list[ModelDescription]

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 from service.api.ask import Inference
 from service.api.operations import asking
-from service.api.schemas import FromOne, Text
+from service.api.schemas import FromOne, LenientBody, Text
 from service.errors import ServiceError
 from service.http.body import parse, read_body
 from service.http.messages import Request, Response
@@ -50,11 +50,7 @@ _Inputs = Annotated[
 ]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)  # the original ignores keys that it does not know
-
-
-class PredictParameters(_Body):
+class PredictParameters(LenientBody):
     """What huggingface_hub sends beside the inputs."""
 
     top_k: FromOne | None = Field(default=None, description="How many labels an answer has. Default: all.")
@@ -63,7 +59,7 @@ class PredictParameters(_Body):
     )
 
 
-class PredictRequest(_Body):
+class PredictRequest(LenientBody):
     """One text, or several as a list of lists of one."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "Thank you, that was quick!"}]})

@@ -19,7 +19,7 @@ from service.scoring.source import Source
 from service.settings import Device
 from service.telemetry import Telemetry
 
-Texts = Sequence[str | None]
+ChunkTexts = Sequence[str | None]
 
 _WINDOW = 512
 _NO_LIMIT_MS = 1e9  # nobody waits for a batch
@@ -40,7 +40,7 @@ class Compute:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredChunk:
     """One chunk's part, the chunk's number, and how much of the file had been read by then, 0 to 1."""
 
     number: int
@@ -79,7 +79,7 @@ class Scorer:
         self._runner.run(self._batcher.close())
         self._runner.close()
 
-    def encode(self, texts: Texts) -> list[Encoded | None]:
+    def encode(self, texts: ChunkTexts) -> list[Encoded | None]:
         """Tokenises a chunk; None where a row has no text. May run beside `score`."""
         return [None if text is None else self._engine.encode(text) for text in texts]
 
@@ -117,7 +117,7 @@ class Scorer:
         return Part(logits, notes)
 
 
-def score_here(bundle: Bundle, compute: Compute, source: Source, done: Set[int]) -> Iterator[Scored]:
+def score_here(bundle: Bundle, compute: Compute, source: Source, done: Set[int]) -> Iterator[ScoredChunk]:
     """The parts of all chunks that are not done, in order. While one is computed, the next is read and tokenised."""
     with Scorer(bundle, compute) as scorer, ThreadPoolExecutor(1, thread_name_prefix="read") as ahead:
         chunks = (
@@ -129,4 +129,4 @@ def score_here(bundle: Bundle, compute: Compute, source: Source, done: Set[int])
         while (chunk := coming.result()) is not None:
             coming = ahead.submit(next, chunks, None)
             number, encoded, read = chunk
-            yield Scored(number, scorer.score(encoded), read)
+            yield ScoredChunk(number, scorer.score(encoded), read)

@@ -15,7 +15,7 @@ from typing import Any
 
 from compression.bundle import Bundle, extra, open_bundle
 from service.errors import ScoringError
-from service.scoring.local import Compute, Scored, Scorer
+from service.scoring.local import Compute, ScoredChunk, Scorer
 from service.scoring.parts import Part
 from service.scoring.source import Source
 
@@ -40,10 +40,10 @@ class _Worker:
         return {"number": row["number"], "read": row["read"], "part": part.to_bytes(), "node": self._node}
 
 
-def score_on_ray(address: str) -> Callable[[Bundle, Compute, Source, Set[int]], Iterator[Scored]]:
+def score_on_ray(address: str) -> Callable[[Bundle, Compute, Source, Set[int]], Iterator[ScoredChunk]]:
     """A scorer for `score`, on the cluster at that address (HOST:PORT of its head, or `auto`)."""
 
-    def scorer(bundle: Bundle, compute: Compute, source: Source, done: Set[int]) -> Iterator[Scored]:
+    def scorer(bundle: Bundle, compute: Compute, source: Source, done: Set[int]) -> Iterator[ScoredChunk]:
         ray = _connect(address)
         try:
             yield from _score(ray, bundle, compute, source, done)
@@ -58,7 +58,7 @@ def score_on_ray(address: str) -> Callable[[Bundle, Compute, Source, Set[int]], 
     return scorer
 
 
-def _score(ray: Any, bundle: Bundle, compute: Compute, source: Source, done: Set[int]) -> Iterator[Scored]:
+def _score(ray: Any, bundle: Bundle, compute: Compute, source: Source, done: Set[int]) -> Iterator[ScoredChunk]:
     from ray.data import DataContext, read_datasource
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -79,7 +79,7 @@ def _score(ray: Any, bundle: Bundle, compute: Compute, source: Source, done: Set
     nodes: set[str] = set()
     for row in parts.iter_rows():
         nodes.add(row["node"])
-        yield Scored(int(row["number"]), Part.from_bytes(row["part"]), float(row["read"]))
+        yield ScoredChunk(int(row["number"]), Part.from_bytes(row["part"]), float(row["read"]))
     print(f"computed by {workers} workers on {len(nodes)} nodes", file=sys.stderr)
 
 

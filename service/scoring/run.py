@@ -15,11 +15,11 @@ from rich.progress import Progress as Bar
 from compression.bundle import Bundle, open_bundle, softmax
 from compression.tables import CHUNK_ROWS, Added, Chunk, Format, open_table, require_same_kind
 from service.errors import ScoringError, ServiceError
-from service.scoring.local import Compute, Scored
+from service.scoring.local import Compute, ScoredChunk
 from service.scoring.parts import NOTES, Part, Plan, Progress
 from service.scoring.source import Source
 
-Score = Callable[[Bundle, Compute, Source, Set[int]], Iterator[Scored]]
+Score = Callable[[Bundle, Compute, Source, Set[int]], Iterator[ScoredChunk]]
 
 
 @dataclass(frozen=True)
