@@ -30,7 +30,7 @@ A service that listens on 127.0.0.1 needs none unless `LATHE_KEYS_FILE` is set; 
 `lathe keys add shop --file keys.json` prints a new key, once. It goes into the header `Authorization`:
 
 ```sh
-curl -s {address}/v1/classify -H "Authorization: Bearer $LATHE_KEY" -H 'Content-Type: application/json' \\
+curl -s {address}/v1/classify -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \\
   -d '{classify}'
 ```
 
@@ -39,7 +39,7 @@ import os
 
 import lathe
 
-with lathe.Client("http://{address}", key=os.environ["LATHE_KEY"]) as client:
+with lathe.Client("http://{address}", key=os.environ["KEY"]) as client:
     for answer in client.classify(["Thank you, that was quick!"], model="sentiment"):
         print(answer.label, answer.score)
 ```
