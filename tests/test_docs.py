@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import get_args
 
@@ -89,6 +90,17 @@ def test_files_that_documents_link_to_exist() -> None:
     for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("models/*/*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text("utf-8")):
             assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} links to {target}"
+
+
+def test_contributing_names_every_module_once() -> None:
+    named = Counter(re.findall(r"`((?:service|compression)/[a-z_/]+\.py)`", read("CONTRIBUTING.md")))
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("service", "compression")
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert named == Counter(modules)
 
 
 def test_the_image_has_the_tested_versions_and_nothing_to_train_with() -> None:
