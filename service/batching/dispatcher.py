@@ -157,5 +157,5 @@ class Dispatcher(Generic[T]):
         error = None if stream.cancelled() else stream.exception()
         reason = "cancelled" if error is None else describe_exception(error)
         name = self._outstanding.name
-        logger.critical("model %s computes no more, a stream has died: %s", name, reason)
-        self._on_death(f"the model {name!r} computes no more; the service must be restarted")
+        logger.critical("model %s: its worker died: %s", name, reason)
+        self._on_death(f"the worker of the model {name!r} died; the service must be restarted")

@@ -147,7 +147,7 @@ class Serving:
     def not_ready(self) -> NotReady:
         """Why nothing more should be sent here."""
         if self.state is State.READY:
-            return NotReady("a model computes no more; the service must be restarted")
+            return NotReady("the worker of a model died; the service must be restarted")
         return NotReady(f"the service is {self.state}")
 
     def _require_taking(self) -> None:

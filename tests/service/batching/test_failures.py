@@ -96,7 +96,7 @@ def test_when_a_stream_dies_all_that_waits_is_answered_at_once(death: str, caplo
         await batcher.close()
 
     asyncio.run(main())
-    assert "a stream has died" in caplog.text
+    assert "its worker died" in caplog.text
 
 
 def test_a_batch_that_hangs_is_told_from_one_that_takes_its_time() -> None:
