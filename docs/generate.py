@@ -150,7 +150,7 @@ def _series(metric: Metric) -> str:
 
 
 def _default(value: object) -> str:
-    if value is None or value == {}:
+    if value is None or value in ({}, ()):
         return ""
     if isinstance(value, dict):
         value = ",".join(f"{name}={location}" for name, location in value.items())

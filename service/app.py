@@ -23,6 +23,7 @@ from bentoml.exceptions import BentoMLException
 
 from compression.bundle import BundleError
 from service.access.keys import Authenticator
+from service.access.local import Access, LocalOnly
 from service.api.routes import create_routes
 from service.api.triage import check_labels, why_no_triage
 from service.errors import ConfigurationError
@@ -92,8 +93,8 @@ def _address() -> tuple[str, int]:
     return host or BentoMLContainer.http.host.get(), BentoMLContainer.http.port.get() if port is None else port
 
 
-def _authenticator(settings: Settings) -> Authenticator | None:
-    return None if settings.keys_file is None else Authenticator(settings.keys_file)
+def _access(settings: Settings) -> Access:
+    return LocalOnly(settings.allowed_hosts) if settings.keys_file is None else Authenticator(settings.keys_file)
 
 
 def _check(host: str, port: int) -> None:
@@ -107,7 +108,7 @@ def _check(host: str, port: int) -> None:
     settings = _settings()
     require_private_or_keys(host, settings)
     require_free(host, port)
-    _authenticator(settings)  # reads the keys file
+    _access(settings)  # reads the keys file
     check(settings, partial(locate, settings.directory), partial(check_labels, settings))
 
 
@@ -136,13 +137,13 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
         """The app that a worker serves; uvicorn, which BentoML starts with it, takes its protocol from this table."""
         app = super().to_asgi(is_main)
         settings, telemetry = _settings(), Telemetry()
-        authenticator = _authenticator(settings)
+        access = _access(settings)
         places, labels = partial(locate, settings.directory), partial(check_labels, settings)
         self.serving = Serving(settings, places, telemetry, labels, _workers())
-        if authenticator is not None:
-            telemetry.keys_file(lambda: authenticator.readable)
-        routes = create_routes(self.serving, authenticator)
-        gate = Gate(app, Entrance(routes, authenticator, settings.request_timeout_ms), telemetry)
+        if isinstance(access, Authenticator):
+            telemetry.keys_file(partial(getattr, access, "readable"))
+        routes = create_routes(self.serving, access)
+        gate = Gate(app, Entrance(routes, access, settings.request_timeout_ms), telemetry)
         self.connections = Connections(gate, telemetry, Limits.of(settings))
         protocol = partial(HttpProtocol, connections=self.connections)
         uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]  # a name, or what it names

@@ -227,6 +227,11 @@ class Settings(BaseModel):
     keys_file: Path | None = Field(
         default=None, description="File made by `lathe keys add`; with it every path but the probes needs a key."
     )
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+        default=(),
+        description="Names that the Host header may have where there are no keys, besides localhost and 127.0.0.1: "
+        "`a.example,b.example`, those of a proxy on this machine, for example.",
+    )
     calibrated: bool = Field(
         default=False,
         description="Whether scores are calibrated where a request does not say so itself. Otherwise they are the "

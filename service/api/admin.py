@@ -6,15 +6,14 @@ POST /v1/models/NAME/drop      the trial ends
 POST /v1/models/NAME/rollback  back to the version before
 
 They need a key that was made for it; where there are no keys, the service listens on this machine alone, and they take
-calls from it alone.
+calls from programs on it alone.
 """
 
-import ipaddress
 from collections.abc import Awaitable, Callable
 
 from pydantic import BaseModel
 
-from service.access.keys import Authenticator
+from service.access.local import Access, LocalOnly
 from service.api.operations import path_parameter
 from service.api.schemas import LoadRequest, ModelDescription, Trial
 from service.errors import BundleRefused, Conflict, Forbidden, ModelNotFound, NotReady
@@ -32,10 +31,10 @@ RolloutCall = Callable[[Rollout, str], Awaitable[Model]]
 class Admin:
     """The handlers."""
 
-    def __init__(self, serving: Serving, authenticator: Authenticator | None) -> None:
+    def __init__(self, serving: Serving, access: Access) -> None:
         self._settings = serving.settings
         self._rollout = Rollout(serving)
-        self._authenticator = authenticator
+        self._access = access
 
     async def load(self, request: Request) -> Response:
         """POST /v1/models/{name}/load."""
@@ -64,16 +63,16 @@ class Admin:
         Raises:
             Unauthorized, Forbidden: for one who may not.
         """
-        if self._authenticator is not None:
-            self._authenticator.require_admin(request.header(b"authorization"))
-        elif request.client is None or not ipaddress.ip_address(request.client).is_loopback:
-            raise Forbidden("without keys, versions can be changed from this machine alone; set LATHE_KEYS_FILE")
+        if isinstance(self._access, LocalOnly):
+            self._access.require_program(request.client, request.headers)
+        else:
+            self._access.require_admin(request.header(b"authorization"))
         return self._rollout
 
 
-def routes(serving: Serving, authenticator: Authenticator | None) -> Group:
+def routes(serving: Serving, access: Access) -> Group:
     """The routes that change versions."""
-    admin = Admin(serving, authenticator)
+    admin = Admin(serving, access)
 
     def endpoint(name: str, summary: str, handler: Handler, request: type[BaseModel] | None = None) -> Endpoint:
         operation = Operation(
@@ -90,7 +89,7 @@ def routes(serving: Serving, authenticator: Authenticator | None) -> Group:
     return Group(
         "Versions",
         "[A new version without a restart](versions.md). These need a key made with `lathe keys add NAME --admin`; "
-        "without keys they are taken from the service's own machine only.",
+        "without keys they are taken from programs on the service's own machine only, not from a page in a browser.",
         [
             endpoint("load", "Load a version, and make it the live one or put it on trial.", admin.load, LoadRequest),
             endpoint("promote", "Make the version on trial the live one.", admin.calling(Rollout.promote)),

@@ -1,16 +1,16 @@
 """Every route of the service: the gate finds its handlers in these groups, and the documents say what is in them."""
 
-from service.access.keys import Authenticator
+from service.access.local import Access
 from service.api import admin, documentation, monitoring, native, open_inference, text_embeddings_inference
 from service.http.routing import Group, Routes
 from service.models.registry import Serving
 
 
-def all_groups(serving: Serving, authenticator: Authenticator | None) -> list[Group]:
+def all_groups(serving: Serving, access: Access) -> list[Group]:
     """The routes, in the order of the documents."""
     groups = [
         native.routes(serving),
-        admin.routes(serving, authenticator),
+        admin.routes(serving, access),
         monitoring.routes(serving),
         text_embeddings_inference.routes(serving),
         open_inference.routes(serving),
@@ -18,6 +18,6 @@ def all_groups(serving: Serving, authenticator: Authenticator | None) -> list[Gr
     return [*groups, documentation.routes(groups)]
 
 
-def create_routes(serving: Serving, authenticator: Authenticator | None) -> Routes:
+def create_routes(serving: Serving, access: Access) -> Routes:
     """The table of all endpoints."""
-    return Routes(endpoint for group in all_groups(serving, authenticator) for endpoint in group.endpoints)
+    return Routes(endpoint for group in all_groups(serving, access) for endpoint in group.endpoints)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from service.access.keys import Authenticator
+from service.access.local import Access, LocalOnly
 from service.errors import InternalError, ServiceError
 from service.http.body import TIMEOUT, timeout_ms
 from service.http.messages import Headers, Parameters
@@ -51,13 +51,12 @@ class Entrance:
     """Decides about every request.
 
     Args:
-        authenticator: None where no key is needed.
         timeout_ms: what a request has that asks for no less.
     """
 
-    def __init__(self, routes: Routes, authenticator: Authenticator | None, timeout_ms: int) -> None:
+    def __init__(self, routes: Routes, access: Access, timeout_ms: int) -> None:
         self._routes = routes
-        self._authenticator = authenticator
+        self._access = access
         self._timeout_ms = timeout_ms
         self._prefix = secrets.token_hex(10)  # as unique as a random id for each request, for less
         self._numbers = itertools.count()
@@ -86,7 +85,8 @@ class Entrance:
         return f"{self._prefix}{next(self._numbers):012x}"
 
     def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
-        if self._authenticator is None:
+        if isinstance(self._access, LocalOnly):
+            self._access.require_host(headers)
             return ""
         value = headers.get(b"authorization")
-        return self._authenticator.authenticate(None if value is None else value.decode("latin-1"))
+        return self._access.authenticate(None if value is None else value.decode("latin-1"))

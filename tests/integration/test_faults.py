@@ -51,7 +51,7 @@ def sending(
     """A connection on which a request was sent, or its beginning where it says it is longer."""
     address = urlsplit(service.url)
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
-        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{headers}"
+        head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}"
         connection.sendall(f"{head}content-length: {length or len(body)}\r\n\r\n".encode() + body)
         yield connection
 

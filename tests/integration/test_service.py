@@ -256,7 +256,7 @@ def _received(service: LiveService, request: bytes, pieces: int = 1) -> list[byt
 
 
 def _request(method: str, path: str, body: bytes = b"", headers: bytes = b"") -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
     return head.encode() + headers + b"\r\n" + body
 
 
@@ -282,3 +282,21 @@ def test_a_head_has_no_body_and_a_client_that_waits_to_be_asked_for_one_is_asked
     request = _request("POST", "/v1/classify", body, b"expect: 100-continue\r\n")
     (asked,) = _received(live_service, request[: -len(body)])
     assert asked == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def test_without_keys_a_page_in_a_browser_can_ask_and_change_nothing(live_service: LiveService) -> None:
+    with httpx.Client(base_url=live_service.url) as client:
+        body = {"model": "sentiment", "inputs": "good"}
+        rebound = {"Host": "evil.example:3000"}  # its page, on a name that resolves to 127.0.0.1
+        for answer in (
+            client.post("/v1/classify", json=body, headers=rebound),
+            client.get("/v1/models", headers=rebound),
+            client.get("/metrics", headers=rebound),
+            client.post("/v1/models/sentiment/rollback", headers=rebound),
+            client.post("/v1/models/sentiment/rollback", headers={"Origin": "https://evil.example"}),
+            client.post("/v1/models/sentiment/promote", data={"a": "b"}, headers={"Origin": "null"}),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+        assert client.post("/v1/models/sentiment/rollback").status_code == 409  # a program here; there is no version
+        assert client.post("/v1/classify", json=body, headers={"Origin": live_service.url}).status_code == 200
+        assert client.get("/readyz", headers=rebound).status_code == 200

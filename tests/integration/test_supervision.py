@@ -60,7 +60,9 @@ def test_nobody_else_gives_orders_and_processes_end_together(service_factory: Se
 
 
 def test_what_it_made_goes_with_it(service_factory: ServiceFactory) -> None:
-    with service_factory() as service:
+    with service_factory(LATHE_ALLOWED_HOSTS="api.example, b.example") as service:
+        for host, status in (("api.example", 200), ("b.example:443", 200), ("evil.example", 403)):
+            assert httpx.get(f"{service.url}/v1/models", headers={"Host": host}).status_code == status
         process = psutil.Process(service.process.pid)
         folder = next(
             Path(place.laddr).parent

@@ -15,6 +15,7 @@ import pytest
 
 from compression.bundle import GoldenAnswers, read_golden
 from service.access.keys import Authenticator, add_key
+from service.access.local import LocalOnly
 from service.api.routes import create_routes
 from service.api.triage import check_labels
 from service.engine.engine import Engine
@@ -48,12 +49,12 @@ class Service:
             "LATHE_MODELS": f"mine={folder / 'first'}", "LATHE_BUNDLES_ROOT": str(root), "LATHE_STREAMS": "1",
         }  # fmt: skip
         settings, telemetry = load_settings({**environment, **variables}), Telemetry()
-        authenticator = Authenticator(settings.keys_file) if settings.keys_file is not None else None
+        access = LocalOnly(()) if settings.keys_file is None else Authenticator(settings.keys_file)
         self.serving = Serving(settings, Path, telemetry, partial(check_labels, settings), workers)
-        routes = create_routes(self.serving, authenticator)
-        app = Gate(nothing, Entrance(routes, authenticator, settings.request_timeout_ms), telemetry)
+        routes = create_routes(self.serving, access)
+        app = Gate(nothing, Entrance(routes, access, settings.request_timeout_ms), telemetry)
         transport = httpx.ASGITransport(app, client=(client, 1))
-        self.http = httpx.AsyncClient(transport=transport, base_url="http://lathe")
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
     async def call(self, change: str, status: int = 200, **body: object) -> dict[str, object]:
         """Calls a change of `mine`; the model as it is described then, or the error."""

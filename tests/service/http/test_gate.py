@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from service.access.keys import Authenticator, add_key
+from service.access.local import LocalOnly
 from service.errors import ErrorResponse, Overloaded, ServiceError
 from service.http.entrance import Entrance, Entry
 from service.http.gate import Gate
@@ -29,12 +30,12 @@ def ask(
     method: str = "GET",
 ) -> httpx.Response:
     """One request through the gate, as an ASGI server would send it."""
-    gate = Gate(app, Entrance(Routes(endpoints), authenticator, 1000), telemetry or Telemetry())
+    gate = Gate(app, Entrance(Routes(endpoints), authenticator or LocalOnly(()), 1000), telemetry or Telemetry())
 
     async def main() -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(gate), headers=headers, base_url="http://lathe"
+            transport=httpx.ASGITransport(gate), headers=headers, base_url="http://localhost"
         ) as client:
             return await client.request(method, "/v1/models")
 

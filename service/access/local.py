@@ -1,0 +1,69 @@
+"""Who may ask where there are no keys: programs on this machine, and not what a browser on it is made to send.
+
+A page that somebody visits can have their browser send requests to this machine. Under a name of its own that it has
+resolve to 127.0.0.1 it can read the answers, too (DNS rebinding); the Host header then has that name.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from service.access.keys import Authenticator
+from service.errors import Forbidden
+
+# What a browser says of the page that it sends a POST for, and what a proxy says of a client elsewhere.
+_NOT_FROM_HERE = (b"origin", b"forwarded", b"x-forwarded-for", b"x-real-ip")
+
+
+class LocalOnly:
+    """Refuses what does not come from a program on this machine.
+
+    Args:
+        hosts: further names that Host headers may have, such as those of a proxy on this machine.
+    """
+
+    def __init__(self, hosts: Iterable[str]) -> None:
+        self._hosts = frozenset(map(str.lower, hosts))
+        self._is_allowed = lru_cache(256)(self._allows)
+
+    def require_host(self, headers: Mapping[bytes, bytes]) -> None:
+        """Refuses a request that was sent to another name than this machine's.
+
+        Raises:
+            Forbidden: it was.
+        """
+        host = headers.get(b"host")
+        if host is not None and not self._is_allowed(host):
+            raise Forbidden(
+                "the Host header does not name this machine, and there are no keys; ask 127.0.0.1, add the name to "
+                "LATHE_ALLOWED_HOSTS, or set LATHE_KEYS_FILE"
+            )
+
+    def require_program(self, client: str | None, headers: Mapping[bytes, bytes]) -> None:
+        """Refuses a call that was not made by a program here.
+
+        Raises:
+            Forbidden: it came from another machine, through a proxy, or from a page in a browser.
+        """
+        here = client is not None and ipaddress.ip_address(client).is_loopback
+        if not here or any(name in headers for name in _NOT_FROM_HERE):
+            raise Forbidden(
+                "without keys, versions can be changed only by a program on this machine, not through a proxy or a "
+                "browser; set LATHE_KEYS_FILE"
+            )
+
+    def _allows(self, host: bytes) -> bool:
+        name, _, port = host.decode("latin-1").lower().rpartition(":")
+        if not port.isdecimal():  # none: what follows the last colon is a part of the name
+            name = f"{name}:{port}" if name else port
+        name = name.removesuffix(".")
+        if name == "localhost" or name in self._hosts:
+            return True
+        try:
+            return ipaddress.ip_address(name.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+
+Access = Authenticator | LocalOnly
+"""Who may ask: whoever has a key, or where there are none, programs on this machine."""
