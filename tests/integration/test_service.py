@@ -256,7 +256,8 @@ def _received(service: LiveService, request: bytes, pieces: int = 1) -> list[byt
 
 
 def _request(method: str, path: str, body: bytes = b"", headers: bytes = b"") -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += f"content-length: {len(body)}\r\n"
     return head.encode() + headers + b"\r\n" + body
 
 
