@@ -1,10 +1,12 @@
 """The service, with an engine that fails at texts of one word alone: `tests.integration.faulty:Lathe`.
 
-Five times the word: it raises. Six times: it raises once, and then never again. Seven times: it never ends. More than
-the window takes: its thread ends.
+Five times the word: it raises. Six times: it raises once, and then never again. Seven times: it never ends. Eight
+times: it waits for a file, whose name is in GO. More than the window takes: its thread ends.
 """
 
+import os
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,6 +41,9 @@ def _infer_or_fail(self: Engine, batch: Sequence[Encoded]) -> npt.NDArray[np.flo
             raise RuntimeError("this once")
         if words == 7:
             threading.Event().wait()
+        if words == 8:
+            while not os.path.exists(os.environ["GO"]):
+                time.sleep(0.01)
     return _infer(self, batch)
 
 

@@ -22,7 +22,7 @@ from tests.integration.conftest import LiveService, ServiceFactory, serve
 pytestmark = pytest.mark.integration
 
 # See faulty.py, which must not be imported here.
-FAILS, FAILS_ONCE, HANGS, KILLS = "good " * 5, "good " * 6, "good " * 7, "good " * 500
+FAILS, FAILS_ONCE, HANGS, WAITS, KILLS = "good " * 5, "good " * 6, "good " * 7, "good " * 8, "good " * 500
 JSON = {"content-type": "application/json"}
 
 
@@ -115,21 +115,22 @@ def test_an_engine_that_hangs_fails_the_liveness_probe_and_does_not_keep_the_pro
     assert faulty.process.wait(30) == 0
 
 
-def test_a_client_that_leaves_in_a_batch_costs_the_others_nothing(
-    service_factory: ServiceFactory,
-) -> None:
+def test_a_client_that_leaves_costs_the_others_nothing(models_setting: str, tmp_path: Path) -> None:
     body = json.dumps({"model": "sentiment", "inputs": ["good " * 60] * 200}).encode()
     gone = 'lathe_shed_texts_total{model="sentiment",reason="client_gone",role="live"}'
+    settings = {"LATHE_MODELS": models_setting, "LATHE_STREAMS": "1", "LATHE_REQUEST_TIMEOUT_MS": "60000"}
+    go = tmp_path / "go"
     with (
-        service_factory(LATHE_STREAMS="1", LATHE_REQUEST_TIMEOUT_MS="60000") as service,
-        concurrent.futures.ThreadPoolExecutor(8) as threads,
+        serve(tmp_path / "service.log", {**settings, "GO": str(go)}, "tests.integration.faulty:Lathe") as service,
+        concurrent.futures.ThreadPoolExecutor(9) as threads,
     ):
+        threads.submit(ask, service, WAITS)
+        until(lambda: metric(service, 'lathe_batch_texts_count{model="sentiment",role="live"}') == 1)
         others = [threads.submit(ask, service, ["good " * 60] * 200) for _ in range(8)]
-        tokenised = 'lathe_stage_seconds_count{model="sentiment",role="live",stage="tokenize"}'
-        until(lambda: metric(service, tokenised) >= 8)
         with sending(service, body):
-            until(lambda: metric(service, tokenised) >= 9)
-        until(lambda: metric(service, gone) > 0)
+            until(lambda: metric(service, "lathe_queue_texts") == 1800)
+        until(lambda: metric(service, gone) == 200)
+        go.touch()
         assert [len(answer.result().json()["results"]) for answer in others] == [200] * 8
         assert metric(service, "lathe_queue_texts") == 0
         assert "rror" not in service.log.read_text()
