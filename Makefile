@@ -33,8 +33,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Most of the time goes to waiting for servers; a file's tests share what they start.
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile
 
 loadtest: bundles
 	$(BIN)/python -m loadtests.run
