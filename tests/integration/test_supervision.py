@@ -1,5 +1,6 @@
 """Nobody else gives orders to what starts the workers; a killed worker is replaced, and none outlives its parent."""
 
+import contextlib
 import os
 import signal
 import stat
@@ -30,10 +31,25 @@ def ready(url: str) -> bool:
         return False
 
 
+def worker_of(parent: psutil.Process) -> psutil.Process:
+    """The worker that it has, or will have soon."""
+
+    def running() -> list[psutil.Process]:
+        found = []
+        for child in parent.children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if "--worker-id" in child.cmdline():
+                    found.append(child)
+        return found
+
+    wait_until(lambda: len(running()) == 1, "there is not one worker")
+    return running()[0]
+
+
 def test_nobody_else_gives_orders_and_processes_end_together(service_factory: ServiceFactory) -> None:
     with service_factory() as service:
         parent, url = psutil.Process(service.process.pid), httpx.URL(service.url)
-        processes = [parent, *parent.children(recursive=True)]
+        processes = [parent, worker_of(parent)]
         listening = {
             (place.laddr.ip, place.laddr.port)
             for process in processes
@@ -47,12 +63,12 @@ def test_nobody_else_gives_orders_and_processes_end_together(service_factory: Se
         for path in sockets:
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
-        (worker,) = parent.children()
+        worker = worker_of(parent)
         worker.kill()
         worker.wait(30)
         wait_until(lambda: ready(service.url), "no worker came in place of the one that was killed")
 
-        (worker,) = parent.children()
+        worker = worker_of(parent)
         os.kill(parent.pid, signal.SIGKILL)
         wait_until(
             lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the worker was left over"
