@@ -45,8 +45,7 @@ class LocalOnly:
         Raises:
             Forbidden: it came from another machine, through a proxy, or from a page in a browser.
         """
-        here = client is not None and ipaddress.ip_address(client).is_loopback
-        if not here or any(name in headers for name in _NOT_FROM_HERE):
+        if not _is_loopback(client or "") or any(name in headers for name in _NOT_FROM_HERE):
             raise Forbidden(
                 "without keys, versions can be changed only by a program on this machine, not through a proxy or a "
                 "browser; set LATHE_KEYS_FILE"
@@ -59,10 +58,14 @@ class LocalOnly:
         name = name.removesuffix(".")
         if name == "localhost" or name in self._hosts:
             return True
-        try:
-            return ipaddress.ip_address(name.strip("[]")).is_loopback
-        except ValueError:
-            return False
+        return _is_loopback(name.strip("[]"))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:  # a name, or what a proxy wrote in place of an address
+        return False
 
 
 Access = Authenticator | LocalOnly

@@ -55,7 +55,7 @@ class InferInput(LenientBody):
     name: str
     datatype: Literal["BYTES"]
     shape: Annotated[list[int], Field(fail_fast=True)]
-    parameters: InputParameters = InputParameters()
+    parameters: InputParameters | None = None
     data: _Data | None = None
 
 
@@ -66,7 +66,10 @@ class OutputParameters(LenientBody):
 
 class InferOutput(LenientBody):
     name: Literal["label", "scores"]
-    parameters: OutputParameters = OutputParameters()
+    parameters: OutputParameters | None = None
+
+
+_OUTPUTS = [InferOutput(name="label"), InferOutput(name="scores")]
 
 
 class InferParameters(LenientBody):
@@ -79,7 +82,8 @@ class InferParameters(LenientBody):
 
 
 class InferRequest(LenientBody):
-    """One tensor of texts; `outputs` names those that are wanted, all of them by default."""
+    """One tensor of texts; `outputs` names those that are wanted. What is null, or an empty list of outputs, is as if
+    it were not there: all of them, as the defaults say."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -94,11 +98,9 @@ class InferRequest(LenientBody):
     )
 
     id: str | None = None
-    parameters: InferParameters = InferParameters()
+    parameters: InferParameters | None = None
     inputs: list[InferInput] = Field(min_length=1, max_length=1)
-    outputs: Annotated[list[InferOutput], Field(fail_fast=True)] = Field(
-        default=[InferOutput(name="label"), InferOutput(name="scores")], max_length=16
-    )
+    outputs: Annotated[list[InferOutput], Field(fail_fast=True, max_length=16)] | None = None
 
 
 class OutputTensor(BaseModel):
@@ -223,7 +225,7 @@ class _Api:
         body = parse(InferRequest, content[:length])
         texts = _texts(body.inputs[0], content[length:])
         model = self._model(request)
-        (scored,) = await self.inference.ask(request, [model], texts, body.parameters.calibrated)
+        (scored,) = await self.inference.ask(request, [model], texts, (body.parameters or InferParameters()).calibrated)
         return _answer(body, model.name, scored)
 
     def _model(self, request: Request) -> Model:
@@ -290,7 +292,7 @@ def _header_length(request: Request, content: bytes) -> int:
 
 def _texts(tensor: InferInput, binary: bytes) -> list[str]:
     """The texts of a tensor, checked as those of the service's own routes are."""
-    size = tensor.parameters.binary_data_size
+    size = (tensor.parameters or InputParameters()).binary_data_size
     if (size is None) == (tensor.data is None):
         raise InvalidRequest("inputs.0: send either data or parameters.binary_data_size")
     if len(binary) != (size or 0):
@@ -333,15 +335,16 @@ def _answer(body: InferRequest, model: str, scored: Scored) -> Response:
     labels = [scored.labels[index] for index in probabilities.argmax(axis=1).tolist()]
     tensors: list[dict[str, Any]] = []
     binary = b""
-    for output in body.outputs:
+    all_binary = (body.parameters or InferParameters()).binary_data_output
+    for output in body.outputs or _OUTPUTS:
         is_label = output.name == "label"
         tensor: dict[str, Any] = {
             "name": output.name,
             "datatype": "BYTES" if is_label else "FP32",
             "shape": [len(labels)] if is_label else list(probabilities.shape),
         }
-        wanted = output.parameters.binary_data
-        if body.parameters.binary_data_output if wanted is None else wanted:
+        wanted = (output.parameters or OutputParameters()).binary_data
+        if all_binary if wanted is None else wanted:
             content = _packed(labels) if is_label else probabilities.astype("<f4").tobytes()
             tensor["parameters"] = {"binary_data_size": len(content)}
             binary += content

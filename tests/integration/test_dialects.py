@@ -42,6 +42,18 @@ def tensor(texts: list[str], binary: bool = True, shape: tuple[int, ...] | None 
     return given
 
 
+@pytest.mark.parametrize("absent", [None, []])
+def test_what_is_null_is_as_if_it_were_absent(live_service: LiveService, absent: object) -> None:
+    one = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["good"]}
+    url = f"{live_service.url}/v2/models/sentiment/infer"
+    expected = httpx.post(url, json={"inputs": [one]}).json()
+    assert [output["name"] for output in expected["outputs"]] == ["label", "scores"]
+    given = {"inputs": [{**one, "parameters": None}], "outputs": absent, "parameters": None, "id": None}
+    assert httpx.post(url, json=given).json() == expected
+    named = {"inputs": [one], "outputs": [{"name": "label", "parameters": None}]}
+    assert httpx.post(url, json=named).json()["outputs"] == expected["outputs"][:1]
+
+
 @pytest.mark.parametrize("binary_input", [True, False])
 @pytest.mark.parametrize("binary_output", [True, False])
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])

@@ -41,6 +41,7 @@ def test_a_program_here(client: str) -> None:
     [
         ("10.0.0.1", b"accept"),
         (None, b"accept"),
+        ("unknown", b"accept"),
         ("127.0.0.1", b"origin"),
         ("127.0.0.1", b"x-forwarded-for"),
         ("127.0.0.1", b"x-real-ip"),
