@@ -15,8 +15,8 @@ Schema = dict[str, Any]
 _ADDRESS = "127.0.0.1:3000"
 _INTRODUCTION = """\
 What `GET /docs.json` says as OpenAPI 3.1, and `/docs` as a page to try it. The answers below are those of a service
-with the two default bundles, shortened where it says so. Every answer has the header `X-Request-Id`, under which the
-service's log has what went wrong. [Errors](errors.md) have one shape:
+with the two default bundles, shortened where it says so. Every answer has the header `X-Request-Id` (your own where you
+send one), under which the service's log has what went wrong. [Errors](errors.md) have one shape:
 
 ```json
 {own}

@@ -7,6 +7,7 @@ headers ──▶ endpoint ──▶ key ──▶ deadline ──▶ is there c
 import itertools
 import logging
 import math
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -21,13 +22,15 @@ from service.redaction import describe_exception
 
 logger = logging.getLogger(__name__)
 
+_GIVEN_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # what can do no harm in a log; others are replaced
+
 
 @dataclass(slots=True)
 class Entry:
     """What was decided about a request when its headers were there.
 
     Attributes:
-        id: the X-Request-Id of its answer.
+        id: the X-Request-Id of its answer: the client's own, or one that no other request has.
         since: when that was, on the clock of time.monotonic().
         endpoint: who answers; None: the app behind the gate.
         parameters: what stands in the path for `{name}`, by name.
@@ -64,7 +67,8 @@ class Entrance:
     def enter(self, method: str, path: str, headers: Headers) -> Entry:
         """Decides about a request; raises nothing."""
         endpoint, parameters = self._routes.find(method, path)
-        entry = Entry(self.new_id(), time.monotonic(), endpoint, parameters, dict(reversed(headers)))
+        found = dict(reversed(headers))
+        entry = Entry(self._id(found), time.monotonic(), endpoint, parameters, found)
         try:
             if endpoint is None or not endpoint.public:
                 entry.tenant = self._tenant(entry.headers)
@@ -83,6 +87,10 @@ class Entrance:
     def new_id(self) -> str:
         """An id that no other request has."""
         return f"{self._prefix}{next(self._numbers):012x}"
+
+    def _id(self, headers: Mapping[bytes, bytes]) -> str:
+        given = headers.get(b"x-request-id")
+        return self.new_id() if given is None or _GIVEN_ID.fullmatch(given) is None else given.decode()
 
     def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
         if isinstance(self._access, LocalOnly):

@@ -42,6 +42,24 @@ def ask(
     return asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (b"order-17/a.B_c:9+=@", True),
+        (b"x" * 128, True),
+        (b"x" * 129, False),
+        (b"a b", False),
+        (b"\xff", False),
+        (b"", False),
+    ],
+)
+def test_a_client_s_own_request_id_is_kept_where_it_can_do_no_harm(given: bytes, kept: bool) -> None:
+    entry = Entrance(Routes(()), LocalOnly(()), 1000).enter("GET", "/nope", [(b"x-request-id", given)])
+    assert (entry.id == given.decode("latin-1")) is kept
+    assert entry.id.isprintable()
+    assert entry.id
+
+
 def answering(status: int, content_type: bytes = b"text/plain") -> App:
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", content_type)]})
