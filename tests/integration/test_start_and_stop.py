@@ -13,7 +13,7 @@ import pytest
 from compression.bundle import Bundle
 from loadtests.run import free_port, stop
 from service.access.keys import add_key, revoke_key
-from tests.integration.conftest import LiveService, ServiceFactory, service_command, service_environment
+from tests.integration.conftest import LiveService, ServiceFactory, serve, service_command, service_environment
 
 pytestmark = pytest.mark.integration
 
@@ -138,18 +138,33 @@ def test_a_full_queue_answers_429_at_once_and_the_rest_is_served(service_factory
     assert shed in metrics
 
 
-def test_sigterm_answers_what_was_accepted_and_exits_with_0(service_factory: ServiceFactory) -> None:
+def test_sigterm_answers_what_was_accepted_and_exits_with_0(models_setting: str, tmp_path: Path) -> None:
     body = {"model": "sentiment", "inputs": ["good " * 60] * 200}
-    patient = {"LATHE_STREAMS": "1", "LATHE_REQUEST_TIMEOUT_MS": "60000"}  # nothing is refused on a slow machine
-    with service_factory(**patient) as service, concurrent.futures.ThreadPoolExecutor(8) as threads:
-        sent = [
-            threads.submit(httpx.post, f"{service.url}/v1/classify", json=body, timeout=60) for _ in range(8)
-        ]  # fmt: skip
-        accepted = 'lathe_stage_seconds_count{model="sentiment",role="live",stage="tokenize"} 8.0'
-        while accepted not in httpx.get(f"{service.url}/metrics", timeout=30).text:
+    go = tmp_path / "go"
+    settings = {
+        "LATHE_MODELS": models_setting,
+        "LATHE_STREAMS": "1",
+        "LATHE_REQUEST_TIMEOUT_MS": "60000",
+        "GO": str(go),
+    }
+    waits = {"model": "sentiment", "inputs": "good " * 8}  # until there is the file
+    with (
+        serve(tmp_path / "service.log", settings, "tests.integration.faulty:Lathe") as service,
+        concurrent.futures.ThreadPoolExecutor(8) as threads,
+    ):
+
+        def seen(line: str) -> bool:
+            return line in httpx.get(f"{service.url}/metrics", timeout=30).text
+
+        url = f"{service.url}/v1/classify"
+        sent = [threads.submit(httpx.post, url, json=waits, timeout=60)]
+        while not seen('lathe_batch_texts_count{model="sentiment",role="live"} 1.0'):
             time.sleep(0.01)
-        assert not all(answer.done() for answer in sent)
+        sent += [threads.submit(httpx.post, url, json=body, timeout=60) for _ in range(7)]
+        while not seen('lathe_queue_texts{model="sentiment",role="live"} 1400.0'):
+            time.sleep(0.01)
         service.process.send_signal(signal.SIGTERM)
+        go.touch()
         statuses = [answer.result().status_code for answer in sent]
         assert service.process.wait(30) == 0
     assert statuses == [200] * 8

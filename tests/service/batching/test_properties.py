@@ -279,7 +279,8 @@ class BatcherMachine(RuleBasedStateMachine):
         elif isinstance(error, NotReady):
             assert self.dead or self.panicking or self.engine.broken
         elif isinstance(error, PayloadTooLarge):
-            assert sum(map(len, sent.texts)) > self.limits.queue_tokens
+            too_many = sum(map(len, sent.texts)) > self.limits.queue_tokens
+            assert too_many or (len(sent.texts) > 1 and sent.deadline < math.inf)  # or too many for their time
         else:
             assert isinstance(error, Overloaded)
             assert not numbers <= self.computed
