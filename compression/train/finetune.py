@@ -30,16 +30,10 @@ from transformers.trainer_utils import get_last_checkpoint
 from compression.bundle.atomic_files import explained, replacing
 from compression.data import Examples
 from compression.errors import CheckpointError, DataError
-from compression.parent.checkpoint import (
-    load_classifier,
-    load_config,
-    load_tokenizer,
-    locate,
-    safetensors_files,
-    settle_padding,
-    window,
-)
+from compression.parent.checkpoint import load_classifier, load_tokenizer
+from compression.parent.files import locate, safetensors_files
 from compression.parent.kind import require_rows_for_all_tokens
+from compression.parent.settings import load_config, settle_padding, window
 from compression.progress import console, warn
 from compression.train.watching import EpochLines, doubt_of_learning
 

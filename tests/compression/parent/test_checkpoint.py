@@ -9,16 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from compression.data import read_examples
 from compression.errors import CheckpointError
-from compression.parent.checkpoint import (
-    Parent,
-    load_config,
-    load_parent,
-    load_tokenizer,
-    locate,
-    settle_padding,
-    window,
-)
+from compression.parent.checkpoint import Parent, load_parent, load_tokenizer
 from compression.parent.classifier import ParentClassifier
+from compression.parent.files import locate
+from compression.parent.settings import load_config, settle_padding, window
 from compression.train.finetune import FinetuneOptions, finetune
 
 
@@ -79,7 +73,7 @@ def test_the_embedded_encoder_is_the_published_one() -> None:
 
 
 def test_an_embedded_encoder_that_was_changed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from compression.parent.checkpoint import EMBEDDED_ENCODERS
+    from compression.parent.files import EMBEDDED_ENCODERS
 
     monkeypatch.setitem(EMBEDDED_ENCODERS["all-MiniLM-L6-v2"].sha256, "config.json", "0" * 64)
     with pytest.raises(CheckpointError, match=r"config\.json: sha256"):
@@ -119,6 +113,14 @@ def adapter(sentiment_parent: Path, sentiment_data: Path, workspace: Path) -> Pa
     options = FinetuneOptions(epochs=0.2, batch_size=16, lora_rank=2, precision="fp32")
     finetune(str(folder / "base"), read_examples(sentiment_data), None, folder / "adapter", options)
     return folder
+
+
+def test_an_adapter_in_a_pickle_is_refused_whatever_lies_beside_it(adapter: Path, tmp_path: Path) -> None:
+    copy = copy_of(adapter, tmp_path, "adapter_config.json")
+    (copy / "adapter_model.safetensors").rename(copy / "training_state.safetensors")
+    (copy / "adapter_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(CheckpointError, match=r"has no adapter_model\.safetensors, only training_state\.safetensors"):
+        load_parent(str(copy))
 
 
 def copy_of(adapter: Path, folder: Path, name: str, **values: object) -> Path:

@@ -26,7 +26,8 @@ from transformers import (
 )
 
 from compression.errors import CheckpointError
-from compression.parent.checkpoint import Parent, label_names
+from compression.parent.checkpoint import Parent
+from compression.parent.settings import label_names
 from compression.prune.vocabulary import prune_parent_vocabulary, prune_vocabulary
 
 SENTENCES = (

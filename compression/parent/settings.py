@@ -1,0 +1,114 @@
+"""What a parent's config.json says: labels, window, padding, positions."""
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerFast
+
+from compression.errors import CheckpointError
+from compression.parent.kind import require_dense_attention, require_float
+
+_NO_WINDOW = 10**6  # transformers writes 1e30 where a tokenizer states no limit
+
+
+def load_config(folder: Path, **overrides: Any) -> PretrainedConfig:
+    """Reads `config.json`; a model that brings code of its own is refused.
+
+    Raises:
+        CheckpointError: no readable config, or one that asks for remote code.
+    """
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: has no config.json; name the directory that the model was saved to")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **overrides)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder}: its config.json cannot be used: {error}") from error
+    if getattr(config, "auto_map", None):
+        raise CheckpointError(
+            f"{folder}: config.json asks for code of its own (auto_map), which is never run; "
+            "use an architecture that transformers has"
+        )
+    require_float(config, folder)
+    require_dense_attention(config, str(folder))
+    config.return_dict = True  # else outputs are tuples, which nothing here reads
+    _read_rope(config, folder)
+    return config
+
+
+def _read_rope(config: PretrainedConfig, folder: Path) -> None:
+    """Rotary positions as transformers 5 writes them, put where 4 reads them: it takes its own defaults otherwise.
+
+    Raises:
+        CheckpointError: they are of a form that is not known here.
+    """
+    rope = getattr(config, "rope_parameters", None)
+    if not rope:
+        return
+    try:
+        if config.model_type == "modernbert":  # by kind of layer
+            config.global_rope_theta = rope["full_attention"]["rope_theta"]
+            config.local_rope_theta = rope["sliding_attention"]["rope_theta"]
+            plain = all(layers.get("rope_type", "default") == "default" for layers in rope.values())
+        else:
+            plain = hasattr(config, "rope_theta") and not rope.keys() - {"rope_theta", "rope_type"}
+            plain = plain and rope.get("rope_type", "default") == "default"
+            config.rope_theta = rope["rope_theta"]
+    except (KeyError, TypeError, AttributeError):
+        plain = False
+    if not plain:
+        raise CheckpointError(
+            f"{folder}: its config.json has rope_parameters of transformers 5, which transformers "
+            f"{transformers.__version__} would not compute with; save the model with transformers 4"
+        )
+
+
+def settle_padding(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, parent: str) -> None:
+    """Gives a config without a padding token the tokenizer's: decoders look for it to find a text's last token.
+
+    Raises:
+        CheckpointError: there is none in either.
+    """
+    if config.pad_token_id is not None:
+        return
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(
+            f"{parent}: neither config.json nor tokenizer has a padding token, which batches need; set "
+            "tokenizer.pad_token and model.config.pad_token_id as in its training, and save both again"
+        )
+    config.pad_token_id = tokenizer.pad_token_id
+
+
+def label_names(config: PretrainedConfig, parent: str) -> tuple[str, ...]:
+    """Label names in the order of the logits.
+
+    Raises:
+        CheckpointError: there are fewer than two, or the config's `id2label` does not name each logit once.
+    """
+    names = tuple(str(config.id2label.get(index)) for index in range(config.num_labels))
+    if len(names) < 2 or len(set(names)) < len(names) or set(config.id2label) != set(range(len(names))):
+        raise CheckpointError(
+            f"{parent}: id2label in its config.json is {config.id2label}; a classifier has two labels or more, "
+            "numbered from 0 on, each with a name of its own"
+        )
+    return names
+
+
+def window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
+    """The longest input in tokens that both model and tokenizer take.
+
+    Raises:
+        CheckpointError: neither has a limit.
+    """
+    positions = getattr(config, "max_position_embeddings", None) or _NO_WINDOW
+    if positions < 0:  # XLNet's way to say that there is no limit
+        positions = _NO_WINDOW
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        positions -= config.pad_token_id + 1  # positions are counted from behind the padding index
+    longest = int(min(positions, tokenizer.model_max_length))
+    if longest >= _NO_WINDOW:
+        raise CheckpointError(
+            f"{tokenizer.name_or_path}: neither config.json nor tokenizer says how long a text may be; write "
+            "model_max_length into tokenizer_config.json"
+        )
+    return longest
