@@ -27,7 +27,8 @@ from service.access.local import Access, LocalOnly
 from service.api.routes import create_routes
 from service.api.triage import check_labels, why_no_triage
 from service.errors import ConfigurationError
-from service.http.connection import Connections, HttpProtocol, Limits
+from service.http.connection import HttpProtocol
+from service.http.connections import Connections, Limits
 from service.http.entrance import Entrance
 from service.http.gate import Gate
 from service.http.stopping import drain_on_sigterm

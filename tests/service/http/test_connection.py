@@ -17,7 +17,8 @@ import uvicorn
 import uvloop
 
 from service.errors import ServiceError
-from service.http.connection import Connections, Deadlines, HttpProtocol, Limits
+from service.http.connection import HttpProtocol
+from service.http.connections import Connections, Deadlines, Limits
 from service.http.messages import Headers, Response
 from service.telemetry import Telemetry
 

@@ -1,0 +1,193 @@
+"""All connections of a process: the states of one, how long each may last, how many there may be, and who is closed."""
+
+import asyncio
+import logging
+import os
+import resource
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol, Self
+
+from service.errors import ServiceError
+from service.http.http1 import Bounds
+from service.http.messages import Headers, Response
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+_GRACE_S = 5.0  # who reads a body gives it up in time, with an answer; this is for bodies that nobody reads
+_WARN_S = 10.0
+_OTHER_DESCRIPTORS = 32  # models that are loaded, the keys file
+
+
+class State(StrEnum):
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+    WAITING = "waiting"
+    ANSWERING = "answering"
+    WRITING = "writing"
+    CLOSING = "closing"
+
+
+class Reason(StrEnum):
+    """Why a connection was closed."""
+
+    CLIENT = "client"  # by the client, or the network
+    FULL = "full"  # there was no room for another one
+    ASKED = "asked"  # the client wanted one answer
+    IDLE = "idle"
+    TIMEOUT = "timeout"  # a deadline of another state
+    REFUSED = "refused"  # what came cannot be understood, or is too large
+    UNREAD = "unread"  # it was answered before the end of its body, which was not worth waiting for
+    FAILED = "failed"  # an answer could not be finished
+    STOPPING = "stopping"  # the service is
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Seconds that a connection may be in a state."""
+
+    idle: float = 75.0  # nginx, and AWS's load balancers, reuse a connection that was idle for 60 seconds
+    head: float = 10.0
+    body: float = 15.0
+    waiting: float = 600.0  # requests have a deadline of their own; to load a version takes its time
+    answering: float = 600.0
+    writing: float = 30.0
+    closing: float = 5.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a connection may take.
+
+    Attributes:
+        dropped_bytes: of a body that nobody reads any more.
+        connections: open at the same time; fewer where the process may not have so many descriptors.
+    """
+
+    bounds: Bounds = field(default_factory=Bounds)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    dropped_bytes: int = 1048576
+    connections: int = 10000
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Those of the settings."""
+        deadlines = Deadlines(
+            idle=settings.idle_timeout_ms / 1e3,
+            head=settings.head_timeout_ms / 1e3,
+            body=settings.request_timeout_ms / 1e3 + _GRACE_S,
+            writing=settings.write_timeout_ms / 1e3,
+            closing=min(Deadlines.closing, settings.write_timeout_ms / 1e3),
+        )
+        bounds = Bounds(settings.max_head_bytes, settings.max_headers, settings.max_target_bytes)
+        return cls(bounds, deadlines, settings.max_body_bytes, settings.max_connections)
+
+
+class Door(Protocol):
+    """What a connection asks of the gate behind it."""
+
+    def enter(self, method: str, path: str, headers: Headers) -> object:
+        """A Response: the answer to a request that is not served; else what goes with it to the app, as ENTRY."""
+
+    def reject(self, error: ServiceError) -> Response:
+        """The answer to what is no request."""
+
+
+class Connection(Protocol):
+    """What all of them together know of one.
+
+    Attributes:
+        due: the loop's time at which its state has taken too long.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    state: State
+    due: float
+
+    def expire(self) -> None:
+        """Its state has taken too long."""
+
+    def end(self, reason: Reason) -> None:
+        """Ends it at once."""
+
+
+class Connections:
+    """All connections of a process, and the clock that holds them to their deadlines."""
+
+    def __init__(self, door: Door, telemetry: Telemetry, limits: Limits) -> None:
+        self.door = door
+        self.limits = limits
+        self.seconds: Mapping[State, float] = {state: getattr(limits.deadlines, state) for state in State}
+        self._tick_s = min(0.5, min(self.seconds.values()) / 4)
+        self.draining = False
+        self._open: set[Connection] = set()
+        self._without_request: OrderedDict[Connection, None] = OrderedDict()  # the longest first
+        self._most: int | None = None
+        self._warned = -_WARN_S
+        self._telemetry = telemetry
+        telemetry.connections(State, self.count, Reason)
+        self._clock: asyncio.TimerHandle | None = None
+
+    def drain(self) -> None:
+        """The service is about to stop: from now on an answer is the last of its connection."""
+        self.draining = True
+
+    def count(self, state: str) -> int:
+        """How many are in a state."""
+        return sum(connection.state == state for connection in self._open)
+
+    def add(self, connection: Connection) -> None:
+        """One has opened. If there is no room for it, the one that is without a request for the longest is ended."""
+        if self._most is None:
+            self._most = min(self.limits.connections, _spare_descriptors())
+        self._open.add(connection)
+        if len(self._open) > self._most:
+            self._warn(connection.loop.time())
+            last = next(iter(self._without_request), connection)
+            self._open.discard(last)
+            self.begin(last)
+            last.end(Reason.FULL)
+        if self._clock is None:
+            self._clock = connection.loop.call_later(self._tick_s, self._tick, connection.loop)
+
+    def remove(self, connection: Connection, reason: Reason) -> None:
+        """One has ended."""
+        self._open.discard(connection)
+        self.begin(connection)
+        self._telemetry.connection_closed(reason)
+
+    def wait(self, connection: Connection) -> None:
+        """One is without a request."""
+        self._without_request[connection] = None
+
+    def begin(self, connection: Connection) -> None:
+        """One has a request."""
+        self._without_request.pop(connection, None)
+
+    def _warn(self, now: float) -> None:
+        if now - self._warned >= _WARN_S:
+            self._warned = now
+            logger.warning(
+                "there is no room for more than %d connections (LATHE_MAX_CONNECTIONS, or descriptors: ulimit -n); for "
+                "each new one, the one that is without a request for the longest is closed",
+                self._most,
+            )
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for connection in [connection for connection in self._open if connection.due <= now]:
+            connection.expire()
+        self._clock = loop.call_later(self._tick_s, self._tick, loop) if self._open else None
+
+
+def _spare_descriptors() -> int:
+    """How many connections this process can have, besides the files that it has open and will open."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = len(os.listdir("/dev/fd"))
+    return max(allowed - taken - _OTHER_DESCRIPTORS, 1) if allowed != resource.RLIM_INFINITY else sys.maxsize
