@@ -82,8 +82,10 @@ class Task:
 
     @cached_property
     def _parent_on_selection(self) -> tuple[Logits, float]:
+        classifier = ParentClassifier(self.parent)
+        classifier.forward([classifier.encode(self.splits.selection.texts[0])])  # torch's first pass takes far longer
         start = time.perf_counter()
-        logits = predict(ParentClassifier(self.parent), self.splits.selection.texts, "Judge the parent")
+        logits = predict(classifier, self.splits.selection.texts, "Judge the parent")
         return logits, (time.perf_counter() - start) / len(logits)
 
 
