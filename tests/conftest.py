@@ -2,12 +2,14 @@
 
 import csv
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from compression.bundle import Bundle
-from compression.data import Columns, read_examples
+from compression.bundle import Bundle, open_bundle
+from compression.data import read_examples
 from compression.parent.checkpoint import Parent, load_parent
 from compression.pipeline import compress
 from compression.recipe import load_recipe
@@ -77,35 +79,44 @@ def make_encoder(folder: Path) -> Path:
     return folder
 
 
+def made_once(path: Path, make: Callable[[Path], object]) -> Path:
+    """A file or directory that one of the processes which run the tests makes, and all of them use."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            make(path)
+    return path
+
+
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory for what the whole session shares."""
-    return tmp_path_factory.mktemp("workspace")
+def workspace(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A directory for what the whole session shares, in all its processes."""
+    base = tmp_path_factory.getbasetemp()
+    return (base if worker_id == "master" else base.parent) / "workspace"
 
 
 @pytest.fixture(scope="session")
 def encoder(workspace: Path) -> Path:
     """Directory of the untrained encoder."""
-    return make_encoder(workspace / "encoder")
+    return made_once(workspace / "encoder", make_encoder)
 
 
 @pytest.fixture(scope="session")
 def sentiment_data(workspace: Path) -> Path:
     """400 labelled texts for the tiny sentiment model."""
-    return write_rows(workspace / "sentiment.csv", SENTIMENT, 400, seed=1)
+    return made_once(workspace / "sentiment.csv", lambda path: write_rows(path, SENTIMENT, 400, seed=1))
 
 
-def _train(encoder: Path, words: dict[str, list[str]], out: Path, data: Path) -> Path:
+def _train(encoder: Path, words: dict[str, list[str]], out: Path, data: Path) -> None:
     validation = write_rows(out.with_suffix(".validation.csv"), words, 60, seed=2)
     options = FinetuneOptions(epochs=4, batch_size=16, learning_rate=3e-3, precision="fp32")
     finetune(str(encoder), read_examples(data), read_examples(validation), out, options)
-    return out
 
 
 @pytest.fixture(scope="session")
 def sentiment_parent(workspace: Path, encoder: Path, sentiment_data: Path) -> Path:
     """Directory of a fully fine-tuned sentiment classifier."""
-    return _train(encoder, SENTIMENT, workspace / "sentiment-parent", sentiment_data)
+    return made_once(workspace / "sentiment-parent", lambda out: _train(encoder, SENTIMENT, out, sentiment_data))
 
 
 @pytest.fixture(scope="session")
@@ -114,18 +125,22 @@ def parent(sentiment_parent: Path) -> Parent:
     return load_parent(str(sentiment_parent))
 
 
+def _bundle(parent: Path, data: Path, out: Path) -> Bundle:
+    return open_bundle(made_once(out, lambda out: compress(str(parent), data, load_recipe("safe"), out)))
+
+
 @pytest.fixture(scope="session")
 def sentiment_bundle(workspace: Path, sentiment_parent: Path, sentiment_data: Path) -> Bundle:
     """The sentiment classifier as an int8 bundle."""
-    return compress(str(sentiment_parent), sentiment_data, load_recipe("safe"), workspace / "bundles" / "sentiment")
+    return _bundle(sentiment_parent, sentiment_data, workspace / "bundles" / "sentiment")
 
 
 @pytest.fixture(scope="session")
 def intent_bundle(workspace: Path, encoder: Path) -> Bundle:
     """A classifier of three intents as an int8 bundle."""
-    data = write_rows(workspace / "intents.csv", INTENTS, 400, seed=3)
-    parent = _train(encoder, INTENTS, workspace / "intent-parent", data)
-    return compress(str(parent), data, load_recipe("safe"), workspace / "bundles" / "intents", Columns())
+    data = made_once(workspace / "intents.csv", lambda path: write_rows(path, INTENTS, 400, seed=3))
+    parent = made_once(workspace / "intent-parent", lambda out: _train(encoder, INTENTS, out, data))
+    return _bundle(parent, data, workspace / "bundles" / "intents")
 
 
 @pytest.fixture(scope="session")
