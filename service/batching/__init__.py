@@ -29,6 +29,6 @@ Texts come tokenised: the event loop does it, or for all but short ones a thread
 from service.batching.batcher import Batcher
 from service.batching.limits import BatchLimits
 from service.batching.predictor import Predictor
-from service.batching.requests import Cancellation, Item, Logits
+from service.batching.submissions import Cancellation, Item, Logits
 
 __all__ = ["BatchLimits", "Batcher", "Cancellation", "Item", "Logits", "Predictor"]

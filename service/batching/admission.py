@@ -13,7 +13,7 @@ from typing import Generic
 from service.batching.estimate import Estimate
 from service.batching.limits import BatchLimits
 from service.batching.outstanding import Outstanding
-from service.batching.requests import Request, T
+from service.batching.submissions import Submission, T
 from service.errors import DeadlineExceeded, NotReady, Overloaded, PayloadTooLarge
 
 # Part of its time that a request may be expected to wait. The rest is for what an estimate cannot know: which texts
@@ -52,7 +52,7 @@ class Admission(Generic[T]):
         # For a place their tokens are not guessed: a key within its share would be rejected for what others sent.
         self._require(texts, texts * self._mean_tokens(), texts, tenant, deadline, self._clock())
 
-    def admit(self, request: Request[T]) -> None:
+    def admit(self, submission: Submission[T]) -> None:
         """Puts a request into the queue, where those give way to it that hold more than their share of it.
 
         Raises:
@@ -61,30 +61,30 @@ class Admission(Generic[T]):
             DeadlineExceeded: its time is over.
             NotReady: nothing is taken any more.
         """
-        limits, queue, texts, tokens = self._limits, self._queue, len(request.texts), request.tokens
+        limits, queue, texts, tokens = self._limits, self._queue, len(submission.texts), submission.tokens
         if texts > limits.queue_texts or tokens > limits.queue_tokens:
             raise PayloadTooLarge(
                 f"the request has {texts} texts and {tokens} tokens; the queue of {self._outstanding.name!r} never "
                 f"holds more than {limits.queue_texts} and {limits.queue_tokens}: send fewer at a time"
             )
-        self._require_possible(request)
-        self._require(texts, tokens, tokens, request.tenant, request.deadline, request.since)
+        self._require_possible(submission)
+        self._require(texts, tokens, tokens, submission.tenant, submission.deadline, submission.since)
         while not queue.fits(texts, tokens):
             self._outstanding.end(queue.gives_way(), self._overloaded(), "overloaded")
-        self._outstanding.add(request)
+        self._outstanding.add(submission)
 
     def die(self, reason: str) -> None:
         """Takes nothing any more, because nothing will be computed, and ends all that waits."""
         self.closed = reason
         self._outstanding.end_all(reason)
 
-    def _require_possible(self, request: Request[T]) -> None:
+    def _require_possible(self, submission: Submission[T]) -> None:
         """Rejects texts that take longer than their time: trying again would not help, and sending fewer does.
 
         A single text is tried, so that a wrong estimate can be corrected.
         """
-        texts, seconds = len(request.texts), request.deadline - request.since
-        takes = self._estimate.alone_s(texts, request.tokens)
+        texts, seconds = len(submission.texts), submission.deadline - submission.since
+        takes = self._estimate.alone_s(texts, submission.tokens)
         if texts > 1 and takes > seconds > 0 and self.closed is None:
             raise PayloadTooLarge(
                 f"the request's {texts} texts are expected to take {takes:.1f} s, and its time is {seconds:.1f} s: "

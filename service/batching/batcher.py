@@ -14,7 +14,7 @@ from service.batching.estimate import Estimate
 from service.batching.limits import BatchLimits
 from service.batching.outstanding import Outstanding
 from service.batching.queue import FairQueue
-from service.batching.requests import Cancellation, Logits, Request, T
+from service.batching.submissions import Cancellation, Logits, Submission, T
 from service.batching.threads import Threads
 from service.telemetry import Telemetry
 
@@ -128,29 +128,29 @@ class Batcher(Generic[T]):
         if not items:
             raise ValueError("there are no items to compute")
         outstanding = self._outstanding
-        request = Request(items, tenant, deadline, self._clock(), cancellation)
-        self._admission.admit(request)
+        submission = Submission(items, tenant, deadline, self._clock(), cancellation)
+        self._admission.admit(submission)
         self._dispatcher.wake()
         timer = None
         if deadline < math.inf:
-            timer = asyncio.get_running_loop().call_later(deadline - request.since, outstanding.expire, request)
+            timer = asyncio.get_running_loop().call_later(deadline - submission.since, outstanding.expire, submission)
         try:
-            return await request.future
+            return await submission.future
         except asyncio.CancelledError:
-            outstanding.shed(request.left(), request.waiting)
+            outstanding.shed(submission.left(), submission.waiting)
             raise
         finally:
             if timer is not None:
                 timer.cancel()
-            outstanding.remove(request)
+            outstanding.remove(submission)
 
     async def close(self) -> None:
         """Takes nothing new, computes what waits, and ends the streams; what is cut short is answered with NotReady."""
         self._admission.closed = self._admission.closed or "the service is stopping"
         outstanding = self._outstanding
         try:
-            if outstanding.requests:
-                await asyncio.wait([request.future for request in outstanding.requests])
+            if outstanding.submissions:
+                await asyncio.wait([submission.future for submission in outstanding.submissions])
         finally:
             self._dispatcher.cancel()
             outstanding.end_all("the service stopped before this was computed")

@@ -12,7 +12,7 @@ from service.batching.cost import CostModel
 from service.batching.estimate import Estimate
 from service.batching.limits import BatchLimits
 from service.batching.outstanding import Outstanding
-from service.batching.requests import T, Text
+from service.batching.submissions import T, Text
 from service.batching.threads import Computed, EngineDied, Threads
 from service.errors import InferenceFailed, InternalError, NotANumber
 from service.redaction import describe_exception
@@ -116,7 +116,7 @@ class Dispatcher(Generic[T]):
         finite_rows = np.logical_and.reduce(np.isfinite(rows), axis=1)
         for text, row, finite in zip(computed.texts, rows, finite_rows, strict=True):
             if finite:
-                text.request.answer(text.position, row)
+                text.submission.answer(text.position, row)
             else:
                 message = f"the model {self._outstanding.name!r} gave no finite number for this text"
                 self._outstanding.fail(text, NotANumber(message))
@@ -137,7 +137,7 @@ class Dispatcher(Generic[T]):
         now = self._clock()
         lengths = [text.tokens for text in batch]
         padded = max(lengths) * len(lengths)
-        self._metrics.batch(lengths, [now - text.request.since for text in batch])
+        self._metrics.batch(lengths, [now - text.submission.since for text in batch])
         computing = self._threads.hand(batch, self._cost.seconds(padded))
         self.wake()  # for what is left
         computed = await computing

@@ -4,7 +4,7 @@ from typing import Generic
 
 from service.batching.cost import CostModel
 from service.batching.limits import BatchLimits
-from service.batching.requests import T
+from service.batching.submissions import T
 from service.batching.threads import Threads
 
 

@@ -2,7 +2,7 @@
 
 from operator import itemgetter
 
-from service.batching.requests import T, Text
+from service.batching.submissions import T, Text
 
 
 def pack(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from service.batching.requests import Cancellation, Item, Logits
+from service.batching.submissions import Cancellation, Item, Logits
 
 I_contra = TypeVar("I_contra", bound=Item, contravariant=True)
 

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import Generic
 
 from service.batching.packing import pack
-from service.batching.requests import Request, T, Text
+from service.batching.submissions import Submission, T, Text
 
 
 class _Line(Generic[T]):
@@ -51,13 +51,13 @@ class FairQueue(Generic[T]):
             texts, tokens = texts + len(line.texts), tokens + line.tokens
         return self._share(texts, tokens) * keys <= self._max_texts * self._max_tokens
 
-    def gives_way(self) -> Request[T]:
+    def gives_way(self) -> Submission[T]:
         """The newest request of the key with the largest share.
 
         That share is above the equal one whenever a key within its own does not fit, or all would fit together.
         """
         line = max(self._lines.values(), key=lambda line: self._share(len(line.texts), line.tokens))
-        return next(reversed(line.texts)).request
+        return next(reversed(line.texts)).submission
 
     def ahead_of(self, tenant: str, texts: int, tokens: int) -> tuple[int, int]:
         """Texts and tokens computed by the time that so much more of a key is: where keys take turns, of every other
@@ -73,22 +73,22 @@ class FairQueue(Generic[T]):
             tokens + sum(min(tokens, other.tokens) for other in others),
         )
 
-    def add(self, request: Request[T]) -> None:
+    def add(self, submission: Submission[T]) -> None:
         """Puts a request's texts at the end of its key's line."""
-        line = self._lines.get(request.tenant)
+        line = self._lines.get(submission.tenant)
         if line is None:
-            line = self._lines[request.tenant] = _Line()
-        line.texts.update(dict.fromkeys(request.texts))
-        line.tokens += request.tokens
-        self.texts += len(request.texts)
-        self.tokens += request.tokens
-        request.waiting = len(request.texts)
+            line = self._lines[submission.tenant] = _Line()
+        line.texts.update(dict.fromkeys(submission.texts))
+        line.tokens += submission.tokens
+        self.texts += len(submission.texts)
+        self.tokens += submission.tokens
+        submission.waiting = len(submission.texts)
 
-    def discard(self, request: Request[T]) -> None:
+    def discard(self, submission: Submission[T]) -> None:
         """Takes out those of a request's texts that still wait."""
-        if request.waiting:
-            texts = self._lines[request.tenant].texts
-            self._remove([text for text in request.texts if text in texts])
+        if submission.waiting:
+            texts = self._lines[submission.tenant].texts
+            self._remove([text for text in submission.texts if text in texts])
 
     def take(self, max_texts: int, max_tokens: float, fixed_tokens: float, window: int) -> list[Text[T]]:
         """The next batch, made by `pack`, and the next key's turn after it; looks at no more than `window` texts."""
@@ -103,13 +103,13 @@ class FairQueue(Generic[T]):
 
     def _remove(self, texts: list[Text[T]]) -> None:
         for text in texts:
-            tenant = text.request.tenant
+            tenant = text.submission.tenant
             line = self._lines[tenant]
             del line.texts[text]
             line.tokens -= text.tokens
             if not line.texts:
                 del self._lines[tenant]
-            text.request.waiting -= 1
+            text.submission.waiting -= 1
             self.tokens -= text.tokens
         self.texts -= len(texts)
 

@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple
 
 import numpy as np
 
-from service.batching.requests import Logits, T, Text
+from service.batching.submissions import Logits, T, Text
 
 _LEARNING = 0.2  # weight of the newest in a running mean
 # How much less of a core a thread that computes gets than the event loop does, where there is not enough for both; 0 to
@@ -127,7 +127,7 @@ class Threads(Generic[T]):
     def _run(self, batch: list[Text[T]]) -> Computed[T]:
         """Computes, on a thread, those texts that somebody still waits for."""
         start = self._clock()
-        texts = [text for text in batch if text.request.deadline > start and not text.request.future.done()]
+        texts = [text for text in batch if text.submission.deadline > start and not text.submission.future.done()]
         try:
             logits, end, work_s = self._measured([text.item for text in texts], start)
             return Computed(texts, logits, start, end, work_s)

@@ -297,7 +297,7 @@ class BatcherMachine(RuleBasedStateMachine):
                 self.check_end(sent)
             state: Any = self.batcher
             assert (state._queue.texts, state._queue.tokens, state._queue._lines) == (0, 0, {})
-            assert (state._outstanding.requests, state._threads._handed) == (set(), {})
+            assert (state._outstanding.submissions, state._threads._handed) == (set(), {})
             assert self.broken_promises == []
             assert self.loop.failures == []
         finally:

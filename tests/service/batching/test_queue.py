@@ -8,24 +8,24 @@ import pytest
 
 from service.batching.packing import pack
 from service.batching.queue import FairQueue
-from service.batching.requests import Request, Text
+from service.batching.submissions import Submission, Text
 
 
-def request(tenant: str, *lengths: int) -> Request[list[int]]:
-    async def make() -> Request[list[int]]:  # its future belongs to a loop
-        return Request([[0] * length for length in lengths], tenant, 1e9, 0)
+def submission(tenant: str, *lengths: int) -> Submission[list[int]]:
+    async def make() -> Submission[list[int]]:  # its future belongs to a loop
+        return Submission([[0] * length for length in lengths], tenant, 1e9, 0)
 
     return asyncio.run(make())
 
 
-def add(queue: FairQueue[list[int]], tenant: str, *lengths: int) -> Request[list[int]]:
-    added = request(tenant, *lengths)
+def add(queue: FairQueue[list[int]], tenant: str, *lengths: int) -> Submission[list[int]]:
+    added = submission(tenant, *lengths)
     queue.add(added)
     return added
 
 
 def texts_of(*lengths: int) -> list[Text[list[int]]]:
-    return request("", *lengths).texts
+    return submission("", *lengths).texts
 
 
 def lengths_of(batch: list[Text[list[int]]]) -> list[int]:
@@ -41,7 +41,7 @@ def test_keys_take_turns_and_each_line_keeps_its_order() -> None:
     add(queue, "c", 5)
     turns = []
     while queue:
-        turns.append([text.request.tenant for text in queue.take(2, 100, math.inf, 10)])
+        turns.append([text.submission.tenant for text in queue.take(2, 100, math.inf, 10)])
     assert turns == [["a", "a"], ["b", "b"], ["c", "a"], ["a", "a"], ["b", "b"], ["a", "a"], ["a"]]
 
 
@@ -50,14 +50,14 @@ def test_a_batch_rather_takes_texts_of_the_key_whose_turn_it_is() -> None:
     add(queue, "a", 10, 50, 12)
     add(queue, "b", 11, 20, 13)
     batch = queue.take(4, 1000, math.inf, 100)
-    assert [(text.request.tenant, text.tokens) for text in batch] == [("a", 10), ("a", 12), ("b", 11), ("b", 13)]
+    assert [(text.submission.tenant, text.tokens) for text in batch] == [("a", 10), ("a", 12), ("b", 11), ("b", 13)]
 
 
 def test_a_key_with_a_window_full_of_texts_has_its_turn_to_itself() -> None:
     queue: FairQueue[list[int]] = FairQueue(100, 1000)
     add(queue, "a", *range(1, 11))
     add(queue, "b", *[1] * 20)
-    assert {text.request.tenant for text in queue.take(4, 1000, math.inf, 10)} == {"a"}
+    assert {text.submission.tenant for text in queue.take(4, 1000, math.inf, 10)} == {"a"}
 
 
 def test_a_key_within_its_share_gets_in_and_the_newest_of_the_largest_gives_way() -> None:

@@ -1,4 +1,4 @@
-"""What waits in the queue: the texts of a request, which is answered when the last of them is."""
+"""What waits in the queue: the texts that a request gives one model, answered when the last of them is."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ T = TypeVar("T", bound=Item)
 
 @dataclass(slots=True, eq=False)
 class Text(Generic[T]):
-    """One text of a request, at that position in it."""
+    """One text of a submission, at that position in it."""
 
     item: T
     tokens: int
-    request: "Request[T]"
+    submission: "Submission[T]"
     position: int
 
 
@@ -47,8 +47,8 @@ class Cancellation:
         self.reason = "given_up"
 
 
-class Request(Generic[T]):
-    """The texts that came together.
+class Submission(Generic[T]):
+    """The texts that a request gives one model: what `Batcher.submit` takes.
 
     Attributes:
         tenant: name of the key that asks.
@@ -88,7 +88,7 @@ class Request(Generic[T]):
         self._logits: Logits | None = None
 
     def answer(self, position: int, row: Logits) -> None:
-        """Takes the logits of one text, (labels,); with the last one the request is answered."""
+        """Takes the logits of one text, (labels,); with the last one it is answered."""
         if self.future.done():  # its time was over, or its client has gone
             return
         if self._logits is None:
@@ -106,6 +106,6 @@ class Request(Generic[T]):
         return "deadline"
 
     def fail(self, error: Exception) -> None:
-        """Ends the request with an error, unless it has ended."""
+        """Ends it with an error, unless it has ended."""
         if not self.future.done():
             self.future.set_exception(error)
