@@ -252,6 +252,7 @@ def routes(serving: Serving) -> Group:
             *_of_a_model(api, "/v2/models/{model}", "v2_model", (model,)),
             *_of_a_model(api, "/v2/models/{model}/versions/{version}", "v2_version", (model, version)),
         ],
+        below="/v2/",
     )
 
 

@@ -20,4 +20,6 @@ def all_groups(serving: Serving, access: Access) -> list[Group]:
 
 def create_routes(serving: Serving, access: Access) -> Routes:
     """The table of all endpoints."""
-    return Routes(endpoint for group in all_groups(serving, access) for endpoint in group.endpoints)
+    groups = all_groups(serving, access)
+    below = {group.below: group.endpoints[0].errors for group in groups if group.below is not None}
+    return Routes((endpoint for group in groups for endpoint in group.endpoints), below)

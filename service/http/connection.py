@@ -28,7 +28,7 @@ from uvicorn.server import ServerState
 from service.errors import HeadTimeout, ServiceError
 from service.http.connections import Connections, Reason, State
 from service.http.exchange import CLOSE, Exchange, answer_head
-from service.http.http1 import Head, find_end, parse_head, skip_empty_lines
+from service.http.http1 import Head, find_end, guess_request, parse_head, skip_empty_lines
 from service.http.messages import ENTRY, GONE, Gone, Headers, Response
 
 _LAST_WORD_S = 0.5  # when the service stops, for a request that is on its way
@@ -175,7 +175,6 @@ class HttpProtocol(asyncio.Protocol):
             while self._pending and self._step():
                 pass
         except ServiceError as error:
-            self._pending = b""
             self._reject(error, Reason.REFUSED)
         finally:
             self._advancing = False
@@ -219,8 +218,7 @@ class HttpProtocol(asyncio.Protocol):
         self._dropped = 0
         self._enter(State.WAITING if head.body is None else State.BODY)
         path, _, query = head.target.partition(b"?")
-        text = path.decode()
-        text = self._config.root_path + (urllib.parse.unquote(text) if "%" in text else text)
+        text = self._text(path)
         entry = self._all.door.enter(head.method, text, head.headers)
         if isinstance(entry, Response):
             self._answer(entry)
@@ -242,6 +240,10 @@ class HttpProtocol(asyncio.Protocol):
         }
         self._exchange = Exchange(head, self)
         self._start(self._exchange.run(self._config.loaded_app, scope))
+
+    def _text(self, path: bytes) -> str:
+        text = path.decode()
+        return self._config.root_path + (urllib.parse.unquote(text) if "%" in text else text)
 
     def _start(self, answering: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(answering)
@@ -319,6 +321,8 @@ class HttpProtocol(asyncio.Protocol):
     def _reject(self, error: ServiceError, reason: Reason) -> None:
         """What has come, or has not, makes an end of the connection."""
         self._keep_alive = False
+        method, path = guess_request(self._pending)
+        self._pending = b""
         if self._exchange is not None and not self._exchange.started:
             self._reason = reason
             self._read(False)
@@ -326,7 +330,7 @@ class HttpProtocol(asyncio.Protocol):
         elif self._head is not None:
             self.end(reason)
         else:
-            response = self._all.door.reject(error)
+            response = self._all.door.reject(error, method, self._text(path))
             head = answer_head(response.status, self._server.default_headers, response.headers, (CLOSE,))
             self.write(head + response.body)
             self._close(reason, linger=True)

@@ -95,8 +95,12 @@ class Door(Protocol):
     def enter(self, method: str, path: str, headers: Headers) -> object:
         """A Response: the answer to a request that is not served; else what goes with it to the app, as ENTRY."""
 
-    def reject(self, error: ServiceError) -> Response:
-        """The answer to what is no request."""
+    def reject(self, error: ServiceError, method: str, path: str) -> Response:
+        """The answer to what is no request.
+
+        Args:
+            method, path: what it began with, in the shape of whose errors it is answered; empty where nothing is known.
+        """
 
 
 class Connection(Protocol):

@@ -17,7 +17,7 @@ from service.access.local import Access, LocalOnly
 from service.errors import InternalError, ServiceError
 from service.http.body import TIMEOUT, timeout_ms
 from service.http.messages import Headers, Parameters
-from service.http.routing import Endpoint, Routes
+from service.http.routing import OWN_ERRORS, Endpoint, ErrorShape, Routes
 from service.redaction import describe_exception
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,11 @@ class Entrance:
             logger.error("request %s failed: %s", entry.id, describe_exception(error))
             entry.error = InternalError("the service failed; its log has the reason under this request_id")
         return entry
+
+    def errors(self, method: str, path: str) -> ErrorShape:
+        """How errors look there."""
+        endpoint, _ = self._routes.find(method, path)
+        return OWN_ERRORS if endpoint is None else endpoint.errors
 
     def new_id(self) -> str:
         """An id that no other request has."""

@@ -17,7 +17,7 @@ from service.errors import InternalError, ServiceError, for_status
 from service.http.body import ClientGone
 from service.http.entrance import Entrance, Entry
 from service.http.messages import ENTRY, GONE, App, Headers, Message, Receive, Request, Response, Send
-from service.http.routing import OWN_ERRORS, ErrorShape
+from service.http.routing import OTHER, OWN_ERRORS, ErrorShape
 from service.redaction import describe_exception
 from service.telemetry import Telemetry
 
@@ -52,11 +52,11 @@ class Gate:
         self._telemetry.request(name, entry.error.status, entry.error.code, time.monotonic() - entry.since)
         return _completed(_of_error(entry.error, entry.id, errors), entry.id)
 
-    def reject(self, error: ServiceError) -> Response:
-        """The answer to what came on a connection and is no request."""
-        self._telemetry.request("other", error.status, error.code, 0.0)
+    def reject(self, error: ServiceError, method: str, path: str) -> Response:
+        """The answer to what came on a connection and is no request; see Door."""
+        self._telemetry.request(OTHER, error.status, error.code, 0.0)
         request_id = self._entrance.new_id()
-        return _completed(_of_error(error, request_id, OWN_ERRORS), request_id)
+        return _completed(_of_error(error, request_id, self._entrance.errors(method, path)), request_id)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -100,7 +100,7 @@ class Gate:
 
 def _who(entry: Entry) -> tuple[str, ErrorShape]:
     """The name in the metrics of who answers, and how errors look there."""
-    return ("other", OWN_ERRORS) if entry.endpoint is None else (entry.endpoint.path, entry.endpoint.errors)
+    return (OTHER, OWN_ERRORS) if entry.endpoint is None else (entry.endpoint.path, entry.endpoint.errors)
 
 
 class _Reply:

@@ -23,6 +23,7 @@ from service.http.messages import Headers
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"(%s) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])" % _TOKEN)
+_BEGINNING = re.compile(rb"(%s) (/[\x21-\x3e\x40-\x7e]*)" % _TOKEN)
 _FIELD = re.compile(rb"(%s):([\t\x20-\x7e\x80-\xff]*)" % _TOKEN)
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0-9]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -119,6 +120,12 @@ def find_end(data: bytes | bytearray, start: int, bounds: Bounds) -> int:
     if end > bounds.head_bytes or (end < 0 and len(data) > bounds.head_bytes):
         raise HeadersTooLarge(f"the head has more than {bounds.head_bytes} bytes; send fewer or shorter headers")
     return end
+
+
+def guess_request(data: bytes | bytearray) -> tuple[str, bytes]:
+    """Method and path, without query, of what may be no request; empty where it does not even begin like one."""
+    match = _BEGINNING.match(data)
+    return ("", b"") if match is None else (match[1].decode(), match[2])
 
 
 def parse_head(data: bytes, bounds: Bounds) -> Head:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import BaseModel
 
-from service.errors import ErrorResponse, MethodNotAllowed, ServiceError
+from service.errors import ErrorResponse, MethodNotAllowed, NotFound, ServiceError
 from service.http.messages import Parameters, Request, Response
 from service.http.operation import Operation
 
@@ -28,6 +28,7 @@ class ErrorShape:
     body: Callable[[ServiceError, str], Mapping[str, object]]
 
 
+OTHER = "other"  # the name in the metrics of what is no endpoint
 OWN_ERRORS = ErrorShape(ErrorResponse, ServiceError.body)
 
 
@@ -59,11 +60,13 @@ class Group:
 
     Attributes:
         about: what they are for, in Markdown.
+        below: what begins with it and is unknown has the errors of these endpoints; None: no path.
     """
 
     title: str
     about: str
     endpoints: Sequence[Endpoint]
+    below: str | None = None
 
 
 class _Methods:
@@ -83,19 +86,30 @@ class _Methods:
         return self._endpoints.get("GET" if method == "HEAD" else method, self._others)
 
 
-class Routes:
-    """Finds the endpoint of a request."""
+async def _refuse_unknown(_: Request) -> Response:
+    raise NotFound("no such path; GET /docs.json lists them")
 
-    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
+
+class Routes:
+    """Finds the endpoint of a request.
+
+    Args:
+        below: how protocols write errors of paths that begin so, and that no endpoint has.
+    """
+
+    def __init__(self, endpoints: Iterable[Endpoint], below: Mapping[str, ErrorShape] | None = None) -> None:
         paths: dict[str, dict[str, Endpoint]] = {}
         for endpoint in endpoints:
             paths.setdefault(endpoint.path, {})[endpoint.method] = endpoint
         methods = {path: _Methods(by_method) for path, by_method in paths.items()}
+        self._unknown = {
+            start: Endpoint("GET", OTHER, _refuse_unknown, errors=errors) for start, errors in (below or {}).items()
+        }
         self._exact = {path: found for path, found in methods.items() if "{" not in path}
         self._templates = [(path.split("/"), found) for path, found in methods.items() if "{" in path]
 
     def find(self, method: str, path: str) -> tuple[Endpoint | None, Parameters]:
-        """Who answers, and what the path's parameters are; None where the path is unknown.
+        """Who answers, and what the path's parameters are; None where the path is unknown, and no protocol's.
 
         A method that the path does not take has an endpoint, too: one that says so, with the key and the errors of the
         path's first.
@@ -109,4 +123,4 @@ class Routes:
                 pairs = list(zip(template, parts, strict=True))
                 if all(part and name[:1] == "{" if name != part else True for name, part in pairs):
                     return candidate.of(method), {name[1:-1]: part for name, part in pairs if name[:1] == "{"}
-        return None, _NO_PARAMETERS
+        return next((one for start, one in self._unknown.items() if path.startswith(start)), None), _NO_PARAMETERS

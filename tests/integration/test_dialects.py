@@ -3,12 +3,14 @@
 import re
 import struct
 from collections.abc import Iterator
+from functools import partial
 from urllib.parse import urlsplit
 
 import httpx
 import huggingface_hub
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pytest
 import tritonclient.http as triton
 from huggingface_hub import InferenceClient
@@ -17,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 from compression.bundle import Bundle, Runtime, softmax
 from service.access.keys import add_key
 from tests.integration.conftest import LiveService, ServiceFactory
+from tests.wire.client import Client
 
 pytestmark = pytest.mark.integration
 
@@ -110,6 +113,61 @@ def test_triton_s_client_can_read_the_errors(tritons: triton.InferenceServerClie
     assert error.value.status() == "413"
     with pytest.raises(InferenceServerException, match="milliseconds above 0"):
         tritons.infer("sentiment", [tensor(TEXTS)], headers={"X-Request-Timeout-Ms": "0"})
+
+
+def test_what_triton_alone_offers_is_an_error_that_its_client_can_read(tritons: triton.InferenceServerClient) -> None:
+    for ask in (
+        partial(tritons.get_model_config, "sentiment"), partial(tritons.get_inference_statistics, "sentiment"),
+        tritons.get_inference_statistics, tritons.get_model_repository_index, partial(tritons.load_model, "sentiment"),
+        partial(tritons.unload_model, "sentiment"), tritons.get_trace_settings, tritons.get_log_settings,
+        partial(tritons.update_log_settings, {}), tritons.get_system_shared_memory_status,
+    ):  # fmt: skip
+        with pytest.raises(InferenceServerException, match=r"no such path|no model named 'stats'") as error:
+            ask()
+        assert error.value.status() == "404"
+
+
+OPEN_INFERENCE = [
+    "/v2", "/v2/", "/v2/nothing", "/v2/health", "/v2/health/live", "/v2/models", "/v2/models/sentiment",
+    "/v2/models/sentiment/infer", "/v2/models/sentiment/infer/", "/v2/models/nobody/ready", "/v2/repository/index",
+]  # fmt: skip
+ERROR_KEYS = {
+    **{path: {"error"} for path in OPEN_INFERENCE},
+    **{path: {"error", "error_type"} for path in ("/predict", "/")},
+}
+GARBLED = [
+    b"POST %s HTTP/1.1\r\n\r\n", b"POST %s?a=b HTTP/3\r\n\r\n",
+    b"POST %s HTTP/1.1\r\nHost: x\r\n" + 101 * b"A: b\r\n" + b"\r\n",
+    b"POST %s HTTP/1.1\r\nHost: x\r\nA: " + 70000 * b"b", b"POST %s?" + 9000 * b"a", b"POST %s HTTP/1.1\nHost: x\n\n",
+    b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: zip, chunked\r\n\r\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ERROR_KEYS)
+def test_every_error_of_a_dialect_is_in_its_shape(live_service: LiveService, client: httpx.Client, path: str) -> None:
+    def check(status: int, body: bytes) -> None:
+        if status >= 400:
+            error = orjson.loads(body)
+            assert set(error) == ERROR_KEYS[path]
+            assert isinstance(error["error"], str)
+
+    for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
+        answer = client.request(method, path)
+        check(answer.status_code, answer.content)
+        assert answer.status_code in (404, 405)
+    for headers in ({}, {"Host": "evil.example"}, {"X-Request-Timeout-Ms": "0"}, {"Content-Type": "text/csv"}):
+        answer = client.post(path, content=b"{" * 2_000_000, headers=headers)
+        check(answer.status_code, answer.content)
+        assert answer.status_code >= 400
+    address = urlsplit(live_service.url)
+    assert address.hostname is not None
+    assert address.port is not None
+    for request in GARBLED:
+        with Client(address.hostname, address.port) as raw:
+            raw.say(request % path.encode())
+            refused = raw.answer()
+            check(refused.status, refused.body)
+            assert refused.status >= 400
 
 
 @pytest.mark.parametrize(
@@ -260,8 +318,10 @@ def test_dialects_need_a_key_as_everything_does(
     with service_factory(LATHE_KEYS_FILE=str(file)) as service, httpx.Client(base_url=service.url) as client:
         for path in ("/v2/health/live", "/v2/health/ready"):
             assert client.get(path).status_code == 200
-        for path in ("/v2", "/v2/models/sentiment", "/v2/models/sentiment/ready"):
-            assert client.get(path).status_code == 401
+        for path in ("/v2", "/v2/models/sentiment", "/v2/models/sentiment/ready", "/v2/models/sentiment/config"):
+            answer = client.get(path)
+            assert answer.status_code == 401
+            assert answer.json() == {"error": "no key: send the header Authorization: Bearer KEY"}
         for path in ("/", "/predict", "/v2/models/sentiment/infer"):
             answer = client.post(path, json={"inputs": "good"})
             assert answer.status_code == 401

@@ -42,7 +42,7 @@ class Door:
             return None
         return Response(429, [(b"retry-after", b"2"), (b"content-length", b"4")], b"full")
 
-    def reject(self, error: ServiceError) -> Response:
+    def reject(self, error: ServiceError, method: str, path: str) -> Response:
         return Response(error.status, [(b"content-length", b"%d" % len(error.code))], error.code.encode())
 
 

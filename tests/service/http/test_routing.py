@@ -1,7 +1,8 @@
 import pytest
 
+from service.errors import ErrorResponse, ServiceError
 from service.http.messages import Request, Response
-from service.http.routing import Endpoint, Routes
+from service.http.routing import Endpoint, ErrorShape, Routes
 
 
 async def answer(_: Request) -> Response:
@@ -40,3 +41,14 @@ def test_head_is_answered_as_get_and_other_methods_are_not() -> None:
     assert other is not None
     assert other.handler is not answer
     assert other.admit is None  # what is rejected for lack of capacity would have been answered
+
+
+def test_an_unknown_path_below_a_protocol_s_has_its_errors_whatever_the_method() -> None:
+    errors = ErrorShape(ErrorResponse, ServiceError.body)
+    routes = Routes([Endpoint("GET", "/a", answer), Endpoint("POST", "/a/{x}", answer)], {"/a/": errors})
+    for method, path in (("GET", "/a/"), ("POST", "/a/1/b"), ("PUT", "/a/1/b/")):
+        found, _ = routes.find(method, path)
+        assert found is not None
+        assert (found.path, found.public, found.errors) == ("other", False, errors)
+    assert routes.find("GET", "/ab") == (None, {})
+    assert routes.find("POST", "/a/1")[0].handler is answer  # type: ignore[union-attr]  # is there
