@@ -1,10 +1,10 @@
-# Five short commands: install, check, test, demo, docs; and what they stand on.
+# Short commands: install, check, test, demo, docs, lock; and what they stand on.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 MESSAGES := examples/customer_messages.csv
 
-.PHONY: install check test demo bundles loadtest docs bento clean
+.PHONY: install check test demo bundles loadtest docs lock bento clean
 
 install: $(INSTALLED)
 
@@ -42,6 +42,11 @@ loadtest: bundles
 
 docs: $(INSTALLED)
 	$(BIN)/python -m docs.generate
+
+# What the image is made from: the extra `serve` in the tested versions, for each Python that Lathe takes.
+lock: $(INSTALLED)
+	$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --extra serve --constraint constraints.txt --output-file service/requirements.txt pyproject.toml
 
 bento: bundles
 	$(BIN)/lathe store bundles/sentiment --name sentiment

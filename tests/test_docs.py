@@ -103,11 +103,17 @@ def test_contributing_names_every_module_once() -> None:
     assert named == Counter(modules)
 
 
-def test_the_image_has_the_tested_versions_and_nothing_to_train_with() -> None:
-    packages = yaml.safe_load(read("bentofile.yaml"))["python"]["packages"]
-    pinned = {line.strip().lower().replace("_", "-") for line in read("constraints.txt").splitlines()}
-    assert {package.lower() for package in packages} <= pinned
-    assert not {package.split("==")[0] for package in packages} & {"torch", "transformers", "optimum", "optimum-onnx"}
+def test_the_image_has_the_tested_versions_by_their_hashes_and_nothing_to_train_with() -> None:
+    assert yaml.safe_load(read("bentofile.yaml"))["python"]["requirements_txt"] == "service/requirements.txt"
+    tested = {line.lower().replace("_", "-") for line in read("constraints.txt").splitlines() if "==" in line}
+    names = {line.split("==")[0] for line in tested}
+    lock = read("service/requirements.txt")
+    locked = re.findall(r"^([a-z0-9-]+)(==[^ ]+).*\\\n    --hash=sha256:", lock, re.MULTILINE)
+    assert len(locked) == len(re.findall(r"^\S", lock, re.MULTILINE))
+    packages = {name for name, _ in locked}
+    assert {f"{name}{version}" for name, version in locked if name in names} <= tested
+    assert {"bentoml", "onnxruntime", "starlette", "tokenizers", "uvicorn"} <= packages & names
+    assert not packages & {"torch", "transformers", "optimum", "optimum-onnx"}
 
 
 @pytest.mark.parametrize("adapter", sorted(path.parent.name for path in ROOT.glob("models/*/adapter_config.json")))
