@@ -22,7 +22,8 @@ send one), under which the service's log has what went wrong. [Errors](errors.md
 {own}
 ```
 
-Routes of another server's protocol have that one's.
+Routes of another server's protocol have that one's. A body may be compressed, as `Content-Encoding: gzip` or
+`deflate` says; its bound is one on what it unpacks to.
 
 ## Sending a key
 

@@ -14,6 +14,7 @@ ServiceError
 ├── PayloadTooLarge       413  body or inputs beyond the limits, or more than can be computed in the request's time
 ├── UriTooLong            414
 ├── UnsupportedMediaType  415  not application/json
+├── UnsupportedEncoding   415  compressed otherwise than by gzip or deflate; Accept-Encoding names them
 ├── BundleRefused         422  a new version that cannot take the live one's place
 ├── HeadersTooLarge       431  too many headers, or too long
 ├── Overloaded            429  the queue is full, or too long for the request's time; Retry-After says when
@@ -143,6 +144,15 @@ class UriTooLong(ServiceError):
 class UnsupportedMediaType(ServiceError):
     code = "unsupported_media_type"
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class UnsupportedEncoding(ServiceError):
+    code = "unsupported_encoding"
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Accept-Encoding": "gzip, deflate"}
 
 
 class BundleRefused(ServiceError):

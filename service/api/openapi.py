@@ -13,6 +13,7 @@ from service.errors import (
     PayloadTooLarge,
     ServiceError,
     Unauthorized,
+    UnsupportedEncoding,
     UnsupportedMediaType,
 )
 from service.http.operation import Operation, Parameter
@@ -20,7 +21,9 @@ from service.http.routing import Endpoint, Group
 
 Json = dict[str, Any]
 
-_BODY_ERRORS: tuple[type[ServiceError], ...] = (InvalidRequest, BodyTimeout, PayloadTooLarge, UnsupportedMediaType)
+_BODY_ERRORS: tuple[type[ServiceError], ...] = (
+    InvalidRequest, BodyTimeout, PayloadTooLarge, UnsupportedMediaType, UnsupportedEncoding,
+)  # fmt: skip
 _JSON = "application/json"
 _BINARY: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from service.errors import BodyTimeout, InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+from service.http.coding import coding_of
 from service.http.messages import Request
 from service.settings import Settings
 
@@ -26,8 +27,9 @@ async def read_body(request: Request, settings: Settings, content_types: Collect
     """Reads a body, no more of it than allowed, and for no longer than a request may take.
 
     Raises:
-        UnsupportedMediaType: its content type is another one, or it is compressed.
-        PayloadTooLarge: it says it is too long, or turns out to be.
+        UnsupportedMediaType: its content type is another one.
+        UnsupportedEncoding, InvalidRequest: it is compressed in a way that is not taken, or not as it says.
+        PayloadTooLarge: it says it is too long, or turns out to be when it is unpacked.
         BodyTimeout: it did not come in time; who sends a byte now and then would otherwise be waited for.
         ClientGone: the connection closed before the end.
     """
@@ -35,9 +37,7 @@ async def read_body(request: Request, settings: Settings, content_types: Collect
     content_type = (request.header(b"content-type") or "").partition(";")[0].strip().lower()
     if content_type not in content_types:
         raise UnsupportedMediaType(f"the content type is {content_type[:64]!r}; send application/json")
-    encoding = (request.header(b"content-encoding") or "identity").strip().lower()
-    if encoding != "identity":
-        raise UnsupportedMediaType(f"the content encoding is {encoding[:64]!r}; send the body as it is")
+    coding = coding_of(request.header(b"content-encoding"))
     length = request.header(b"content-length") or ""
     if length.isdecimal() and int(length) > max_bytes:
         raise _too_large(max_bytes)
@@ -48,10 +48,11 @@ async def read_body(request: Request, settings: Settings, content_types: Collect
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
-                body += message.get("body", b"")
+                body += coding.unpack(message.get("body", b""), max_bytes + 1 - len(body))
                 if len(body) > max_bytes:
                     raise _too_large(max_bytes)
                 if not message.get("more_body", False):
+                    coding.end()
                     return bytes(body)
     except TimeoutError:
         raise BodyTimeout(f"the body was not complete after {settings.request_timeout_ms} ms; send it faster") from None

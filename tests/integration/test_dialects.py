@@ -74,6 +74,14 @@ def test_triton_s_client_gets_labels_and_scores(
     assert answer.get_response()["id"] == "seven"
 
 
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_triton_s_client_may_compress(tritons: triton.InferenceServerClient, compression: str, binary: bool) -> None:
+    plain = tritons.infer("sentiment", [tensor(TEXTS, binary)])
+    answer = tritons.infer("sentiment", [tensor(TEXTS, binary)], request_compression_algorithm=compression)
+    assert answer.as_numpy("scores").tolist() == plain.as_numpy("scores").tolist()
+
+
 def test_triton_s_client_gets_every_output_when_it_names_none(tritons: triton.InferenceServerClient) -> None:
     answer = tritons.infer("banking-intents", [tensor(["lost my wallet"])])
     assert answer.as_numpy("label").tolist() == [b"lost_or_stolen_card"]
