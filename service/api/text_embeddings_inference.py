@@ -1,4 +1,5 @@
-"""The classification routes of text-embeddings-inference: POST /predict, and POST / for clients that know no path.
+"""The classification routes of text-embeddings-inference: POST /predict, and POST / for clients that know no path; GET
+/health and GET /info.
 
 `huggingface_hub.InferenceClient(base_url).text_classification` works against the second. A server of that kind has one
 model: here the one that LATHE_PREDICT_MODEL names.
@@ -10,13 +11,16 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from service import __version__
 from service.api.ask import Inference
-from service.api.operations import asking
+from service.api.operations import asking, probe
 from service.api.schemas import FromOne, LenientBody, Text
-from service.errors import ServiceError
+from service.errors import NotReady, ServiceError
 from service.http.body import parse, read_body
 from service.http.messages import Request, Response
+from service.http.operation import Operation
 from service.http.routing import Endpoint, ErrorShape, Group
+from service.models.model import Model
 from service.models.registry import Serving
 from service.models.version import Scored
 
@@ -76,6 +80,34 @@ class Prediction(BaseModel):
     label: str
 
 
+class ClassifierLabels(BaseModel):
+    id2label: dict[str, str]
+    label2id: dict[str, int]
+
+
+class ModelType(BaseModel):
+    classifier: ClassifierLabels
+
+
+class InfoResponse(BaseModel):
+    """What a router of that kind says of itself and its model."""
+
+    model_id: str = Field(description="The model's name.")
+    model_sha: str = Field(description="Its live version.")
+    model_dtype: str = Field(description="What most of its weights are: float32, float16 or int8.")
+    model_type: ModelType
+    max_concurrent_requests: int = Field(description="LATHE_QUEUE_TEXTS.")
+    max_input_length: int = Field(description="Window in tokens.")
+    max_batch_tokens: int = Field(description="LATHE_BATCH_TOKENS.")
+    max_batch_requests: int | None = None
+    max_client_batch_size: int = Field(description="LATHE_MAX_INPUTS.")
+    auto_truncate: bool = Field(description="Whether longer texts are cut unless a request says otherwise.")
+    tokenization_workers: int
+    version: str
+    sha: str | None = None
+    docker_label: str | None = None
+
+
 class PredictErrorResponse(BaseModel):
     error: str
     error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation"]
@@ -92,7 +124,7 @@ class _Api:
         body = parse(PredictRequest, await read_body(request, serving.settings))
         batch = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         texts = [text if isinstance(text, str) else text[0] for text in batch]
-        model = serving.model(serving.settings.predict_model or next(iter(serving.settings.models)))
+        model = self._model()
         function = _function(body)
         calibrated = None if function == "softmax" else False  # a temperature is fitted to softmax
         (scored,) = await self.inference.ask(request, [model], texts, calibrated, cut=body.truncate is not False)
@@ -100,6 +132,40 @@ class _Api:
         # huggingface_hub, which alone sends parameters, takes the first list of the answer as that of its one text.
         nested = body.parameters is not None or isinstance(batch[0], list)
         return Response.json(predictions if nested else predictions[0])
+
+    async def health(self, _: Request) -> Response:
+        """GET /health."""
+        if not self._serving.ready:
+            raise self._serving.not_ready()
+        return Response(200, [(b"content-type", b"text/plain")], b"")
+
+    async def info(self, _: Request) -> Response:
+        """GET /info."""
+        settings, model = self._serving.settings, self._model()
+        manifest, labels = model.live.bundle.manifest, model.labels
+        info = InfoResponse(
+            model_id=model.name,
+            model_sha=model.live.id,
+            model_dtype=_dtype(manifest.recipe),
+            model_type=ModelType(
+                classifier=ClassifierLabels(
+                    id2label={str(index): label for index, label in enumerate(labels)},
+                    label2id={label: index for index, label in enumerate(labels)},
+                )
+            ),
+            max_concurrent_requests=settings.queue_texts,
+            max_input_length=manifest.max_length,
+            max_batch_tokens=settings.batch_tokens,
+            max_client_batch_size=settings.max_inputs,
+            auto_truncate=True,
+            tokenization_workers=self._serving.intake.tokenizer_threads,
+            version=__version__,
+        )
+        return Response.json(info.model_dump())
+
+    def _model(self) -> Model:
+        settings = self._serving.settings
+        return self._serving.model(settings.predict_model or next(iter(settings.models)))
 
 
 def routes(serving: Serving) -> Group:
@@ -109,15 +175,29 @@ def routes(serving: Serving) -> Group:
     def endpoint(path: str, name: str) -> Endpoint:
         answer = list[Prediction] | list[list[Prediction]]
         operation = asking(name, "As text-embeddings-inference's /predict.", answer, request=PredictRequest)
-        errors = ErrorShape(PredictErrorResponse, _error_body)
-        return Endpoint("POST", path, api.predict, operation, errors=errors, admit=api.inference.admit)
+        return Endpoint("POST", path, api.predict, operation, errors=_ERRORS, admit=api.inference.admit)
 
+    health = probe("tei_health", "As /readyz; its answer is empty.", str, "text/plain")
+    info = Operation("tei_info", "The model, and what bounds requests.", InfoResponse, errors=(NotReady,))
     return Group(
         "text-embeddings-inference",
         "For its clients, and for `huggingface_hub.InferenceClient(base_url).text_classification`: the model that "
         "`LATHE_PREDICT_MODEL` names.",
-        [endpoint("/predict", "predict"), endpoint("/", "predict_at_root")],
+        [
+            endpoint("/predict", "predict"),
+            endpoint("/", "predict_at_root"),
+            Endpoint("GET", "/health", api.health, health, public=True, errors=_ERRORS),
+            Endpoint("GET", "/info", api.info, info, errors=_ERRORS),
+        ],
     )
+
+
+def _dtype(recipe: Mapping[str, Any]) -> str:
+    """What a recipe makes of the weights."""
+    steps = [str(step.get("step")) for step in recipe.get("steps", ())]
+    if any(step.startswith("quantize") for step in steps):
+        return "int8"
+    return "float16" if "float16" in steps else "float32"
 
 
 def _function(body: PredictRequest) -> str:
@@ -144,3 +224,6 @@ def _error_body(error: ServiceError, _: str) -> Mapping[str, object]:
     kinds = {429: "Overloaded", 503: "Unhealthy"}
     kind = kinds.get(error.status, "Backend" if error.status >= 500 else "Validation")
     return PredictErrorResponse.model_validate({"error": error.message, "error_type": kind}).model_dump()
+
+
+_ERRORS = ErrorShape(PredictErrorResponse, _error_body)

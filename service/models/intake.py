@@ -13,11 +13,16 @@ from service.telemetry import Telemetry
 
 
 class Intake:
-    """One for all models of a service."""
+    """One for all models of a service.
+
+    Attributes:
+        tokenizer_threads: how many there are.
+    """
 
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         held = self.held = HeldText(settings.queue_bytes)
-        self._threads = TokenizerThreads(settings.streams or streams(settings.device))
+        self.tokenizer_threads = settings.streams or streams(settings.device)
+        self._threads = TokenizerThreads(self.tokenizer_threads)
         telemetry.held_text(lambda: held.bytes)
 
     @contextmanager

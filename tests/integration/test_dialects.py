@@ -141,7 +141,7 @@ OPEN_INFERENCE = [
 ]  # fmt: skip
 ERROR_KEYS = {
     **{path: {"error"} for path in OPEN_INFERENCE},
-    **{path: {"error", "error_type"} for path in ("/predict", "/")},
+    **{path: {"error", "error_type"} for path in ("/predict", "/", "/health", "/info")},
 }
 GARBLED = [
     b"POST %s HTTP/1.1\r\n\r\n", b"POST %s?a=b HTTP/3\r\n\r\n",
@@ -301,6 +301,28 @@ def test_predict_refuses_in_its_own_shape(client: httpx.Client, body: object, st
     assert answer.json()["error_type"] == "Validation"
 
 
+@pytest.mark.usefixtures("online")
+def test_hugging_face_s_client_learns_what_there_is(live_service: LiveService, sentiment_bundle: Bundle) -> None:
+    client = InferenceClient(live_service.url, provider="hf-inference")
+    assert client.health_check()
+    info = client.get_endpoint_info()
+    labels = sentiment_bundle.manifest.labels
+    assert info["model_id"] == "sentiment"
+    assert info["model_sha"] == sentiment_bundle.version
+    assert info["model_dtype"] == "int8"
+    assert info["model_type"]["classifier"]["id2label"] == {"0": labels[0], "1": labels[1]}
+    assert info["model_type"]["classifier"]["label2id"] == {labels[0]: 0, labels[1]: 1}
+    assert info["max_input_length"] == sentiment_bundle.manifest.max_length == 64
+    assert info["max_client_batch_size"] == 256
+    assert info["tokenization_workers"] >= 1
+    assert set(info) == {  # of text-embeddings-inference 1.8
+        "model_id", "model_sha", "model_dtype", "model_type", "max_concurrent_requests", "max_input_length",
+        "max_batch_tokens", "max_batch_requests", "max_client_batch_size", "auto_truncate", "tokenization_workers",
+        "version", "sha", "docker_label",
+    }  # fmt: skip
+    assert httpx.get(f"{live_service.url}/health").content == b""
+
+
 def test_the_page_at_the_root_stays(client: httpx.Client) -> None:
     page = client.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
@@ -316,6 +338,7 @@ def test_the_model_that_predict_asks_can_be_chosen(service_factory: ServiceFacto
     with service_factory(LATHE_PREDICT_MODEL="banking-intents") as service:
         answer = httpx.post(f"{service.url}/predict", json={"inputs": "lost my wallet"})
         assert answer.json()[0]["label"] == "lost_or_stolen_card"
+        assert httpx.get(f"{service.url}/info").json()["model_id"] == "banking-intents"
 
 
 def test_dialects_need_a_key_as_everything_does(
@@ -324,8 +347,9 @@ def test_dialects_need_a_key_as_everything_does(
     file = tmp_path_factory.mktemp("keys") / "keys.json"
     key = add_key(file, "shop")
     with service_factory(LATHE_KEYS_FILE=str(file)) as service, httpx.Client(base_url=service.url) as client:
-        for path in ("/v2/health/live", "/v2/health/ready"):
+        for path in ("/v2/health/live", "/v2/health/ready", "/health"):
             assert client.get(path).status_code == 200
+        assert set(client.get("/info").json()) == {"error", "error_type"}
         for path in ("/v2", "/v2/models/sentiment", "/v2/models/sentiment/ready", "/v2/models/sentiment/config"):
             answer = client.get(path)
             assert answer.status_code == 401
