@@ -29,6 +29,7 @@ from service.api.triage import check_labels, why_no_triage
 from service.errors import ConfigurationError
 from service.http.connection import HttpProtocol
 from service.http.connections import Connections, Limits
+from service.http.cors import CrossOrigin, cors_options
 from service.http.entrance import Entrance
 from service.http.gate import Gate
 from service.http.stopping import drain_on_sigterm
@@ -94,6 +95,14 @@ def _address() -> tuple[str, int]:
     return host or BentoMLContainer.http.host.get(), BentoMLContainer.http.port.get() if port is None else port
 
 
+def _cors() -> dict[str, Any] | None:
+    """Which pages of other origins may ask, by BentoML's configuration; None where none may."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    enabled = BentoMLContainer.http.cors.enabled.get()
+    return cors_options(BentoMLContainer.access_control_options.get()) if enabled else None
+
+
 def _access(settings: Settings) -> Access:
     return LocalOnly(settings.allowed_hosts) if settings.keys_file is None else Authenticator(settings.keys_file)
 
@@ -110,6 +119,7 @@ def _check(host: str, port: int) -> None:
     require_private_or_keys(host, settings)
     require_free(host, port)
     _access(settings)  # reads the keys file
+    _cors()
     check(settings, partial(locate, settings.directory), partial(check_labels, settings))
 
 
@@ -134,7 +144,7 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
         self.working_dir = str(_ROOT)
         return super().serve_http(host=host, port=port, **options)
 
-    def to_asgi(self, is_main: bool = True) -> Gate:
+    def to_asgi(self, is_main: bool = True) -> Gate | CrossOrigin:
         """The app that a worker serves; uvicorn, which BentoML starts with it, takes its protocol from this table."""
         app = super().to_asgi(is_main)
         settings, telemetry = _settings(), Telemetry()
@@ -144,11 +154,13 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
         if isinstance(access, Authenticator):
             telemetry.keys_file(partial(getattr, access, "readable"))
         routes = create_routes(self.serving, access)
-        gate = Gate(app, Entrance(routes, access, settings.request_timeout_ms), telemetry)
-        self.connections = Connections(gate, telemetry, Limits.of(settings))
+        entrance = Entrance(routes, access, settings.request_timeout_ms)
+        gate, cors = Gate(app, entrance, telemetry), _cors()
+        front = gate if cors is None else CrossOrigin(gate, entrance, cors)
+        self.connections = Connections(front, telemetry, Limits.of(settings))
         protocol = partial(HttpProtocol, connections=self.connections)
         uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]  # a name, or what it names
-        return gate
+        return front
 
 
 @bentoml.service(

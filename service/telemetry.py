@@ -8,10 +8,11 @@ as long as it lives; the label `role` says which part it has.
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Generic, Literal, TypeVar, get_args
+from typing import Generic, Literal, NamedTuple, TypeVar, get_args
 
+import prometheus_client.openmetrics.exposition as openmetrics
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, values
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -36,6 +37,32 @@ _QUEUE_GAUGES = {
     "lathe_queue_tokens": "Tokens waiting for a batch.",
     "lathe_queue_seconds": "Expected seconds until what waits and is being computed is done.",
     "lathe_batch_limit_tokens": "Tokens a batch may have now, so that it keeps its time.",
+}
+
+
+class Format(NamedTuple):
+    """How metrics are written."""
+
+    content_type: str
+    write: Callable[[Collector], bytes]
+
+    @classmethod
+    def of(cls, accepted: Iterable[tuple[str, str | None]]) -> "Format":
+        """The first that there is of media types with versions; the oldest where there is none."""
+        return next((_FORMATS[one] for one in accepted if one in _FORMATS), _TEXT)
+
+
+_TEXT = Format(CONTENT_TYPE_PLAIN_0_0_4, generate_latest)
+_OPEN_METRICS = Format(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest)
+# By media type and version: what writes it. Both versions of the text are the same for names like ours.
+_FORMATS: dict[tuple[str, str | None], Format] = {
+    ("*/*", None): _TEXT,
+    ("text/*", None): _TEXT,
+    ("text/plain", None): _TEXT,
+    ("text/plain", "0.0.4"): _TEXT,
+    ("text/plain", "1.0.0"): Format(CONTENT_TYPE_LATEST, generate_latest),
+    ("application/openmetrics-text", None): _OPEN_METRICS,
+    ("application/openmetrics-text", "1.0.0"): _OPEN_METRICS,
 }
 
 M = TypeVar("M", Counter, Histogram)
@@ -222,8 +249,6 @@ class VersionMetrics:
 class Telemetry:
     """Counters, gauges and histograms of one service process."""
 
-    content_type = CONTENT_TYPE_LATEST
-
     def __init__(self) -> None:
         # BentoML asks for values in files that processes share. Here each process answers for itself, and memory is
         # a third of the price.
@@ -332,6 +357,6 @@ class Telemetry:
         """Every metric with its help; the reference is written from it."""
         return iter(self._registry.collect())
 
-    def exposition(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self._registry)
+    def exposition(self, form: Format = _TEXT) -> bytes:
+        """What Prometheus scrapes."""
+        return form.write(self._registry)

@@ -1,10 +1,12 @@
 """What watches the service: probes and metrics. BentoML's app, behind the gate, answers the probes."""
 
 from service.api.operations import probe
+from service.http.accept import accepted
 from service.http.messages import Request, Response
 from service.http.operation import Operation
 from service.http.routing import Endpoint, Group
 from service.models.registry import Serving
+from service.telemetry import Format
 
 
 class Metrics:
@@ -13,12 +15,12 @@ class Metrics:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
 
-    async def metrics(self, _: Request) -> Response:
+    async def metrics(self, request: Request) -> Response:
         """GET /metrics."""
-        serving = self._serving
-        telemetry = serving.telemetry
-        telemetry.ready(serving.ready)
-        return Response(200, [(b"content-type", telemetry.content_type.encode())], telemetry.exposition())
+        telemetry = self._serving.telemetry
+        telemetry.ready(self._serving.ready)
+        form = Format.of(accepted(request.header(b"accept")))
+        return Response(200, [(b"content-type", form.content_type.encode())], telemetry.exposition(form))
 
 
 def routes(serving: Serving) -> Group:

@@ -207,7 +207,7 @@ def test_openapi_lists_every_route_and_error(client: httpx.Client) -> None:
     document = client.get("/docs.json").json()
     assert set(document["paths"]) == {
         "/v1/classify", "/v1/triage", "/v1/models", "/metrics", "/livez", "/readyz", "/predict", "/", "/docs.json",
-        "/docs", "/v2", "/v2/health/live", "/v2/health/ready",
+        "/docs", "/health", "/info", "/v2", "/v2/health/live", "/v2/health/ready",
         *(
             f"/v2/models/{{model}}{version}{path}"
             for version in ("", "/versions/{version}")
@@ -302,3 +302,30 @@ def test_without_keys_a_page_in_a_browser_can_ask_and_change_nothing(live_servic
         assert client.post("/v1/models/sentiment/rollback").status_code == 409  # a program here; there is no version
         assert client.post("/v1/classify", json=body, headers={"Origin": live_service.url}).status_code == 200
         assert client.get("/readyz", headers=rebound).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        (None, "text/plain; version=0.0.4; charset=utf-8"),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/json", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain;version=0.0.4", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain;version=1.0.0", "text/plain; version=1.0.0; charset=utf-8"),
+        ("text/plain;version=0.0.4, application/openmetrics-text;q=0.1", "text/plain; version=0.0.4; charset=utf-8"),
+        (
+            "text/plain;q=0.1, application/openmetrics-text",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ),
+        ("application/openmetrics-text;version=0.0.1, text/plain;q=0.5", "text/plain; version=0.0.4; charset=utf-8"),
+    ],
+)
+def test_metrics_are_written_as_the_client_asks(client: httpx.Client, accept: str | None, content_type: str) -> None:
+    request = client.build_request("GET", "/metrics")
+    del request.headers["accept"]
+    if accept is not None:
+        request.headers["accept"] = accept
+    answer = client.send(request)
+    assert answer.headers["content-type"] == content_type
+    assert answer.text.endswith("# EOF\n") is content_type.startswith("application/")
+    assert 'lathe_requests_total{code="ok"' in answer.text
