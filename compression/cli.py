@@ -262,13 +262,14 @@ def inspect(bundle: Path, as_json: bool) -> None:
         click.echo(opened.manifest.to_json(), nl=False)
         return
     from compression.report.page import print_comparison
+    from compression.report.words import printable
 
     manifest = opened.manifest
     click.echo(f"version     {opened.version}")
-    click.echo(f"parent      {manifest.parent.name}")
-    click.echo(f"recipe      {manifest.recipe.get('name')}")
+    click.echo(f"parent      {printable(manifest.parent.name)}")
+    click.echo(f"recipe      {printable(str(manifest.recipe.get('name')))}")
     click.echo(f"window      {manifest.max_length} tokens")
-    click.echo(f"labels      {', '.join(manifest.labels)}")
+    click.echo(f"labels      {', '.join(map(printable, manifest.labels))}")
     click.echo(f"batch-exact {'yes' if manifest.runtime.batch_exact else 'no'}")
     print_comparison(str(bundle), manifest)
 

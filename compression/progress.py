@@ -1,14 +1,20 @@
 """Progress bars and warnings of the command line, on standard error so that results can be piped."""
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track as rich_track
 
 T = TypeVar("T")
 
-console = Console(stderr=True)
+
+def plain_console(**options: Any) -> Console:
+    """One that prints what it is given: a name in square brackets is no markup, and `:cat:` no picture."""
+    return Console(markup=False, emoji=False, **options)
+
+
+console = plain_console(stderr=True)
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
@@ -18,4 +24,4 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 def warn(text: str) -> None:
     """Prints a warning: what may be wrong, and what to do."""
-    console.print(f"warning: {text}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"warning: {text}", style="yellow", soft_wrap=True, highlight=False)

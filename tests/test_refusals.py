@@ -150,6 +150,10 @@ PARENTS: dict[str, tuple[Change, str]] = {
     "answers to questions": (config(architectures=["BertForQuestionAnswering"]), "marks an answer in a text"),
     "a token without a row": (another_token, "1 tokens that the embedding table has no row for, '<order>' among them"),
     "one label": (config(id2label={"0": "negative"}, label2id={"negative": 0}), "two labels or more"),
+    "a label that is no line": (
+        config(id2label={"0": "a\x1b[31m", "1": "b"}),
+        "in its config.json holds a control char",
+    ),
     "labels of one name": (config(id2label={"0": "same", "1": "same"}), "each with a name of its own"),
     "labels not numbered from 0": (config(id2label={"1": "a", "2": "b"}), "numbered from 0 on"),
     "no fast tokenizer": (without_fast_tokenizer, "CanineTokenizer has no fast version"),

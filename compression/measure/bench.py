@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from compression.bundle import BundleError, Runtime, open_bundle
@@ -13,7 +12,7 @@ from compression.errors import LatheError
 from compression.measure.latency import ROUNDS, Quartiles, ratios, time_runs
 from compression.measure.machine import Machine, this_machine
 from compression.parent.classifier import BundleClassifier, Classifier, load_classifier
-from compression.progress import console, track
+from compression.progress import console, plain_console, track
 
 BATCHES = (1, 4, 8, 16, 32)
 TOKENS = (16, 32, 64, 128)
@@ -104,7 +103,7 @@ def bench(
 def print_benchmark(result: Benchmark) -> None:
     """Prints the machine and one row for each shape on standard output."""
     machine = result.machine
-    output = Console()
+    output = plain_console()
     memory = "" if machine.memory_gb is None else f", {machine.memory_gb} GB"
     output.print(
         f"{machine.cpu}, {machine.cores} cores{memory}; int8 instructions: "
@@ -132,7 +131,7 @@ def _parent(name: str) -> Classifier | None:
     try:
         return load_classifier(name)
     except LatheError as error:
-        console.print(f"Timed without its parent, which cannot be loaded: {error}", markup=False, highlight=False)
+        console.print(f"Timed without its parent, which cannot be loaded: {error}", highlight=False)
         return None
 
 

@@ -1,5 +1,6 @@
 """What a parent's config.json says: labels, window, padding, positions."""
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def label_names(config: PretrainedConfig, parent: str) -> tuple[str, ...]:
     """Label names in the order of the logits.
 
     Raises:
-        CheckpointError: there are fewer than two, or the config's `id2label` does not name each logit once.
+        CheckpointError: there are fewer than two, the config's `id2label` does not name each logit once, or a name is
+            more than a line of text.
     """
     names = tuple(str(config.id2label.get(index)) for index in range(config.num_labels))
     if len(names) < 2 or len(set(names)) < len(names) or set(config.id2label) != set(range(len(names))):
@@ -91,6 +93,11 @@ def label_names(config: PretrainedConfig, parent: str) -> tuple[str, ...]:
             f"{parent}: id2label in its config.json is {config.id2label}; a classifier has two labels or more, "
             "numbered from 0 on, each with a name of its own"
         )
+    for name in names:
+        if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+            raise CheckpointError(
+                f"{parent}: the label {name!r} in its config.json holds a control character; rename it there"
+            )
     return names
 
 

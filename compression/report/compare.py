@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from compression.bundle import Bundle, Runtime, open_bundle
@@ -15,6 +14,7 @@ from compression.measure.evaluate import agreement, quality
 from compression.measure.intervals import Interval, wilson
 from compression.measure.latency import Quartiles, time_against_first
 from compression.parent.classifier import BundleClassifier, predict
+from compression.progress import plain_console
 from compression.report.words import percent
 
 _COLUMNS = 80
@@ -148,7 +148,7 @@ def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 def print_comparison(comparison: Comparison) -> None:
     """Prints the rows on standard output: names above, since they are long, and figures below in 80 columns."""
-    output = Console(width=max(_COLUMNS, Console().width))
+    output = plain_console(width=max(_COLUMNS, plain_console().width))
     table = Table(box=None, padding=(0, 2, 0, 0))
     headings, cells = rows(comparison)
     for heading in (headings[0], *headings[2:]):
@@ -157,7 +157,7 @@ def print_comparison(comparison: Comparison) -> None:
     for number, name, *figures in cells:
         lines.append(f"{number}  {name}")
         table.add_row(number, *figures)
-    output.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    output.print("\n".join(lines), highlight=False, soft_wrap=True)
     output.print(table)
 
 

@@ -1,12 +1,12 @@
 """What a manifest says, for people: the report, the model card, and the table that the command line prints."""
 
-from rich.console import Console
 from rich.table import Table
 
 from compression.bundle import ClassFigures, Difference, Figures, Latency, Manifest, Significance
 from compression.measure.evaluate import SELECTION_TEXTS
 from compression.measure.evidence import Evidence
 from compression.measure.intervals import newcombe
+from compression.progress import plain_console
 from compression.report.plots import Axis, Row, bar_chart, reliability_diagram
 from compression.report.rendering import Origin, render
 from compression.report.words import counted, percent, ranged, signed, small
@@ -86,7 +86,7 @@ def print_comparison(name: str, manifest: Manifest) -> None:
     table.add_column("bundle", justify="right")
     for row in comparison(manifest):
         table.add_row(*row)
-    Console().print(table)
+    plain_console().print(table)
 
 
 def report_html(manifest: Manifest, origin: Origin, evidence: Evidence = Evidence()) -> str:

@@ -70,7 +70,10 @@ def _environment() -> "jinja2.Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(percent=words.percent, counted=words.counted, small=words.small, headings=_headings)
+    environment.filters.update(
+        percent=words.percent, counted=words.counted, small=words.small, markdown=words.markdown, code=words.code,
+        headings=_headings,
+    )  # fmt: skip
     return environment
 
 

@@ -1,6 +1,10 @@
 """How figures are written for people."""
 
+import re
 import unicodedata
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_MARKDOWN = re.compile(r"[\\`*{}\[\]<>#|~&!]|(?<![^\W_])_|_(?![^\W_])")  # a _ within a word is just that
 
 
 def percent(fraction: float | None) -> str:
@@ -42,3 +46,22 @@ def short(label: str, columns: int) -> str:
 def width(text: str) -> int:
     """In Latin letters; a Chinese one takes two."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def printable(text: str) -> str:
+    """Of a name that others chose: what a terminal would obey is written as in Python."""
+    return _CONTROL.sub(lambda control: repr(control[0])[1:-1], text)
+
+
+def markdown(text: str) -> str:
+    """Of a name that others chose, as Markdown that shows it as it is."""
+    return _MARKDOWN.sub(r"\\\g<0>", printable(text))
+
+
+def code(text: str) -> str:
+    """The same as code in a line of Markdown."""
+    text = printable(text)
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if not text.strip(" ") or text[0] in "` " or text[-1] in "` " else ""
+    return f"{fence}{pad}{text}{pad}{fence}"

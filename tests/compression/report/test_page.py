@@ -2,11 +2,13 @@ import dataclasses
 import hashlib
 
 import pytest
+from markdown_it import MarkdownIt
 
 from compression.bundle import Bundle, ClassFigures, Counterfactual, Difference, Manifest, StepFigures, SwapReaction
 from compression.measure.evidence import Answer, Bin, Evidence, Flip
-from compression.report.page import comparison, model_card, report_html, verdict
+from compression.report.page import comparison, model_card, print_comparison, report_html, verdict
 from compression.report.rendering import Origin
+from compression.report.words import printable
 from tests.pages import Page, require_standalone
 
 ORIGIN = Origin("2026-01-02 03:04 UTC", "9.8.7", "A CPU, 2 cores, Linux")
@@ -94,6 +96,38 @@ def test_texts_and_labels_are_escaped(manifest: Manifest, evidence: Evidence) ->
     assert "<b>good</b>" not in html
     assert "<label 5" not in html
     assert "<script>alert('text')</script> & more" in Page(html).text
+
+
+HOSTILE = [
+    "<script>alert(1)</script>", "[a](javascript:alert(1))", "![a](https://evil.example/x.png)", "*a* _b_ **c** ~~d~~",
+    "`code`", "``", "a|b", "&lt;", "<https://evil.example>", "a_b_c", "a\\", "# a",
+    "a\nb\x1b[31m", "=cmd()", "差评",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_card_shows_names_as_they_are(manifest: Manifest, name: str) -> None:
+    hostile = manifest.model_copy(
+        update={
+            "labels": (name, "other"),
+            "parent": manifest.parent.model_copy(update={"name": name}),
+            "data": manifest.data.model_copy(update={"name": name}),
+            "recipe": {"name": name},
+        }
+    )
+    page = Page(MarkdownIt("gfm-like", {"linkify": False, "html": True}).render(model_card(hostile, name)))
+    assert {tag for tag, _ in page.tags} <= {"h1", "p", "code", "table", "thead", "tbody", "tr", "th", "td"}
+    shown = printable(name)
+    assert page.texts_of("h1") == [shown.strip()]
+    assert [text.strip() for text in page.texts_of("code")[:3]] == [shown.strip(), shown.strip(), "report.html"]
+    assert f" texts of {shown.strip()}" in page.text
+    assert [text.strip() for text in page.texts_of("code")[3:]] == [shown.strip(), "other"]
+
+
+@pytest.mark.parametrize("name", ["[/b]", "[red]x", ":cat:"])
+def test_the_table_shows_a_name_as_it_is(manifest: Manifest, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_comparison(name, manifest)
+    assert capsys.readouterr().out.startswith(f"{name} on ")
 
 
 def test_a_text_may_be_of_another_language_than_the_page(manifest: Manifest, evidence: Evidence) -> None:

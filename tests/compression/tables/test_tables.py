@@ -165,8 +165,8 @@ def test_long_cells_and_several_chunks(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("label", "cell"),
-    [("=cmd()", "'=cmd()"), ("@x", "'@x"), ("+a", "'+a"), ("-a", "'-a"), ("\tx", "'\tx"), ("-1", "-1"), ("+", "+"),
-     ("-", "-"), ("a=b", "a=b"), ("'x", "'x")],
+    [("=cmd()", "'=cmd()"), ("@x", "'@x"), ("+a", "'+a"), ("-a", "'-a"), ("\tx", "'\tx"), ("\rx", "'\rx"), ("-1", "-1"),
+     ("+", "+"), ("-", "-"), ("a=b", "a=b"), ("'x", "'x")],
 )  # fmt: skip
 def test_a_new_cell_of_csv_is_no_formula_and_old_ones_stay(tmp_path: Path, label: str, cell: str) -> None:
     source = written(tmp_path / "in.csv", [["=1+1", "@SUM"]])
