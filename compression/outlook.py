@@ -30,8 +30,8 @@ from compression.recipe import (
 _SPARSIFY_TEXTS = 256
 _EXPORT_S = 5.0
 _SPEED_S = 5.0  # the bundle and its parent are timed in turn
-_PASSES = {"prune_structure": 15.0, "drop_layers": 10.0, "sparsify": 10.0, "recover": 4.0, "quantize": 30.0}  # a text
-_JUDGED_PASSES = 10.0  # of a test text: both models, on changed spellings and swapped names as well
+_PASSES = {"prune_structure": 10.0, "drop_layers": 10.0, "sparsify": 10.0, "recover": 4.0, "quantize": 5.0}  # a text
+_JUDGED_PASSES = 4.0  # of a test text: both models, on changed spellings and swapped names as well
 _FEW = 0.5  # of the texts that a recipe looks at; with fewer it is said
 
 

@@ -45,7 +45,7 @@ def test_what_is_wanted_and_there_is_said_before_work(capsys: pytest.CaptureFixt
     announce(SMALL, splits(302, 60, 362), 0.01)
     said = capsys.readouterr().err
     assert "Recipe small: looks at up to 4000 texts to calibrate with; there are 302, 60 to select with and 362" in said
-    assert "About 4 min" in said
+    assert "About 2 min" in said
     assert "warning: the step recover looks at 4000 texts where it can and finds 302, so" in said
     announce(load_recipe("safe"), splits(302, 60, 362), 0.01)
     assert "warning" not in capsys.readouterr().err
