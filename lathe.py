@@ -16,6 +16,7 @@ import click
 import compression.cli
 import service.cli
 from compression.bundle.classify import Classification, TextClassifier, load
+from compression.bundle.cores import allowed_cores, usable_cores
 from compression.errors import Interrupted, LatheError
 from service.client import AsyncClient, Client, RequestFailed, Triage
 from service.errors import ConfigurationError, ScoringError
@@ -81,6 +82,8 @@ def _fail(message: str, exit_code: int) -> None:
 def main() -> None:
     """Turn a fine-tuned text classifier into a small, fast, verified bundle, and serve it."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its advice is not for the users of this command
+    if usable_cores() < allowed_cores():  # torch sees no quota, and is stopped for most of the time that it bounds
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
 
 
 for _command in (*compression.cli.COMMANDS, *service.cli.COMMANDS):

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,42 @@ def test_a_process_that_was_given_one_core_starts_one_stream() -> None:
     core = str(min(os.sched_getaffinity(0)))
     output = subprocess.run([taskset, "-c", core, *command], check=True, capture_output=True, text=True).stdout
     assert output.split() == ["1", "4"]
+
+
+@pytest.fixture
+def group_of_one_core() -> Iterator[Path]:
+    """The file `cgroup.procs` of a control group with a quota of one core, of the first version or the second."""
+    mount = Path("/sys/fs/cgroup")
+    group = (mount / "cpu" if (mount / "cpu").is_dir() else mount) / f"lathe-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        if (group / "cpu.cfs_quota_us").exists():
+            (group / "cpu.cfs_quota_us").write_text("100000")
+        elif (group / "cpu.max").exists():
+            (group / "cpu.max").write_text("100000 100000")
+        else:
+            pytest.skip("control groups do not bound the time of cores here")
+        yield group / "cgroup.procs"
+    finally:
+        group.rmdir()
+
+
+STREAMS = "from service.engine.devices import streams; from service.settings import Device; print(streams(Device()))"
+THREADS_OF_TORCH = """
+import lathe, sys
+try:
+    lathe.main(["recipe", "list"])
+except SystemExit:
+    import torch; print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize("program", [STREAMS, THREADS_OF_TORCH], ids=["streams", "threads of torch"])
+def test_under_a_quota_of_one_core_there_is_one(group_of_one_core: Path, program: str) -> None:
+    enter = f"import os; open({str(group_of_one_core)!r}, 'w').write(str(os.getpid()))\n"
+    command = [sys.executable, "-c", enter + program]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert output.split()[-1] == "1"
