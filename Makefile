@@ -33,9 +33,10 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Most of the time goes to waiting for servers; a file's tests share what they start.
+# Most of the time goes to waiting for servers; a file's tests share what they start. Threads of torch that wait for each
+# other would take the cores from other processes.
 test: $(INSTALLED)
-	$(BIN)/pytest -n 3 --dist loadfile
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 3 --dist loadfile
 
 loadtest: bundles
 	$(BIN)/python -m loadtests.run

@@ -98,5 +98,6 @@ except SystemExit:
 def test_under_a_quota_of_one_core_there_is_one(group_of_one_core: Path, program: str) -> None:
     enter = f"import os; open({str(group_of_one_core)!r}, 'w').write(str(os.getpid()))\n"
     command = [sys.executable, "-c", enter + program]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     assert output.split()[-1] == "1"
