@@ -13,12 +13,15 @@ the client that nothing more will be answered, and drops what still comes, for a
 something unread takes the answer away from its client.
 
 What comes after a request is not looked at before that one's answer is sent, and not read beyond the piece that it came
-in; what an app does not ask for of a body is not read, either. An answer is sent in one piece where it is in one.
+in; what an app does not ask for of a body is not read, either. An answer is sent in one piece where it is in one. The
+answer to a request that is rejected for lack of capacity is held back for a moment: a client that asks again at once,
+whatever Retry-After says, would otherwise be rejected thousands of times a second, in place of answers to others.
 """
 
 import asyncio
 import urllib.parse
 from collections.abc import Coroutine
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.config import Config
@@ -78,6 +81,7 @@ class HttpProtocol(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._answered = False
         self._keep_alive = True
+        self._held: asyncio.TimerHandle | None = None  # its answer, which is sent a little later
 
     # What the event loop calls:
 
@@ -100,6 +104,7 @@ class HttpProtocol(asyncio.Protocol):
         self._server.connections.discard(self)
         self._all.remove(self, self._reason or Reason.CLIENT)
         self.state = State.CLOSING
+        self._let_go()
         if self._exchange is not None:
             self._exchange.leave()
             self._exchange = None
@@ -162,6 +167,7 @@ class HttpProtocol(asyncio.Protocol):
         self._reason = self._reason or reason
         self._pending = b""
         self.state = State.CLOSING
+        self._let_go()
         self._transport.abort()
 
     # What comes in:
@@ -221,7 +227,11 @@ class HttpProtocol(asyncio.Protocol):
         text = self._text(path)
         entry = self._all.door.enter(head.method, text, head.headers)
         if isinstance(entry, Response):
-            self._answer(entry)
+            if entry.status == HTTPStatus.TOO_MANY_REQUESTS and self._all.hold():
+                self._read(False)
+                self._held = self.loop.call_later(self._all.limits.hold_s, self._release, entry)
+            else:
+                self._answer(entry)
             return
         scope = {
             "type": "http",
@@ -240,6 +250,17 @@ class HttpProtocol(asyncio.Protocol):
         }
         self._exchange = Exchange(head, self)
         self._start(self._exchange.run(self._config.loaded_app, scope))
+
+    def _release(self, response: Response) -> None:
+        self._let_go()
+        self._answer(response)
+
+    def _let_go(self) -> None:
+        """Ends what `hold` began."""
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+            self._all.let_go()
 
     def _text(self, path: bytes) -> str:
         text = path.decode()
@@ -272,7 +293,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._dropped > self._all.limits.dropped_bytes:
             self.end(Reason.UNREAD)
 
-    # What goes out; an exchange calls the next five:
+    # What goes out; an exchange calls the next six:
 
     def write(self, data: bytes) -> None:
         """Sends it."""
@@ -282,6 +303,14 @@ class HttpProtocol(asyncio.Protocol):
         """Waits until what was written is sent, or the connection has ended."""
         if self._sent is not None:
             await asyncio.shield(self._sent)
+
+    async def hold(self) -> None:
+        """Waits for a moment, where there is room for that."""
+        if self._all.hold():
+            try:
+                await asyncio.sleep(self._all.limits.hold_s)
+            finally:
+                self._all.let_go()
 
     def want_body(self, ask: bool) -> None:
         """Reads on in the body."""

@@ -68,12 +68,16 @@ class Limits:
     Attributes:
         dropped_bytes: of a body that nobody reads any more.
         connections: open at the same time; fewer where the process may not have so many descriptors.
+        hold_s: how long the answer to a request that is rejected for lack of capacity is held back.
+        held: so many such answers at the same time; those beyond are sent at once.
     """
 
     bounds: Bounds = field(default_factory=Bounds)
     deadlines: Deadlines = field(default_factory=Deadlines)
     dropped_bytes: int = 1048576
     connections: int = 10000
+    hold_s: float = 0.1
+    held: int = 1000
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -132,6 +136,7 @@ class Connections:
         self.draining = False
         self._open: set[Connection] = set()
         self._without_request: OrderedDict[Connection, None] = OrderedDict()  # the longest first
+        self._held = 0
         self._most: int | None = None
         self._warned = -_WARN_S
         self._telemetry = telemetry
@@ -173,6 +178,16 @@ class Connections:
     def begin(self, connection: Connection) -> None:
         """One has a request."""
         self._without_request.pop(connection, None)
+
+    def hold(self) -> bool:
+        """Whether one may hold back its answer; it says `let_go` when it has sent it."""
+        room = self._held < self.limits.held
+        self._held += room
+        return room
+
+    def let_go(self) -> None:
+        """One holds nothing back any more."""
+        self._held -= 1
 
     def _warn(self, now: float) -> None:
         if now - self._warned >= _WARN_S:

@@ -42,6 +42,9 @@ class Wire(Protocol):
     async def drain(self) -> None:
         """Waits until what was written is sent, or the connection has ended."""
 
+    async def hold(self) -> None:
+        """Waits for the moment that the answer to a request is held back which is rejected for lack of capacity."""
+
     def want_body(self, ask: bool) -> None:
         """Reads on in the body; `ask`: the client waits for a word before it sends it."""
 
@@ -143,6 +146,8 @@ class Exchange:
         if self._gone:
             return
         if message["type"] == "http.response.start":
+            if message["status"] == HTTPStatus.TOO_MANY_REQUESTS:
+                await self._wire.hold()
             self._start(message["status"], message.get("headers", ()))
         elif message["type"] == "http.response.body":
             more = message.get("more_body", False)

@@ -63,7 +63,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         return
     headers = [(b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    status = 429 if scope["path"] == "/late" else 200
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -134,6 +135,39 @@ def test_who_is_refused_can_ask_again_on_the_connection() -> None:
             assert (await answer(reader))[::2] == (200, b"text")
 
     play(scenario)
+
+
+@pytest.mark.parametrize("path", ["/full", "/late"])
+def test_a_refusal_is_held_back_while_others_are_answered_and_takes_its_turn(path: str) -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        refused, other = await connect(), await connect()
+        refused[1].write(post(path) + post("/echo", b"text"))
+        refusal = asyncio.create_task(answer(refused[0]))
+        for _ in range(20):
+            other[1].write(post("/echo", b"other"))
+            assert (await answer(other[0]))[2] == b"other"
+        assert not refusal.done()
+        assert (await refusal)[0] == 429
+        assert (await answer(refused[0]))[2] == b"text"
+
+    play(scenario, Limits(hold_s=1.0))
+
+
+@pytest.mark.parametrize("path", ["/full", "/late"])
+def test_so_many_refusals_are_held_back_and_no_more(path: str) -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        held, *others = [await connect() for _ in range(3)]
+        for _ in range(2):  # whose place is free afterwards
+            held[1].write(post(path))
+            refusal = asyncio.create_task(answer(held[0]))
+            await asyncio.sleep(0.1)
+            for reader, writer in others:
+                writer.write(post("/full"))
+                assert (await answer(reader))[0] == 429
+            assert not refusal.done()
+            assert (await refusal)[0] == 429
+
+    play(scenario, Limits(hold_s=1.0, held=1))
 
 
 def test_the_refusal_comes_before_the_body_and_the_body_is_passed_over() -> None:
