@@ -21,7 +21,7 @@ import zstandard
 from pydantic import TypeAdapter
 
 from benchmarks.compression.run import TOOLS, write_texts
-from compression.bundle.runtime import Logits
+from compression.bundle import Logits
 from compression.data import Columns, read_examples
 from compression.measure.evaluate import agreement, quality
 from compression.measure.machine import this_machine
@@ -122,7 +122,7 @@ def _figures(task: Task, work: Work, expected: Logits) -> dict[str, float]:
     return {
         "mb": round(work.size_bytes / 1e6, 2),
         "accuracy": _accuracy(task, got),
-        "agreement": round(agreement(expected, got), 4),
+        "agreement": round(agreement(expected, got, task.parent.task), 4),
         "divergence": round(divergence(expected, got), 5),
     }
 
@@ -134,7 +134,7 @@ def divergence(expected: Logits, got: Logits) -> float:
 
 
 def _accuracy(task: Task, logits: Logits) -> float:
-    accuracy = quality(logits, task.parent.labels, task.splits.test).accuracy
+    accuracy = quality(logits, task.parent.task, task.splits.test).accuracy
     assert accuracy is not None
     return round(accuracy, 4)
 

@@ -289,17 +289,17 @@ def _measure(task: Task, number: int, recipe: Recipe, budget: Budget) -> Trial:
         candidate = build(task, recipe)
         with opened(task, candidate) as classifier:
             got = predict(classifier, selection.texts, "Judge the candidate")
-            require_sane(expected, got, task.parent.labels)
+            require_sane(expected, got, task.parent.task)
             latency = compare_latency(ParentClassifier(task.parent), classifier, selection.texts)
     except (VerificationError, CheckpointError) as error:  # a collapse, or a step that this architecture does not take
         return Trial(number=number, recipe=plain, broken=(str(error),))
-    before, after = (quality(logits, task.parent.labels, selection).accuracy for logits in (expected, got))
+    before, after = (quality(logits, task.parent.task, selection).accuracy for logits in (expected, got))
     trial = Trial(
         number=number,
         recipe=plain,
         size_mb=round(len(candidate.model) / 1e6, 2),
         speedup=median_speedup(latency),
-        agreement=agreement(expected, got),
+        agreement=agreement(expected, got, task.parent.task),
         accuracy_drop=None if before is None or after is None else 100 * (before - after),
     )
     return trial.model_copy(update={"broken": broken_bounds(trial, budget)})

@@ -17,6 +17,7 @@ from compression.bundle import (
     Bundle,
     DataUsed,
     GoldenAnswers,
+    Logits,
     Manifest,
     ParentModel,
     Runtime,
@@ -25,7 +26,6 @@ from compression.bundle import (
     write_bundle,
 )
 from compression.bundle.atomic_files import scratch
-from compression.bundle.runtime import Logits
 from compression.bundle.storage import MODEL, MODEL_ZSTD, TOKENIZER, require_replaceable, unpacked
 from compression.data import Columns, Splits, concatenate, read_examples, require_known_labels, split_examples
 from compression.errors import VerificationError
@@ -198,8 +198,8 @@ def build(task: Task, recipe: Recipe, stop_when_lost: bool = False) -> Compresse
                 step=step.step,
                 seconds=round(seconds, 1),
                 size_mb=round(work.size_bytes / 1e6, 2),
-                agreement=agreement(expected, got),
-                accuracy=quality(got, task.parent.labels, selection).accuracy,
+                agreement=agreement(expected, got, task.parent.task),
+                accuracy=quality(got, task.parent.task, selection).accuracy,
                 cached=found is not None,
             )
         )
@@ -278,7 +278,7 @@ def _classifier(work: Work) -> Iterator[Classifier]:
 
 def _running(model: bytes, tokenizer: bytes, options: RuntimeOptions, parent: Parent) -> BundleClassifier:
     """A model in memory as a classifier of the parent's labels."""
-    return BundleClassifier(parent.name, Runtime(model, tokenizer, parent.max_length, options), parent.labels)
+    return BundleClassifier(parent.name, Runtime(model, tokenizer, parent.max_length, options), parent.task)
 
 
 def _runtime_options(work: Work) -> RuntimeOptions:

@@ -106,7 +106,7 @@ def _quantize(
     if step.min_agreement is None:
         return quantize.quantize_linears(graph, activations, entropy)
     judges = feeds_of(graph, model, selection)
-    return quantize.quantize_within(graph, activations, judges, step.min_agreement, entropy)
+    return quantize.quantize_within(graph, activations, judges, step.min_agreement, model.task, entropy)
 
 
 def _row_entropy(model: Parent, texts: Sequence[str], mean: float) -> quantize.RowEntropy:

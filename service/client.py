@@ -259,7 +259,16 @@ def _inputs(texts: str | Sequence[str]) -> dict[str, Any]:
 
 
 def _classifications(answer: Any) -> list[Classification]:
-    return [Classification(one["label"], one["score"], one["scores"], one["truncated"]) for one in answer["results"]]
+    return [
+        Classification(
+            label=one["label"],
+            score=one["score"],
+            labels=tuple(one.get("labels", [one["label"]])),
+            scores=one["scores"],
+            truncated=one["truncated"],
+        )
+        for one in answer["results"]
+    ]
 
 
 def _triages(answer: Any) -> list[Triage]:

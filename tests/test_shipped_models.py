@@ -21,7 +21,7 @@ def test_the_messages_are_labelled_and_split() -> None:
     banking = load_classifier(str(ROOT / "models" / "banking-intents"))
     assert len(sentiment) >= 600
     assert set(sentiment.labels) == {"negative", "neutral", "positive"}
-    assert {label for label in intent.labels if label} == set(banking.labels)
+    assert {label for label in intent.labels if label} == set(banking.task.labels)
     assert {len(sentiment.of_split(split)) for split in ("calibration", "test")} == {len(sentiment) // 2}
     assert all(3 <= len(text.split()) <= 120 for text in sentiment.texts)
     assert len({text.casefold() for text in sentiment.texts}) == len(sentiment)
@@ -45,13 +45,13 @@ def test_adapter_and_bundle_on_the_public_test_set(
     compress(str(ROOT / "models" / adapter), MESSAGES, load_recipe("safe"), tmp_path / "bundle", columns)
     bundle = load_classifier(str(tmp_path / "bundle"))
     expected, got = (predict(model, rows.texts, adapter) for model in (parent, bundle))
-    accuracy = quality(expected, parent.labels, rows).accuracy
-    compressed = quality(got, bundle.labels, rows).accuracy
+    accuracy = quality(expected, parent.task, rows).accuracy
+    compressed = quality(got, bundle.task, rows).accuracy
     assert accuracy is not None
     assert compressed is not None
     assert accuracy >= least_accuracy
     assert compressed >= accuracy - 0.01
-    assert agreement(expected, got) >= least_agreement
+    assert agreement(expected, got, parent.task) >= least_agreement
     changes, deviation = batch_invariance(bundle, rows.texts[:320])
     assert changes == 0
     assert deviation <= 1e-4

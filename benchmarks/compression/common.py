@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from compression.bundle import Runtime, RuntimeOptions, open_bundle, softmax
-from compression.bundle.runtime import Logits
+from compression.bundle import Logits, Runtime, RuntimeOptions, open_bundle, softmax
 from compression.bundle.storage import MANIFEST, MODEL, MODEL_ZSTD, TOKENIZER
 from compression.data import Examples
 from compression.measure.evaluate import agreement
@@ -59,12 +58,12 @@ def load_produced(folder: Path, parent: Parent) -> BundleClassifier:
     """A tool's model.onnx and tokenizer.json, with ONNX Runtime's defaults; a bundle as its manifest asks."""
     if (folder / MANIFEST).is_file():
         bundle = open_bundle(folder)
-        return BundleClassifier(folder.name, Runtime.of(bundle), bundle.manifest.labels)
+        return BundleClassifier(folder.name, Runtime.of(bundle), bundle.task)
     model, tokenizer = (folder / MODEL).read_bytes(), (folder / TOKENIZER).read_bytes()
     pad = parent.tokenizer.pad_token_id or 0
     options = RuntimeOptions(pad_token_id=pad, batch_exact=False)
     runtime = Runtime(model, tokenizer, parent.max_length, options, weights=folder)
-    return BundleClassifier(folder.name, runtime, parent.labels)
+    return BundleClassifier(folder.name, runtime, parent.task)
 
 
 def measure_all(parent: Parent, folders: Sequence[Path], test: Examples) -> list[Row]:
@@ -80,7 +79,7 @@ def measure_all(parent: Parent, folders: Sequence[Path], test: Examples) -> list
             disk_mb=round(size / 1e6, 3),
             accuracy=float(_right(one, test, parent.labels).mean()),
             **_difference(_right(one, test, parent.labels), _right(alone[0], test, parent.labels)),
-            agreement=agreement(one, alone[0]),
+            agreement=agreement(one, alone[0], parent.task),
             flips=int((one.argmax(1) != batched.argmax(1)).sum()),
             batch_deviation=float(np.abs(softmax(one) - softmax(batched)).max()),
             speeds=speed,
@@ -96,7 +95,7 @@ def paired_interval(right: npt.NDArray[np.bool_], expected: npt.NDArray[np.bool_
         right: which texts the model has right, (texts,).
         expected: which the parent has right.
     """
-    accuracy = compare_answers(np.ones(len(right), np.intp), expected.astype(np.intp), right.astype(np.intp)).accuracy
+    accuracy = compare_answers(np.ones((len(right), 1), np.bool_), expected[:, None], right[:, None]).accuracy
     return round(100 * accuracy.low, 2), round(100 * accuracy.high, 2)
 
 
@@ -119,7 +118,7 @@ def _in_mixed_batches(model: Classifier, texts: Sequence[str]) -> Logits:
     """In batches as a server sees them: texts of any length together, in an order that is the same for all models."""
     order = list(range(len(texts)))
     random.Random(0).shuffle(order)
-    logits = np.empty((len(texts), len(model.labels)), np.float32)
+    logits = np.empty((len(texts), len(model.task.labels)), np.float32)
     for start in range(0, len(order), _BATCH):
         batch = order[start : start + _BATCH]
         logits[batch] = model.forward([model.encode(texts[index]) for index in batch])

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 from benchmarks.pruning.elimination import cost_tables
 from benchmarks.pruning.methods import METHODS, Costs
 from benchmarks.pruning.table import write_readme
-from compression.bundle.runtime import Logits
+from compression.bundle import Logits
 from compression.data import Examples, concatenate, read_examples
 from compression.measure.evaluate import agreement, quality
 from compression.measure.machine import this_machine
@@ -123,8 +123,8 @@ def judge(parent: Parent, model: PreTrainedModel, costs: Costs, expected: Logits
     full = sum(line.at(max(table)) for line, table in zip(lines, costs, strict=True))
     return {
         "divergence": round(divergence(expected, logits), 5),
-        "agreement": round(agreement(expected, logits), 5),
-        "accuracy": round(quality(logits, parent.labels, judged).accuracy or 0.0, 5),
+        "agreement": round(agreement(expected, logits, parent.task), 5),
+        "accuracy": round(quality(logits, parent.task, judged).accuracy or 0.0, 5),
         "cost": round(spent / full, 4),
         "widths": widths,
     }
@@ -147,7 +147,7 @@ def _begin(name: str, data: Path, parent: Parent, judged: Examples) -> dict[str,
         "sha256": {split: hashlib.sha256((data / f"{split}.parquet").read_bytes()).hexdigest() for split in splits},
         "judged": {"splits": JUDGED[name], "texts": len(judged)},
         "calibration_texts": CALIBRATION_TEXTS,
-        "accuracy": round(quality(logits, parent.labels, judged).accuracy or 0.0, 5),
+        "accuracy": round(quality(logits, parent.task, judged).accuracy or 0.0, 5),
         "machine": dataclasses.asdict(this_machine()),
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
         "costs": costs,

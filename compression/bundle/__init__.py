@@ -28,8 +28,9 @@ from compression.bundle.figures import (
 )
 from compression.bundle.golden import GOLDEN, GOLDEN_WITHIN, GoldenAnswers, read_golden
 from compression.bundle.manifest import DataUsed, Manifest, ParentModel, RuntimeOptions
-from compression.bundle.runtime import Provider, Runtime, softmax
+from compression.bundle.runtime import Provider, Runtime
 from compression.bundle.storage import Bundle, open_bundle, write_bundle
+from compression.bundle.task import Logits, SeveralLabels, SingleLabel, Task, softmax
 from compression.bundle.tokenizer import Encoded
 from compression.errors import BundleError
 
@@ -48,6 +49,7 @@ __all__ = [
     "Figures",
     "GoldenAnswers",
     "Latency",
+    "Logits",
     "Manifest",
     "ModelFigures",
     "ParentModel",
@@ -56,9 +58,12 @@ __all__ = [
     "Reaction",
     "Runtime",
     "RuntimeOptions",
+    "SeveralLabels",
     "Significance",
+    "SingleLabel",
     "StepFigures",
     "SwapReaction",
+    "Task",
     "TextClassifier",
     "extra",
     "median_speedup",

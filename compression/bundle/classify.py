@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from compression.bundle.runtime import Logits, Runtime, softmax
+from compression.bundle.runtime import Runtime
 from compression.bundle.storage import Bundle, open_bundle
+from compression.bundle.task import Logits
 from compression.bundle.tokenizer import Encoded
 from compression.errors import DataError
 
@@ -17,14 +18,16 @@ class Classification:
     """The answer to one text.
 
     Attributes:
-        label: the most probable one.
+        label: the most probable one; of a model that gives any number of labels, also where the text does not get it.
         score: its probability, 0 to 1.
+        labels: those that the text gets, the most probable first: that one, or any number, as the model's task is.
         scores: probabilities by label, the most probable first.
         truncated: whether the text was longer than the model's window and was cut.
     """
 
     label: str
     score: float
+    labels: tuple[str, ...]
     scores: dict[str, float]
     truncated: bool
 
@@ -44,6 +47,7 @@ class TextClassifier:
     def __init__(self, bundle: Bundle, threads: int = 1, batch_tokens: int = 2048) -> None:
         self.bundle = bundle
         self.labels = bundle.manifest.labels
+        self._task = bundle.task
         self._runtime = Runtime.of(bundle, threads=threads)
         self._batch_tokens = batch_tokens
 
@@ -90,17 +94,18 @@ class TextClassifier:
             yield batch
 
     def _answers(self, logits: Logits, encoded: Sequence[Encoded], temperature: float) -> list[Classification]:
-        probabilities = softmax(logits, temperature)
+        probabilities, given = self._task.probabilities(logits, temperature), self._task.decide(logits)
         # A stable sort: of equal ones the first label wins, as in the service.
         orders = np.argsort(-probabilities, axis=1, kind="stable")
         return [
             Classification(
                 label=self.labels[order[0]],
                 score=float(row[order[0]]),
+                labels=tuple(self.labels[index] for index in order if gets[index]),
                 scores={self.labels[index]: float(row[index]) for index in order},
                 truncated=one.truncated,
             )
-            for row, order, one in zip(probabilities, orders, encoded, strict=True)
+            for row, order, gets, one in zip(probabilities, orders, given, encoded, strict=True)
         ]
 
 

@@ -10,6 +10,11 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 
+def absent(value: object) -> bool:
+    """Whether a field is left out where a record is written: one that older bundles, and their digests, have not."""
+    return value is None
+
+
 class Record(BaseModel):
     """A frozen part of the manifest; an unknown key is refused."""
 

@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from compression.bundle.figures import Record
-from compression.bundle.runtime import Logits, softmax
 from compression.bundle.storage import Bundle
+from compression.bundle.task import Logits, Task
 from compression.bundle.tokenizer import Encoded
 from compression.errors import BundleError
 
@@ -57,10 +57,10 @@ class GoldenAnswers(Record):
         rows = [infer([encode(text)])[0].tolist() for text in _TEXTS]
         return cls(texts=_TEXTS, logits=tuple(map(tuple, rows)))
 
-    def difference(self, logits: Logits) -> str | None:
+    def difference(self, task: Task, logits: Logits) -> str | None:
         """Where other answers to these texts are not the same ones; None where all are.
 
-        Scores may differ by GOLDEN_WITHIN, and the label must be the same where it led by more than that.
+        Scores may differ by GOLDEN_WITHIN, and the labels must be the same where they led by more than that.
 
         Args:
             logits: (texts, labels)
@@ -68,14 +68,13 @@ class GoldenAnswers(Record):
         expected = np.asarray(self.logits, np.float32)
         if logits.shape != expected.shape:
             return f"it gives answers of shape {logits.shape} in place of {expected.shape}"
-        expected_scores, scores = softmax(expected), softmax(logits)
-        for number, (then, now) in enumerate(zip(expected_scores, scores, strict=True), start=1):
-            furthest = float(np.abs(then - now).max())
-            lead = float(np.diff(np.sort(then)[-2:])[0])
+        furthest_of = np.abs(task.probabilities(expected) - task.probabilities(logits)).max(axis=-1)
+        flipped = ~task.same(expected, logits) & (task.lead(expected) > GOLDEN_WITHIN)
+        for number, furthest in enumerate(furthest_of.tolist(), start=1):
             if not furthest <= GOLDEN_WITHIN:  # also where it is not a number
-                return f"a score of text {number} of {len(scores)} is {furthest:.3f} from the golden one"
-            if then.argmax() != now.argmax() and lead > GOLDEN_WITHIN:
-                return f"text {number} of {len(scores)} gets another label than the golden one"
+                return f"a score of text {number} of {len(logits)} is {furthest:.3f} from the golden one"
+            if flipped[number - 1]:
+                return f"text {number} of {len(logits)} gets another label than the golden one"
         return None
 
 

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from compression.bundle.figures import Figures, Record
+from compression.bundle.figures import Figures, Record, absent
+from compression.bundle.task import TaskName
 
 SCHEMA_VERSION: Literal[2] = 2
 FileName = str
@@ -39,19 +40,22 @@ class RuntimeOptions(Record):
         disabled_optimizers: ONNX Runtime fusions that slow this model down.
         batch_exact: whether an answer is independent of the other texts in its batch.
         temperature: divides the logits to give calibrated scores (Guo et al. 2017); 1 where there were no labels.
+        thresholds: of each label, where a text may have several: probabilities at temperature 1; a text gets the labels
+            at or over theirs.
     """
 
     pad_token_id: int
     disabled_optimizers: tuple[str, ...] = ()
     batch_exact: bool
     temperature: float = Field(default=1.0, gt=0)
+    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(default=None, exclude_if=absent)
 
 
 class Manifest(Record):
     """`bundle.json` without its own version and digest, which `to_json` adds and `from_json` checks."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
-    task: Literal["text-classification"] = "text-classification"
+    task: TaskName = "text-classification"
     labels: tuple[str, ...] = Field(min_length=2)
     max_length: int = Field(ge=3)  # tokens, special tokens included
     runtime: RuntimeOptions
@@ -61,6 +65,16 @@ class Manifest(Record):
     figures: Figures
     files: dict[FileName, str]  # name: sha256
     tools: dict[str, str]  # package: version
+
+    @model_validator(mode="after")
+    def _thresholds_fit(self) -> Self:
+        thresholds, wanted = self.runtime.thresholds, self.task != "text-classification"
+        if (thresholds is not None) != wanted or (thresholds is not None and len(thresholds) != len(self.labels)):
+            raise ValueError(
+                f"the task {self.task} with {len(self.labels)} labels and "
+                f"{'no' if thresholds is None else len(thresholds)} thresholds; several labels need one for each"
+            )
+        return self
 
     def version(self) -> str:
         """sha256 over what the bundle is: the same input gives the same version on one machine, however fast it ran.

@@ -13,13 +13,13 @@ import numpy.typing as npt
 from compression.bundle.extras import extra
 from compression.bundle.manifest import RuntimeOptions
 from compression.bundle.storage import Bundle
+from compression.bundle.task import Logits
 from compression.bundle.tokenizer import Encoded, WindowTokenizer
 from compression.errors import BundleError
 
 if TYPE_CHECKING:  # a bundle can be read, and its manifest shown, where nothing runs it
     import onnxruntime
 
-Logits = npt.NDArray[np.float32]
 Provider: TypeAlias = str | tuple[str, dict[str, str]]  # an execution provider of ONNX Runtime, with its options
 
 
@@ -128,14 +128,6 @@ class Runtime:
             arrays["attention_mask"][row, : len(encoded)] = 1
             arrays["token_type_ids"][row, : len(encoded)] = encoded.type_ids
         return {name: arrays[name] for name in self.inputs}
-
-
-def softmax(logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Probabilities over the last axis, in float64 so that they sum to 1 within 1e-12."""
-    scaled = logits.astype(np.float64) / temperature
-    # The methods of an array do the same, for twice the time of so few numbers.
-    exponentials = np.exp(scaled - np.maximum.reduce(scaled, axis=-1, keepdims=True))
-    return exponentials / np.add.reduce(exponentials, axis=-1, keepdims=True)
 
 
 def session_options(threads: int) -> "onnxruntime.SessionOptions":

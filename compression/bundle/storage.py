@@ -17,6 +17,7 @@ import zstandard
 
 from compression.bundle.atomic_files import replacing
 from compression.bundle.manifest import FileName, Manifest
+from compression.bundle.task import Task, task_of
 from compression.errors import BundleError
 
 MANIFEST = "bundle.json"
@@ -41,6 +42,11 @@ class Bundle:
     def version(self) -> str:
         """The first twelve digits of the manifest's version: what answers, metrics and tags call this bundle."""
         return self.manifest.version()[:12]
+
+    @cached_property
+    def task(self) -> Task:
+        """How its logits become labels."""
+        return task_of(self.manifest.task, self.manifest.labels, self.manifest.runtime.thresholds)
 
     @property
     def model_path(self) -> Path:

@@ -77,9 +77,7 @@ def bench(
         LatheError: no such bundle, `against` cannot be loaded, or a length beyond a window.
     """
     bundle = open_bundle(path)
-    models: list[Classifier] = [
-        BundleClassifier(str(path), Runtime.of(bundle, threads=threads), bundle.manifest.labels)
-    ]
+    models: list[Classifier] = [BundleClassifier(str(path), Runtime.of(bundle, threads=threads), bundle.task)]
     if against is not None:
         models.append(load_classifier(against, threads))
     elif (parent := _parent(bundle.manifest.parent.name)) is not None:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compression.bundle import ClassFigures, softmax
-from compression.bundle.runtime import Logits
+from compression.bundle import ClassFigures, Logits, Task
+from compression.bundle.task import Answers
 from compression.data import Examples, require_known_labels
 from compression.errors import DataError
 from compression.measure.evidence import Bin
 from compression.parent.classifier import Classifier, load_classifier, predict
 
-Answers = npt.NDArray[np.intp]  # (texts,) index of a label
 Counts = npt.NDArray[np.float64]
 _MIN_ROWS_FOR_TEMPERATURE = 50
 _BINS = 15
@@ -51,30 +50,40 @@ def evaluate(model: str, examples: Examples, source: Path, against: str | None =
             "--against with another bundle or the parent, which needs no labels"
         )
     classifier = load_classifier(model)
-    require_known_labels(examples, classifier.labels, source)
+    require_known_labels(examples, classifier.task.labels, source)
     logits = predict(classifier, examples.texts, "Evaluate")
     figures: dict[str, Any] = (
-        asdict(quality(logits, classifier.labels, examples)) if labelled else {"texts": len(examples)}
+        asdict(quality(logits, classifier.task, examples)) if labelled else {"texts": len(examples)}
     )
     if against is not None:
         other = load_classifier(against)
-        if set(other.labels) != set(classifier.labels):
-            raise DataError(f"{model} and {against} have different labels; they cannot agree")
-        columns = [other.labels.index(label) for label in classifier.labels]
-        figures["agreement"] = agreement(logits, predict(other, examples.texts, "Evaluate the other")[:, columns])
+        columns = columns_of(other, classifier)
+        given = other.task.decide(predict(other, examples.texts, "Evaluate the other"))
+        figures["agreement"] = float((classifier.task.decide(logits) == given[:, columns]).all(axis=-1).mean())
     return figures
 
 
-def quality(logits: Logits, names: Sequence[str], examples: Examples) -> Quality:
+def columns_of(other: Classifier, classifier: Classifier) -> list[int]:
+    """Where another model has the labels of this one.
+
+    Raises:
+        DataError: it has others, or gives them in another way.
+    """
+    mine, theirs = classifier.task, other.task
+    if set(mine.labels) != set(theirs.labels) or mine.name != theirs.name:
+        raise DataError(f"{classifier.name} and {other.name} have different labels; they cannot be compared")
+    return [theirs.labels.index(label) for label in mine.labels]
+
+
+def quality(logits: Logits, task: Task, examples: Examples) -> Quality:
     """Counts the right answers.
 
     Args:
         logits: (texts, labels) for all of the examples.
-        names: label names in the order of the logits.
     """
-    rows, expected = labelled_rows(names, examples)
-    answered = logits[rows].argmax(axis=-1)
-    correct = int((answered == expected).sum())
+    rows, expected = labelled_rows(task, examples)
+    answered = task.decide(logits[rows])
+    correct = int((answered == expected).all(axis=-1).sum())
     return Quality(
         texts=len(examples),
         labelled=len(rows),
@@ -89,63 +98,66 @@ def macro_f1(drawn: Counts, truth: Answers, answered: Answers) -> Counts:
 
     Args:
         drawn: (draws, texts) how often each text occurs.
-        truth: (texts,) index of a label; as is `answered`.
+        truth: (texts, labels); as is `answered`.
 
     Returns:
         (draws,)
     """
-    labels = np.arange(1 + max(truth.max(), answered.max()))
-    is_truth, is_answer = (truth[:, None] == labels).astype(float), (answered[:, None] == labels).astype(float)
+    is_truth, is_answer = truth.astype(float), answered.astype(float)
     hits = drawn @ (is_truth * is_answer)  # (draws, labels); so are the others
     occurrences = drawn @ (is_truth + is_answer)
     f1 = 2 * hits / np.maximum(occurrences, 1)
     return np.asarray(f1.sum(axis=1) / (occurrences > 0).sum(axis=1), np.float64)
 
 
-def agreement(one: Logits, other: Logits) -> float:
-    """Fraction of texts that get the same label from both; the columns must be in the same order."""
-    return float((one.argmax(axis=-1) == other.argmax(axis=-1)).mean())
+def agreement(one: Logits, other: Logits, task: Task) -> float:
+    """Fraction of texts that get the same labels from both; the columns must be in the same order."""
+    return float(task.same(one, other).mean())
 
 
 def batch_invariance(classifier: Classifier, texts: Sequence[str], seed: int = 0) -> tuple[int, float]:
     """A text alone against the same text in a shuffled batch of sixteen.
 
     Returns:
-        how many texts get another label, and the largest difference of any score.
+        how many texts get other labels, and the largest difference of any score.
     """
+    task = classifier.task
     encoded = [classifier.encode(text) for text in texts]
     random.Random(seed).shuffle(encoded)  # noqa: S311
     changes, deviation = 0, 0.0
     for start in range(0, len(encoded), 16):
         batch = encoded[start : start + 16]
-        together = softmax(classifier.forward(batch))
-        alone = softmax(np.concatenate([classifier.forward([text]) for text in batch]))
-        changes += int((together.argmax(axis=-1) != alone.argmax(axis=-1)).sum())
-        deviation = max(deviation, float(np.abs(together - alone).max()))
+        together = classifier.forward(batch)
+        alone = np.concatenate([classifier.forward([text]) for text in batch])
+        changes += int((~task.same(together, alone)).sum())
+        moved = np.abs(task.probabilities(together) - task.probabilities(alone))
+        deviation = max(deviation, float(moved.max()))
     return changes, deviation
 
 
-def class_figures(parent: Logits, bundle: Logits, names: Sequence[str], examples: Examples) -> tuple[ClassFigures, ...]:
+def class_figures(parent: Logits, bundle: Logits, task: Task, examples: Examples) -> tuple[ClassFigures, ...]:
     """Recall of each label that occurs in the examples."""
-    rows, targets = labelled_rows(names, examples)
-    right = [logits[rows].argmax(axis=-1) == targets for logits in (parent, bundle)]
+    rows, truth = labelled_rows(task, examples)
+    given = [task.decide(logits[rows]) for logits in (parent, bundle)]
     return tuple(
         ClassFigures(
             label=name,
             texts=int(has.sum()),
-            parent_recall=float(right[0][has].mean()),
-            bundle_recall=float(right[1][has].mean()),
+            parent_recall=float(given[0][has, index].mean()),
+            bundle_recall=float(given[1][has, index].mean()),
         )
-        for index, name in enumerate(names)
-        if (has := targets == index).any()
+        for index, name in enumerate(task.labels)
+        if (has := truth[:, index]).any()
     )
 
 
-def reliability(logits: Logits, names: Sequence[str], examples: Examples, temperature: float = 1.0) -> tuple[Bin, ...]:
-    """The labelled texts in bins of equal width by their top score; empty bins are left out (Naeini et al. 2015)."""
-    rows, targets = labelled_rows(names, examples)
-    scores = softmax(logits[rows], temperature)
-    confidence, right = scores.max(axis=-1), scores.argmax(axis=-1) == targets
+def reliability(logits: Logits, task: Task, examples: Examples, temperature: float = 1.0) -> tuple[Bin, ...]:
+    """The labelled texts in bins of equal width by their top score; empty bins are left out (Naeini et al. 2015).
+
+    Where a text may have several labels, each label of each text counts, by its score.
+    """
+    rows, truth = labelled_rows(task, examples)
+    confidence, right = task.confidence(logits[rows], truth, temperature)
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     return tuple(
         Bin(texts=int(chosen.sum()), confidence=float(confidence[chosen].mean()), accuracy=float(right[chosen].mean()))
@@ -159,26 +171,38 @@ def calibration_error(bins: Sequence[Bin]) -> float:
     return sum(one.texts * abs(one.confidence - one.accuracy) for one in bins) / sum(one.texts for one in bins)
 
 
-def fit_temperature(logits: Logits, names: Sequence[str], examples: Examples) -> float:
+def fit_temperature(logits: Logits, task: Task, examples: Examples) -> float:
     """The temperature that minimises the labels' negative log likelihood (Guo et al. 2017).
 
-    It is 1 with too few texts, or where all have one label: they would only say how often that one is given.
+    It is 1 with too few texts, or where all have the same labels: they would only say how often those are given.
     """
     from scipy.optimize import minimize_scalar  # only needed where bundles are made
 
-    rows, targets = labelled_rows(names, examples)
-    if len(rows) < _MIN_ROWS_FOR_TEMPERATURE or len(np.unique(targets)) < 2:
+    rows, truth = labelled_rows(task, examples)
+    if len(rows) < _MIN_ROWS_FOR_TEMPERATURE or (truth == truth[0]).all():
         return 1.0
 
     def loss(log_temperature: float) -> float:
-        probabilities = softmax(logits[rows], float(np.exp(log_temperature)))
-        return float(-np.log(probabilities[range(len(rows)), targets] + 1e-12).mean())
+        return task.loss(logits[rows], truth, float(np.exp(log_temperature)))
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.1), np.log(10.0)), method="bounded").x))
 
 
-def labelled_rows(names: Sequence[str], examples: Examples) -> tuple[list[int], npt.NDArray[np.intp]]:
-    """The rows that have a label, and the columns of those labels."""
-    columns = {name: index for index, name in enumerate(names)}
+def labelled_rows(task: Task, examples: Examples) -> tuple[list[int], Answers]:
+    """The rows that have labels, and which each of them has: (rows, labels)."""
+    columns = {name: index for index, name in enumerate(task.labels)}
     rows = [index for index, label in enumerate(examples.labels) if label is not None]
-    return rows, np.array([columns[str(examples.labels[index])] for index in rows], np.intp)
+    truth = np.zeros((len(rows), len(columns)), np.bool_)
+    for place, row in enumerate(rows):
+        truth[place, columns[str(examples.labels[row])]] = True
+    return rows, truth
+
+
+def numbered(*answers: Answers) -> tuple[Answers, list[npt.NDArray[np.intp]]]:
+    """The different answers among these, (different, labels), and for each text which one it is, (texts,) each.
+
+    Those of one label stand in the order of the labels.
+    """
+    sets, numbers = np.unique(~np.concatenate(answers), axis=0, return_inverse=True)
+    ends = np.cumsum([len(one) for one in answers])[:-1]
+    return ~sets, np.split(numbers.ravel(), ends)

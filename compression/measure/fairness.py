@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compression.bundle import Counterfactual, SwapReaction, softmax
-from compression.bundle.runtime import Logits
+from compression.bundle import Counterfactual, Logits, SwapReaction, Task
 from compression.parent.classifier import Classifier, predict
 
 MAX_TEXTS = 200
@@ -80,15 +79,15 @@ def measure_fairness(
     return Counterfactual(
         found=len(swapped),
         texts=len(rows),
-        parent=_reaction(expected[rows], predict(parent, after, "Swap names: parent")),
-        bundle=_reaction(got[rows], predict(bundle, after, "Swap names: bundle")),
+        parent=_reaction(expected[rows], predict(parent, after, "Swap names: parent"), parent.task),
+        bundle=_reaction(got[rows], predict(bundle, after, "Swap names: bundle"), bundle.task),
     )
 
 
-def _reaction(before: Logits, after: Logits) -> SwapReaction:
+def _reaction(before: Logits, after: Logits, task: Task) -> SwapReaction:
     return SwapReaction(
-        changed=float((before.argmax(1) != after.argmax(1)).mean()),
-        largest_score_change=float(np.abs(softmax(before) - softmax(after)).max()),
+        changed=float((~task.same(before, after)).mean()),
+        largest_score_change=float(np.abs(task.probabilities(before) - task.probabilities(after)).max()),
     )
 
 

@@ -8,11 +8,9 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from compression.bundle import Perturbation, Reaction
-from compression.bundle.runtime import Logits
+from compression.bundle import Logits, Perturbation, Reaction, Task
 from compression.data import Examples
+from compression.measure.evaluate import labelled_rows
 from compression.parent.classifier import Classifier, predict
 from compression.words import SPACELESS
 
@@ -87,13 +85,12 @@ def measure_robustness(
     for kind, kept in changed.items():
         part = slice(start, start + len(kept))
         start = part.stop
-        labels = [test.labels[row] for row in kept]
         figures.append(
             Perturbation(
                 kind=kind,
                 texts=len(kept),
-                parent=_reaction(expected[list(kept)], parent_after[part], labels, parent),
-                bundle=_reaction(got[list(kept)], bundle_after[part], labels, bundle),
+                parent=_reaction(expected[list(kept)], parent_after[part], test.take(kept), parent.task),
+                bundle=_reaction(got[list(kept)], bundle_after[part], test.take(kept), bundle.task),
             )
         )
     return tuple(figures)
@@ -110,12 +107,11 @@ def _answers(
     return logits
 
 
-def _reaction(before: Logits, after: Logits, labels: Sequence[str | None], model: Classifier) -> Reaction:
-    labelled = [index for index, label in enumerate(labels) if label is not None]
-    truth = np.array([model.labels.index(str(labels[index])) for index in labelled])
-    was, now = before.argmax(axis=-1), after.argmax(axis=-1)
+def _reaction(before: Logits, after: Logits, examples: Examples, task: Task) -> Reaction:
+    labelled, truth = labelled_rows(task, examples)
+    right = [(task.decide(logits[labelled]) == truth).all(axis=-1) for logits in (before, after)]
     return Reaction(
-        changed=float((was != now).mean()),
-        accuracy_before=float((was[labelled] == truth).mean()) if labelled else None,
-        accuracy_after=float((now[labelled] == truth).mean()) if labelled else None,
+        changed=float((~task.same(before, after)).mean()),
+        accuracy_before=float(right[0].mean()) if labelled else None,
+        accuracy_after=float(right[1].mean()) if labelled else None,
     )

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from compression.bundle import Difference, Significance
-from compression.measure.evaluate import Answers, Counts, macro_f1
+from compression.bundle.task import Answers
+from compression.measure.evaluate import Counts, macro_f1, numbered
 
 RESAMPLES = 2000
 
@@ -19,16 +20,20 @@ RESAMPLES = 2000
 def compare_answers(expected: Answers, parent: Answers, bundle: Answers, seed: int = 0) -> Significance:
     """Bundle against parent on the same labelled texts, at least one.
 
-    Two texts with the same expected label and the same two answers are alike to the bootstrap: it draws how often each
+    Two texts with the same expected labels and the same two answers are alike to the bootstrap: it draws how often each
     distinct triple occurs, a multinomial, instead of single texts. The distribution is the same, at a fraction of the
     work.
+
+    Args:
+        expected: (texts, labels), as are the others.
     """
-    triples, counts = np.unique(np.stack([expected, parent, bundle]), axis=1, return_counts=True)
+    sets, numbers = numbered(expected, parent, bundle)
+    triples, counts = np.unique(np.stack(numbers), axis=1, return_counts=True)
     texts = int(counts.sum())
     resampled = np.random.default_rng(seed).multinomial(texts, counts / texts, size=RESAMPLES)
     drawn: Counts = np.concatenate([counts[None], resampled]).astype(np.float64)  # the data itself comes first
-    truth, answers = triples[0], triples[1:]
-    right = answers == truth  # (2, triples)
+    truth, answers = sets[triples[0]], sets[triples[1:]]
+    right = triples[1:] == triples[0]  # (2, triples)
     parent_only, bundle_only = (int(counts[one & ~other].sum()) for one, other in (right, right[::-1]))
     discordant = parent_only + bundle_only
     accuracy = drawn @ (right[1].astype(np.float64) - right[0]) / texts

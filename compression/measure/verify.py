@@ -1,14 +1,20 @@
 """Measures a candidate against its parent, and holds it to the budget."""
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from compression.bundle import Calibration, Figures, ModelFigures, Significance, StepFigures, softmax
-from compression.bundle.runtime import Logits
+from compression.bundle import (
+    Calibration,
+    Figures,
+    Logits,
+    ModelFigures,
+    Significance,
+    StepFigures,
+    Task,
+)
+from compression.bundle.task import Answers
 from compression.data import Examples
 from compression.errors import VerificationError
 from compression.measure.evaluate import (
@@ -18,6 +24,7 @@ from compression.measure.evaluate import (
     class_figures,
     fit_temperature,
     labelled_rows,
+    numbered,
     quality,
     reliability,
 )
@@ -31,7 +38,6 @@ from compression.parent.checkpoint import Parent, weight_bytes
 from compression.parent.classifier import BundleClassifier, ParentClassifier, predict
 from compression.recipe import Budget
 
-Scores = npt.NDArray[np.float64]  # (texts, labels)
 BATCH_EXACT_WITHIN = 1e-4  # of a score; float32 sums in another order stay far below it
 _BATCH_PROBE_TEXTS = 64
 _MAX_FLIPS_SHOWN = 50
@@ -65,34 +71,34 @@ def measure(
     Raises:
         VerificationError: the candidate has collapsed.
     """
-    reference = ParentClassifier(parent)
+    reference, task = ParentClassifier(parent), parent.task
     expected = predict(reference, test.texts, "Judge the parent")
     got = predict(candidate, test.texts, "Judge the bundle")
-    require_sane(expected, got, parent.labels)
+    require_sane(expected, got, task)
     labelled = calibration.labelled
     temperature = (
-        fit_temperature(predict(candidate, labelled.texts, "Fit the temperature"), parent.labels, labelled)
+        fit_temperature(predict(candidate, labelled.texts, "Fit the temperature"), task, labelled)
         if len(labelled)
         else 1.0
     )
-    before = reliability(got, parent.labels, test)
-    after = reliability(got, parent.labels, test, temperature)
+    before = reliability(got, task, test)
+    after = reliability(got, task, test, temperature)
     # Not the first of them: files are often sorted by label, and like texts make like batches.
     probe = random.Random(0).sample(test.texts, min(_BATCH_PROBE_TEXTS, len(test)))  # noqa: S311
     batch_label_changes, batch_deviation = batch_invariance(candidate, probe)
-    flipped = int((expected.argmax(axis=-1) != got.argmax(axis=-1)).sum())
+    flipped = int((~task.same(expected, got)).sum())
     agreement_low, agreement_high = wilson(len(test) - flipped, len(test))
     figures = Figures(
-        parent=_model_figures(expected, parent.labels, test, weight_bytes(parent)),
-        bundle=_model_figures(got, parent.labels, test, size_bytes),
-        agreement=agreement(expected, got),
+        parent=_model_figures(expected, task, test, weight_bytes(parent)),
+        bundle=_model_figures(got, task, test, size_bytes),
+        agreement=agreement(expected, got, task),
         agreement_low=agreement_low,
         agreement_high=agreement_high,
         flipped=flipped,
-        significance=_significance(expected, got, parent.labels, test),
-        classes=class_figures(expected, got, parent.labels, test),
+        significance=_significance(expected, got, task, test),
+        classes=class_figures(expected, got, task, test),
         calibration=Calibration(
-            parent_ece=calibration_error(reliability(expected, parent.labels, test)),
+            parent_ece=calibration_error(reliability(expected, task, test)),
             ece_before=calibration_error(before),
             ece_after=calibration_error(after),
         )
@@ -107,18 +113,18 @@ def measure(
         latency=compare_latency(reference, candidate, test.texts),
         steps=steps,
     )
-    flips = _flips(softmax(expected), softmax(got, temperature), parent.labels, test)
+    flips = _flips(expected, got, temperature, task, test)
     return Measured(figures, temperature, Evidence(flips, before, after))
 
 
-def require_sane(parent: Logits, bundle: Logits, labels: Sequence[str]) -> None:
+def require_sane(parent: Logits, bundle: Logits, task: Task) -> None:
     """Refuses a candidate that no longer is a classifier, whatever the budget allows.
 
     Args:
         parent: (texts, labels) on real text; `bundle` of the same texts.
 
     Raises:
-        VerificationError: logits that are not finite (float16 overflow), one label for every text where the parent
+        VerificationError: logits that are not finite (float16 overflow), one answer for every text where the parent
             gives several (optimum#151), or agreement no better than chance (onnxruntime#9599).
     """
     for who, logits in (("the parent", parent), ("the compressed model", bundle)):
@@ -128,14 +134,15 @@ def require_sane(parent: Logits, bundle: Logits, labels: Sequence[str]) -> None:
                 f"{who} gives logits that are not finite on {broken} of {len(logits)} real texts; "
                 "its weights are damaged, or 16 bits overflow: keep those layers in float32"
             )
-    expected, got = parent.argmax(axis=-1), bundle.argmax(axis=-1)
+    answers, (expected, got) = numbered(task.decide(parent), task.decide(bundle))
     lost = int((expected != got).sum())
     if len(np.unique(got)) == 1 < len(np.unique(expected)) and lost >= min(_COLLAPSED_TEXTS, len(got) / 3):
         raise VerificationError(
-            f"the compressed model answers {labels[got[0]]!r} to all of {len(got)} texts, where the parent gives "
-            f"{len(np.unique(expected))} labels: it has collapsed; keep more layers in float or prune less"
+            f"the compressed model answers {_spoken(task, answers[got[0]])} to all of {len(got)} texts, where the "
+            f"parent gives {len(np.unique(expected))} answers: it has collapsed; keep more layers in float or prune "
+            "less"
         )
-    shares = [np.bincount(answers, minlength=len(labels)) / len(answers) for answers in (expected, got)]
+    shares = [np.bincount(given, minlength=len(answers)) / len(given) for given in (expected, got)]
     agreed, chance = 1 - lost / len(got), float(shares[0] @ shares[1])
     if lost >= _COLLAPSED_TEXTS and agreed - chance <= _CHANCE_KAPPA * (1 - chance) and agreed < _SURELY_AGREED:
         raise VerificationError(
@@ -173,26 +180,32 @@ def require_budget(figures: Figures, budget: Budget) -> None:
         raise VerificationError(f"outside the budget, nothing was written: {reasons}", reached)
 
 
-def _model_figures(logits: Logits, labels: tuple[str, ...], test: Examples, size_bytes: int) -> ModelFigures:
-    result = quality(logits, labels, test)
+def _model_figures(logits: Logits, task: Task, test: Examples, size_bytes: int) -> ModelFigures:
+    result = quality(logits, task, test)
     return ModelFigures(size_mb=round(size_bytes / 1e6, 2), accuracy=result.accuracy, macro_f1=result.macro_f1)
 
 
-def _significance(expected: Logits, got: Logits, labels: tuple[str, ...], test: Examples) -> Significance | None:
-    rows, truth = labelled_rows(labels, test)
-    return compare_answers(truth, expected[rows].argmax(axis=-1), got[rows].argmax(axis=-1)) if rows else None
+def _significance(expected: Logits, got: Logits, task: Task, test: Examples) -> Significance | None:
+    rows, truth = labelled_rows(task, test)
+    return compare_answers(truth, task.decide(expected[rows]), task.decide(got[rows])) if rows else None
 
 
-def _flips(expected: Scores, got: Scores, labels: tuple[str, ...], test: Examples) -> tuple[Flip, ...]:
-    """The texts whose label changed, surest answers of the bundle first."""
-    was, now = expected.argmax(axis=-1), got.argmax(axis=-1)
-    rows = sorted(np.flatnonzero(was != now), key=lambda row: -got[row].max())[:_MAX_FLIPS_SHOWN]
+def _flips(expected: Logits, got: Logits, temperature: float, task: Task, test: Examples) -> tuple[Flip, ...]:
+    """The texts whose labels changed, surest answers of the bundle first."""
+    was, now = task.decide(expected), task.decide(got)
+    before, after = task.probabilities(expected), task.probabilities(got, temperature)
+    rows = sorted(np.flatnonzero(~task.same(expected, got)), key=lambda row: -after[row].max())[:_MAX_FLIPS_SHOWN]
     return tuple(
         Flip(
             text=test.texts[row],
-            parent=Answer(labels[was[row]], float(expected[row].max())),
-            bundle=Answer(labels[now[row]], float(got[row].max())),
+            parent=Answer(_spoken(task, was[row]), float(before[row].max())),
+            bundle=Answer(_spoken(task, now[row]), float(after[row].max())),
             truth=test.labels[row],
         )
         for row in rows
     )
+
+
+def _spoken(task: Task, answer: Answers) -> str:
+    """One text's labels, for people."""
+    return ", ".join(task.named(answer)) or "no label"

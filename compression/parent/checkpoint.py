@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from compression.bundle import SingleLabel, Task
 from compression.errors import CheckpointError
 from compression.parent.adapter import adapter_labels, adapter_weights, merge_adapter, whole_weights
 from compression.parent.files import digest, locate, safetensors_files, settings_digest
@@ -38,7 +39,7 @@ class Parent:
 
     Attributes:
         model: in evaluation mode, on the CPU, float32; an adapter is merged in.
-        labels: label names in the order of the logits.
+        task: what its logits say: the labels, in their order, and how they are given.
         max_length: the model's window in tokens, special tokens included.
         digest: sha256 over the weights that were read.
         settings_digest: sha256 over the configs that were read; they decide what the weights compute.
@@ -47,10 +48,15 @@ class Parent:
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
-    labels: tuple[str, ...]
+    task: Task
     max_length: int
     digest: str
     settings_digest: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label names in the order of the logits."""
+        return self.task.labels
 
 
 def load_parent(parent: str) -> Parent:
@@ -77,7 +83,7 @@ def load_parent(parent: str) -> Parent:
         name=parent,
         model=model,
         tokenizer=tokenizer,
-        labels=labels,
+        task=SingleLabel(labels),
         max_length=window(config, tokenizer),
         digest=digest(weights),
         settings_digest=settings_digest(folder),
@@ -167,7 +173,7 @@ def _load_adapter(parent: str, folder: Path) -> Parent:
         name=parent,
         model=_finite(merged, parent),
         tokenizer=tokenizer,
-        labels=label_names(config, parent),
+        task=SingleLabel(label_names(config, parent)),
         max_length=window(config, tokenizer),
         digest=digest([*base_weights, *weights]),
         settings_digest=settings_digest(base, folder),

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from compression.bundle import Encoded, Runtime, extra, open_bundle
-from compression.bundle.runtime import Logits
+from compression.bundle import Encoded, Logits, Runtime, Task, extra, open_bundle
 from compression.bundle.storage import MANIFEST
 from compression.progress import track
 
@@ -18,10 +17,10 @@ _BATCH = 32
 
 
 class Classifier(Protocol):
-    """A text classifier; `labels` are in the order of the logits, `max_length` is the window in tokens."""
+    """A text classifier; `max_length` is the window in tokens."""
 
     name: str
-    labels: tuple[str, ...]
+    task: Task
     max_length: int
 
     def encode(self, text: str) -> Encoded:
@@ -36,9 +35,9 @@ class Classifier(Protocol):
 class BundleClassifier:
     """A bundle's runtime."""
 
-    def __init__(self, name: str, runtime: Runtime, labels: tuple[str, ...]) -> None:
+    def __init__(self, name: str, runtime: Runtime, task: Task) -> None:
         self.name = name
-        self.labels = labels
+        self.task = task
         self.max_length = runtime.max_length
         self.encode: Callable[[str], Encoded] = runtime.encode
         self.forward: Callable[[Sequence[Encoded]], Logits] = runtime.logits
@@ -49,7 +48,7 @@ class ParentClassifier:
 
     def __init__(self, parent: "Parent") -> None:
         self.name = parent.name
-        self.labels = parent.labels
+        self.task = parent.task
         self.max_length = parent.max_length
         self._parent = parent
 
@@ -80,7 +79,7 @@ def load_classifier(path: str, threads: int = 1) -> Classifier:
     """
     if (Path(path) / MANIFEST).is_file():
         bundle = open_bundle(Path(path))
-        return BundleClassifier(path, Runtime.of(bundle, threads=threads), bundle.manifest.labels)
+        return BundleClassifier(path, Runtime.of(bundle, threads=threads), bundle.task)
     with extra("compress", f"{path}: a parent"):
         from compression.parent.checkpoint import load_parent
 
@@ -91,7 +90,7 @@ def predict(classifier: Classifier, texts: Sequence[str], description: str) -> L
     """Logits of many texts, (texts, labels), computed in batches of similar length, under a progress bar."""
     encoded = [classifier.encode(text) for text in texts]
     order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
-    logits = np.empty((len(texts), len(classifier.labels)), np.float32)
+    logits = np.empty((len(texts), len(classifier.task.labels)), np.float32)
     batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
     for batch in track(batches, description):
         logits[batch] = classifier.forward([encoded[index] for index in batch])

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import onnx
 
+from compression.bundle import Task
 from compression.errors import VerificationError
 from compression.progress import console
 from compression.quantize.rewrite import quantize_linears
@@ -19,22 +20,23 @@ def quantize_within(
     activations: Mapping[str, Activation],
     feeds: Sequence[Feed],
     min_agreement: float,
+    task: Task,
     entropy: float | None = None,
 ) -> onnx.ModelProto:
     """Quantizes the linears, but for the fewest of the most sensitive ones (1, 2, 4, ...) that keep the agreement.
 
     Args:
         feeds: model inputs, one per text, that were not used to choose the ranges.
-        min_agreement: fraction of them that must get the same label as from the float model.
+        min_agreement: fraction of them that must get the same labels as from the float model.
         entropy: of the weights, as given to `calibrate`.
 
     Raises:
         VerificationError: not even half of the layers in float are enough.
     """
-    expected = logits(model, feeds).argmax(axis=-1)
+    expected = logits(model, feeds)
 
     def agreement(candidate: onnx.ModelProto) -> float:
-        return float((logits(candidate, feeds).argmax(axis=-1) == expected).mean())
+        return float(task.same(expected, logits(candidate, feeds)).mean())
 
     candidate = quantize_linears(model, activations, entropy)
     reached = agreement(candidate)

@@ -9,8 +9,7 @@ from rich.table import Table
 
 from compression.bundle import Bundle, Runtime, open_bundle
 from compression.data import Examples, require_known_labels
-from compression.errors import DataError
-from compression.measure.evaluate import agreement, quality
+from compression.measure.evaluate import columns_of, quality
 from compression.measure.intervals import Interval, wilson
 from compression.measure.latency import Quartiles, time_against_first
 from compression.parent.classifier import BundleClassifier, predict
@@ -96,18 +95,17 @@ def compare_on(paths: Sequence[Path], examples: Examples, source: Path) -> Compa
         DataError: their labels differ from each other's, or from those of the texts.
     """
     bundles = [open_bundle(path) for path in paths]
-    models = [BundleClassifier(str(one.path), Runtime.of(one), one.manifest.labels) for one in bundles]
+    models = [BundleClassifier(str(one.path), Runtime.of(one), one.task) for one in bundles]
     for model in models:
-        require_known_labels(examples, model.labels, source)
-        if set(model.labels) != set(models[0].labels):
-            raise DataError(f"{model.name} and {models[0].name} have different labels; they cannot be compared")
+        require_known_labels(examples, model.task.labels, source)
+        columns_of(model, models[0])
     logits = [predict(model, examples.texts, "Compare") for model in models]
-    expected = logits[0]
+    expected = models[0].task.decide(logits[0])
     speeds = time_against_first(models, examples.texts)
     entries = []
     for bundle, model, got, speed in zip(bundles, models, logits, speeds, strict=True):
-        result = quality(got, model.labels, examples)
-        columns = [model.labels.index(label) for label in models[0].labels]
+        result = quality(got, model.task, examples)
+        given = model.task.decide(got)[:, columns_of(model, models[0])]
         entries.append(
             Entry(
                 name=model.name,
@@ -116,7 +114,7 @@ def compare_on(paths: Sequence[Path], examples: Examples, source: Path) -> Compa
                 labelled=result.labelled,
                 accuracy=result.accuracy,
                 macro_f1=result.macro_f1,
-                agreement=agreement(expected, got[:, columns]),
+                agreement=float((expected == given).all(axis=-1).mean()),
                 speeds=speed,
             )
         )

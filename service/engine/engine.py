@@ -81,7 +81,7 @@ class Engine:
             return
         for runtime in self._runtimes:
             answers = [runtime.logits([runtime.encode(text)]) for text in golden.texts]
-            difference = golden.difference(np.concatenate(answers))
+            difference = golden.difference(self.bundle.task, np.concatenate(answers))
             if difference is not None:
                 raise BundleError(
                     f"{self.bundle.path}: this machine does not give the bundle's golden answers: {difference}, and "

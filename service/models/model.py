@@ -135,7 +135,7 @@ class Model:
             self._run(version.stop())
 
     async def _compare(self, candidate: Candidate, texts: Texts, options: CallOptions, answer: Scored) -> None:
-        """Asks the candidate, too, and counts where its label is another; its failures are nobody's but its own."""
+        """Asks the candidate, too, and counts where its labels are others; its failures are nobody's but its own."""
         if self.candidate is not candidate:
             return
         try:
@@ -144,10 +144,7 @@ class Model:
         except ServiceError:
             self._telemetry.shadow(self.name, "failed", len(texts))
             return
-        agreeing = sum(
-            answer.labels[one] == other.labels[two]
-            for one, two in zip(answer.probabilities.argmax(1), other.probabilities.argmax(1), strict=True)
-        )
+        agreeing = int((answer.given == other.given).all(axis=1).sum())
         self._telemetry.shadow(self.name, "agree", agreeing)
         self._telemetry.shadow(self.name, "disagree", len(texts) - agreeing)
 
@@ -174,16 +171,18 @@ async def _split(
     answers = await together(parts, options.cancellation)
     if len(answers) == 1:
         return answers[0]
-    logits = np.empty((len(texts), len(live.labels)))
+    shape = len(texts), len(live.labels)
+    logits, given = np.empty(shape), np.empty(shape, np.bool_)
     truncated = [False] * len(texts)
     for (_, indices), answer in zip(shares, answers, strict=True):
-        logits[indices] = answer.logits
+        logits[indices], given[indices] = answer.logits, answer.given
         for index, was_cut in zip(indices, answer.truncated, strict=True):
             truncated[index] = was_cut
     return Scored(
         ",".join(answer.version for answer in answers),
-        live.labels,
+        answers[0].task,
         logits,
+        given,
         truncated,
         sum(answer.tokens for answer in answers),
         any(answer.degraded for answer in answers),

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from compression.bundle import Bundle, Encoded, softmax
+from compression.bundle import Bundle, Encoded, Task
+from compression.bundle.task import Answers, Probabilities
 from service.batching import Batcher, Cancellation, Predictor
 from service.engine.engine import Engine
 from service.errors import PayloadTooLarge
@@ -33,9 +34,9 @@ class Scored:
 
     Attributes:
         version: of what answered.
-        labels: names of the columns.
-        logits: what softmax makes the probabilities of, (texts, labels); of an ensemble, whose probabilities are
-            averaged, their logarithms.
+        task: what makes probabilities of logits like these; its labels are the names of the columns.
+        logits: (texts, labels); of an ensemble, whose probabilities are averaged, logits that have those.
+        given: the labels that each text gets.
         truncated: of each text, whether it was cut.
         tokens: of all texts, as far as they were read; each member of an ensemble reads them.
         degraded: whether members of an ensemble are missing.
@@ -44,17 +45,23 @@ class Scored:
     """
 
     version: str
-    labels: tuple[str, ...]
+    task: Task
     logits: npt.NDArray[np.floating]
+    given: Answers
     truncated: Sequence[bool]
     tokens: int
     degraded: bool = False
     calibrated: bool = False
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return self.task.labels
+
     @cached_property
-    def probabilities(self) -> npt.NDArray[np.float64]:
+    def probabilities(self) -> Probabilities:
         """(texts, labels)."""
-        return softmax(self.logits)
+        return self.task.probabilities(self.logits)
 
 
 class Member:
@@ -103,8 +110,16 @@ class Member:
         temperature = manifest.runtime.temperature
         calibrated = options.calibrated and temperature != 1  # a fitted one is never exactly that
         scaled = logits.astype(np.float64) / temperature if calibrated else logits
-        tokens = sum(map(len, encoded))
-        return Scored(self.bundle.version, manifest.labels, scaled, truncated, tokens, calibrated=calibrated)
+        tokens, task = sum(map(len, encoded)), self.bundle.task
+        return Scored(
+            self.bundle.version,
+            task.at(temperature) if calibrated else task,
+            scaled,
+            task.decide(logits),
+            truncated,
+            tokens,
+            calibrated=calibrated,
+        )
 
 
 class Version:
@@ -136,6 +151,12 @@ class Version:
     def bundle(self) -> Bundle:
         """The first member's: labels are the same in all."""
         return self.members[0].bundle
+
+    @property
+    def task(self) -> Task:
+        """That of its answers, at temperature 1."""
+        tasks = [member.bundle.task for member in self.members]
+        return tasks[0].mean(tasks, [member.weight for member in self.members])
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -226,10 +247,13 @@ class Version:
         answers = await together((member.ask(texts, options) for member in self.members), options.cancellation)
         weights = [member.weight for member in self.members]
         probabilities = np.average([answer.probabilities for answer in answers], axis=0, weights=weights)
+        task = answers[0].task.mean([answer.task for answer in answers], weights)
+        logits = task.logits_of(probabilities)
         return Scored(
             self.id,
-            self.labels,
-            np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)),
+            task,
+            logits,
+            task.decide(logits),
             [any(flags) for flags in zip(*(answer.truncated for answer in answers), strict=True)],
             sum(answer.tokens for answer in answers),
             bool(self.missing),

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from compression.budget_search import Search, Trial, broken_bounds, candidate_recipe, search
-from compression.bundle import Encoded, Runtime
-from compression.bundle.runtime import Logits
+from compression.bundle import Encoded, Logits, Runtime
 from compression.data import Columns, read_examples
 from compression.errors import VerificationError
 from compression.parent.checkpoint import Parent

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from compression.bundle import GOLDEN_WITHIN, BundleError, GoldenAnswers, read_golden
+from compression.bundle.task import SingleLabel
 from service.engine.engine import Engine
 from tests.handmade import WORDS, make_bundle, without_golden
+
+TASK = SingleLabel(("no", "yes"))
 
 
 def logits(*scores: float) -> np.ndarray:
@@ -44,8 +47,8 @@ def test_a_bundle_without_golden_answers_is_taken(tmp_path: Path) -> None:
 
 
 def test_another_processors_rounding_is_the_same_answer() -> None:
-    assert golden(0.9, 0.3).difference(logits(0.9 - 0.9 * GOLDEN_WITHIN, 0.3 + 0.9 * GOLDEN_WITHIN)) is None
-    assert golden(0.505).difference(logits(0.495)) is None
+    assert golden(0.9, 0.3).difference(TASK, logits(0.9 - 0.9 * GOLDEN_WITHIN, 0.3 + 0.9 * GOLDEN_WITHIN)) is None
+    assert golden(0.505).difference(TASK, logits(0.495)) is None
 
 
 @pytest.mark.parametrize(
@@ -57,8 +60,8 @@ def test_another_processors_rounding_is_the_same_answer() -> None:
     ],
 )
 def test_a_difference_is_found(now: np.ndarray, reason: str) -> None:
-    assert reason in str(golden(0.9, 0.3).difference(now))
+    assert reason in str(golden(0.9, 0.3).difference(TASK, now))
 
 
 def test_a_clear_label_must_stay() -> None:
-    assert "another label" in str(golden(0.53).difference(logits(0.485)))
+    assert "another label" in str(golden(0.53).difference(TASK, logits(0.485)))

@@ -36,7 +36,7 @@ def test_words_that_only_look_alike_stay(text: str) -> None:
 
 
 def test_only_texts_with_such_a_word_count(parent: Parent, sentiment_bundle: Bundle) -> None:
-    models = ParentClassifier(parent), BundleClassifier("bundle", Runtime.of(sentiment_bundle), parent.labels)
+    models = ParentClassifier(parent), BundleClassifier("bundle", Runtime.of(sentiment_bundle), parent.task)
     texts = ["he was good", "the app is slow", "is she happy", "bad bank"]
     expected, got = (predict(model, texts, "") for model in models)
     figures = measure_fairness(*models, texts, expected, got)

@@ -56,7 +56,7 @@ def test_typos_reach_chinese_and_leave_out_no_character() -> None:
 
 @pytest.fixture
 def models(parent: Parent, sentiment_bundle: Bundle) -> tuple[ParentClassifier, BundleClassifier]:
-    return ParentClassifier(parent), BundleClassifier("bundle", Runtime.of(sentiment_bundle), parent.labels)
+    return ParentClassifier(parent), BundleClassifier("bundle", Runtime.of(sentiment_bundle), parent.task)
 
 
 def test_figures_are_those_of_asking_again(
@@ -77,7 +77,7 @@ def test_figures_are_those_of_asking_again(
             rows = [index for index, _ in pairs]
             answers = predict(model, [text for _, text in pairs], "").argmax(1)
             assert reaction.changed == pytest.approx((answers != before[rows].argmax(1)).mean())
-            right = [model.labels[answer] == test.labels[row] for answer, row in zip(answers, rows, strict=True)]
+            right = [model.task.labels[answer] == test.labels[row] for answer, row in zip(answers, rows, strict=True)]
             assert reaction.accuracy_after == pytest.approx(np.mean(right))
     assert figures["typos"].parent.changed > 0
     assert figures["case"].parent.changed == 0  # the tokenizer lowers all letters

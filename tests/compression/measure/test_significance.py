@@ -1,9 +1,18 @@
 import numpy as np
+import numpy.typing as npt
 import pytest
 from sklearn.metrics import f1_score
 
-from compression.measure.evaluate import Answers
+from compression.bundle import Significance
 from compression.measure.significance import compare_answers
+
+Answers = npt.NDArray[np.intp]  # (texts,) index of a label
+
+
+def compare(truth: Answers, parent: Answers, bundle: Answers, seed: int = 0) -> Significance:
+    labels = 1 + max(truth.max(), parent.max(), bundle.max())
+    expected, before, after = (one[:, None] == np.arange(labels) for one in (truth, parent, bundle))
+    return compare_answers(expected, before, after, seed)
 
 
 def answers(truth: Answers, accuracy: float, labels: int, rng: np.random.Generator) -> Answers:
@@ -20,7 +29,7 @@ def test_differences_are_those_of_the_plain_figures(labels: int) -> None:
     rng = np.random.default_rng(1)
     truth = rng.integers(0, labels, 600)
     parent, bundle = answers(truth, 0.9, labels, rng), answers(truth, 0.85, labels, rng)
-    result = compare_answers(truth, parent, bundle)
+    result = compare(truth, parent, bundle)
     assert result.accuracy.value == pytest.approx((bundle == truth).mean() - (parent == truth).mean())
     assert result.macro_f1.value == pytest.approx(macro_f1(truth, bundle) - macro_f1(truth, parent))
 
@@ -29,7 +38,7 @@ def test_interval_is_that_of_a_bootstrap_over_single_texts() -> None:
     rng = np.random.default_rng(2)
     truth = rng.integers(0, 3, 400)
     parent, bundle = answers(truth, 0.9, 3, rng), answers(truth, 0.8, 3, rng)
-    result = compare_answers(truth, parent, bundle)
+    result = compare(truth, parent, bundle)
     accuracies, f1s = [], []
     for _ in range(1500):
         rows = rng.integers(0, 400, 400)
@@ -48,7 +57,7 @@ def test_the_interval_is_paired() -> None:
     parent = answers(truth, 0.6, 2, rng)
     bundle = parent.copy()
     bundle[:4] = 1 - bundle[:4]
-    result = compare_answers(truth, parent, bundle)  # two unpaired samples of 80 % would differ by 3.5 points
+    result = compare(truth, parent, bundle)  # two unpaired samples of 80 % would differ by 3.5 points
     assert result.accuracy.high - result.accuracy.low < 0.01
 
 
@@ -58,14 +67,14 @@ def test_mcnemar_counts_only_where_one_alone_is_right() -> None:
     bundle[:9] = 1
     parent[9:10] = 1
     parent[10:40] = bundle[10:40] = 1
-    result = compare_answers(truth, parent, bundle)
+    result = compare(truth, parent, bundle)
     assert (result.parent_only, result.bundle_only) == (9, 1)
     assert result.mcnemar_p == pytest.approx(2 * (1 + 10) / 2**10)
 
 
 def test_equal_answers_differ_by_nothing() -> None:
     truth = np.array([0, 1, 1])
-    result = compare_answers(truth, truth, truth)
+    result = compare(truth, truth, truth)
     assert (result.accuracy.value, result.accuracy.low, result.accuracy.high) == (0, 0, 0)
     assert result.mcnemar_p == 1
 
@@ -74,11 +83,11 @@ def test_the_seed_decides_the_interval() -> None:
     rng = np.random.default_rng(4)
     truth = rng.integers(0, 77, 3000)
     parent, bundle = answers(truth, 0.9, 77, rng), answers(truth, 0.8, 77, rng)
-    assert compare_answers(truth, parent, bundle, seed=1) == compare_answers(truth, parent, bundle, seed=1)
-    assert compare_answers(truth, parent, bundle, seed=1) != compare_answers(truth, parent, bundle, seed=2)
+    assert compare(truth, parent, bundle, seed=1) == compare(truth, parent, bundle, seed=1)
+    assert compare(truth, parent, bundle, seed=1) != compare(truth, parent, bundle, seed=2)
 
 
 def test_a_label_that_never_occurs_counts_for_nothing() -> None:
     truth, parent, bundle = (np.array(row) for row in ([0, 0, 9, 9], [0, 0, 9, 9], [0, 9, 9, 9]))
-    result = compare_answers(truth, parent, bundle)
+    result = compare(truth, parent, bundle)
     assert result.macro_f1.value == pytest.approx(macro_f1(truth, bundle) - 1)

@@ -4,8 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compression.bundle import Bundle, Encoded, Latency, Runtime, StepFigures
-from compression.bundle.runtime import Logits
+from compression.bundle import Bundle, Encoded, Latency, Logits, Runtime, SingleLabel, StepFigures
 from compression.data import Examples, read_examples, split_examples
 from compression.errors import VerificationError
 from compression.measure.evaluate import calibration_error, class_figures, reliability
@@ -14,7 +13,7 @@ from compression.parent.checkpoint import Parent
 from compression.parent.classifier import BundleClassifier
 from compression.recipe import Budget
 
-LABELS = ("no", "yes", "maybe")
+TASK = SingleLabel(("no", "yes", "maybe"))
 STEPS = (StepFigures(step="export", seconds=1.5, size_mb=0.3, agreement=1.0, accuracy=0.9, cached=True),)
 
 
@@ -33,7 +32,7 @@ def judged(sentiment_data: Path) -> Examples:
 
 @pytest.fixture(scope="module")
 def measured(parent: Parent, sentiment_bundle: Bundle, sentiment_data: Path, judged: Examples) -> Measured:
-    candidate = BundleClassifier("bundle", Runtime.of(sentiment_bundle), parent.labels)
+    candidate = BundleClassifier("bundle", Runtime.of(sentiment_bundle), parent.task)
     calibration = split_examples(read_examples(sentiment_data), sentiment_data).calibration
     return measure(parent, candidate, calibration, judged, 1000, STEPS)
 
@@ -64,7 +63,7 @@ def test_agreement_has_its_interval(measured: Measured) -> None:
 def test_the_batch_probe_reaches_the_end_of_a_sorted_file(
     parent: Parent, sentiment_bundle: Bundle, judged: Examples
 ) -> None:
-    candidate = BundleClassifier("bundle", Runtime.of(sentiment_bundle), parent.labels)
+    candidate = BundleClassifier("bundle", Runtime.of(sentiment_bundle), parent.task)
     rows = sorted(range(len(judged)), key=lambda row: str(judged.labels[row]))
     ordered = Examples(
         tuple(judged.texts[row] for row in rows),
@@ -89,7 +88,7 @@ def test_the_batch_probe_reaches_the_end_of_a_sorted_file(
 
 def test_without_labels_what_needs_them_is_left_out(parent: Parent, sentiment_bundle: Bundle, judged: Examples) -> None:
     bare = Examples(judged.texts[:40], (None,) * 40, (None,) * 40)
-    candidate = BundleClassifier("bundle", Runtime.of(sentiment_bundle), parent.labels)
+    candidate = BundleClassifier("bundle", Runtime.of(sentiment_bundle), parent.task)
     without = measure(parent, candidate, bare, bare, 1000)
     assert (without.figures.significance, without.figures.calibration, without.figures.classes) == (None, None, ())
     assert without.figures.robustness
@@ -97,7 +96,7 @@ def test_without_labels_what_needs_them_is_left_out(parent: Parent, sentiment_bu
 
 
 def test_flips_hold_text_answers_and_truth(parent: Parent, sentiment_bundle: Bundle, judged: Examples) -> None:
-    swapped = BundleClassifier("bundle", Runtime.of(sentiment_bundle), parent.labels)
+    swapped = BundleClassifier("bundle", Runtime.of(sentiment_bundle), parent.task)
     forward = swapped.forward
     swapped.forward = lambda batch: forward(batch)[:, ::-1]
     with pytest.raises(VerificationError, match="where chance gives"):
@@ -113,7 +112,7 @@ def test_flips_hold_text_answers_and_truth(parent: Parent, sentiment_bundle: Bun
 
 def test_recall_is_counted_label_by_label() -> None:
     examples = labelled("no", "no", "yes", None)
-    figures = class_figures(logits(0, 0, 1, 2), logits(0, 1, 1, 2), LABELS, examples)
+    figures = class_figures(logits(0, 0, 1, 2), logits(0, 1, 1, 2), TASK, examples)
     assert [(one.label, one.texts, one.parent_recall, one.bundle_recall) for one in figures] == [
         ("no", 2, 1.0, 0.5),
         ("yes", 1, 1.0, 1.0),
@@ -123,16 +122,16 @@ def test_recall_is_counted_label_by_label() -> None:
 def test_calibration_error_is_zero_where_scores_are_as_often_right_as_they_say() -> None:
     rows = np.log(np.array([[0.75, 0.15, 0.1]] * 4, np.float32))
     honest, boastful = labelled("no", "no", "no", "yes"), labelled("no", "yes", "yes", "yes")
-    assert calibration_error(reliability(rows, LABELS, honest)) == pytest.approx(0, abs=1e-6)
-    assert calibration_error(reliability(rows, LABELS, boastful)) == pytest.approx(0.5, abs=1e-6)
-    assert calibration_error(reliability(rows, LABELS, honest, temperature=100)) > 0.3
+    assert calibration_error(reliability(rows, TASK, honest)) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(reliability(rows, TASK, boastful)) == pytest.approx(0.5, abs=1e-6)
+    assert calibration_error(reliability(rows, TASK, honest, temperature=100)) > 0.3
 
 
 @pytest.mark.parametrize(
     ("parent", "bundle", "message"),
     [
-        (logits(*[0, 1] * 10), logits(*[1] * 20), "answers 'yes' to all of 20 texts, where the parent gives 2 labels"),
-        (logits(*[0] * 95, *[1] * 5), logits(*[0] * 100), "'no' to all of 100"),
+        (logits(*[0, 1] * 10), logits(*[1] * 20), "answers yes to all of 20 texts, where the parent gives 2 answers"),
+        (logits(*[0] * 95, *[1] * 5), logits(*[0] * 100), "answers no to all of 100"),
         (logits(*[0, 1] * 20), logits(*[0, 0, 1, 1] * 10), "on 50.0 % of 40 texts, where chance gives 50.0 %"),
         (logits(0, 1), np.array([[np.nan, 0, 0], [0, 1, 0]], np.float32), "compressed model .* not finite on 1 of 2"),
         (logits(0, 1), np.array([[np.inf, 0, 0], [0, 1, 0]], np.float32), "not finite on 1 of 2"),
@@ -141,7 +140,7 @@ def test_calibration_error_is_zero_where_scores_are_as_often_right_as_they_say()
 )
 def test_a_collapse_is_named(parent: Logits, bundle: Logits, message: str) -> None:
     with pytest.raises(VerificationError, match=message):
-        require_sane(parent, bundle, LABELS)
+        require_sane(parent, bundle, TASK)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +153,7 @@ def test_a_collapse_is_named(parent: Logits, bundle: Logits, message: str) -> No
     ],
 )
 def test_ordinary_losses_are_left_to_the_budget(parent: Logits, bundle: Logits) -> None:
-    require_sane(parent, bundle, LABELS)
+    require_sane(parent, bundle, TASK)
 
 
 def test_every_broken_bound_is_reported(measured: Measured) -> None:

@@ -41,7 +41,7 @@ def weights(model: Parent) -> list[torch.Tensor]:
 
 def agreement_with(parent: Parent, model: Parent, texts: tuple[str, ...]) -> float:
     expected, got = (predict(ParentClassifier(one), texts, "Judge") for one in (parent, model))
-    return agreement(expected, got)
+    return agreement(expected, got, parent.task)
 
 
 @pytest.mark.parametrize("score", SCORES)

@@ -25,6 +25,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
+from compression.bundle import SingleLabel
 from compression.errors import CheckpointError
 from compression.parent.checkpoint import Parent
 from compression.parent.settings import label_names
@@ -322,7 +323,7 @@ def make_parent(kind: str) -> Parent:
         sep_token_id=tokenizer.sep_token_id, num_labels=3, max_position_embeddings=128, **sizes,
     )  # fmt: skip
     model = AutoModelForSequenceClassification.from_config(config).eval()
-    return Parent(kind, model, tokenizer, label_names(config, kind), 100, digest="", settings_digest="")
+    return Parent(kind, model, tokenizer, SingleLabel(label_names(config, kind)), 100, digest="", settings_digest="")
 
 
 def logits(parent: Parent, batch: tuple[str, ...]) -> torch.Tensor:

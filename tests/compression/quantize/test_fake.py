@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compression.bundle import softmax
-from compression.bundle.runtime import Logits
+from compression.bundle import Logits, softmax
 from compression.data import read_examples
 from compression.graph.export import export
 from compression.parent.checkpoint import Parent

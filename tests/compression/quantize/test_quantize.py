@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from compression.bundle import SingleLabel
 from compression.bundle.runtime import session_options
 from compression.errors import VerificationError
 from compression.quantize import (
@@ -55,6 +56,7 @@ def model(outlier: float = 1.0) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
+TASK = SingleLabel(("a", "b"))
 FEEDS = [{"input_ids": random.integers(0, 300, (1, 12))} for _ in range(40)]
 
 
@@ -220,11 +222,11 @@ def test_the_worst_layer_stays_in_float_where_the_answers_need_it() -> None:
     chosen = calibrate(graph, linears(graph), FEEDS)
     chosen["x"] = replace(chosen["x"], range=Range(-1000, 1000))  # the first layer's input becomes nothing
     assert (labels(quantize_linears(graph, chosen)) == labels(graph)).mean() < 0.9
-    repaired = quantize_within(graph, chosen, FEEDS, 0.9)
+    repaired = quantize_within(graph, chosen, FEEDS, 0.9, TASK)
     assert (labels(repaired) == labels(graph)).mean() >= 0.9
     kinds = {node.name: node.op_type for node in repaired.graph.node}
     assert (kinds["first"], kinds["second"]) == ("MatMul", "MatMulIntegerToFloat")
-    assert quantize_within(graph, chosen, FEEDS, 0.0) == quantize_linears(graph, chosen)
+    assert quantize_within(graph, chosen, FEEDS, 0.0, TASK) == quantize_linears(graph, chosen)
 
 
 def test_an_agreement_that_no_choice_reaches_is_an_error() -> None:
@@ -234,4 +236,4 @@ def test_an_agreement_that_no_choice_reaches_is_an_error() -> None:
         for tensor, activation in calibrate(graph, linears(graph), FEEDS).items()
     }
     with pytest.raises(VerificationError, match=r"below min_agreement 1\.0; loosen it"):
-        quantize_within(graph, chosen, FEEDS, 1.0)
+        quantize_within(graph, chosen, FEEDS, 1.0, TASK)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compression.bundle import Encoded, Runtime
-from compression.bundle.runtime import Logits
+from compression.bundle import Encoded, Logits, Runtime
 from service.engine import devices
 from service.engine.engine import Engine
 from tests.handmade import make_bundle
