@@ -39,7 +39,7 @@ class Admin:
     async def load(self, request: Request) -> Response:
         """POST /v1/models/{name}/load."""
         rollout = self._admit(request)
-        body = parse(LoadRequest, await read_body(request, self._settings))
+        body = parse(LoadRequest, await read_body(request, self._settings), self._settings.max_inputs)
         model = await rollout.load(
             request.parameters["name"],
             body.bundle,

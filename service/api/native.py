@@ -29,7 +29,7 @@ class Api:
     async def classify(self, request: Request) -> Response:
         """POST /v1/classify."""
         serving = self._serving
-        body = parse(ClassifyRequest, await read_body(request, serving.settings))
+        body = parse(ClassifyRequest, await read_body(request, serving.settings), serving.settings.max_inputs)
         model = serving.model(body.model)
         (scored,) = await self.inference.ask(request, [model], _texts(body.inputs), body.calibrated)
         return Response.json(
@@ -46,7 +46,7 @@ class Api:
     async def triage(self, request: Request) -> Response:
         """POST /v1/triage."""
         serving = self._serving
-        body = parse(TriageRequest, await read_body(request, serving.settings))
+        body = parse(TriageRequest, await read_body(request, serving.settings), serving.settings.max_inputs)
         if self._no_triage is not None:
             raise ModelNotFound(self._no_triage)
         models = [serving.model(name) for name in (serving.settings.triage_sentiment, serving.settings.triage_intent)]

@@ -222,7 +222,7 @@ class _Api:
         """POST /v2/models/{model}/infer."""
         content = await read_body(request, self._serving.settings, _CONTENT_TYPES)
         length = _header_length(request, content)
-        body = parse(InferRequest, content[:length])
+        body = parse(InferRequest, content[:length], self._serving.settings.max_inputs)
         texts = _texts(body.inputs[0], content[length:])
         model = self._model(request)
         (scored,) = await self.inference.ask(request, [model], texts, (body.parameters or InferParameters()).calibrated)

@@ -121,7 +121,7 @@ class _Api:
     async def predict(self, request: Request) -> Response:
         """POST /predict: every label's score, the highest first; of several texts, a list of such lists."""
         serving = self._serving
-        body = parse(PredictRequest, await read_body(request, serving.settings))
+        body = parse(PredictRequest, await read_body(request, serving.settings), serving.settings.max_inputs)
         batch = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         texts = [text if isinstance(text, str) else text[0] for text in batch]
         model = self._model()

@@ -1,6 +1,7 @@
 """What a body's schema refuses: at the first errors, however many there are."""
 
 import json
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -8,7 +9,7 @@ from pydantic import BaseModel
 from service.api.open_inference import InferRequest
 from service.api.schemas import ClassifyRequest, LoadRequest, TriageRequest
 from service.api.text_embeddings_inference import PredictRequest
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, PayloadTooLarge, ServiceError
 from service.http.body import parse
 
 MANY = 1000
@@ -37,7 +38,7 @@ def test_a_list_is_checked_no_further_than_to_its_first_error(
     model: type[BaseModel], body: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        parse(model, json.dumps(body).encode())
+        parse(model, json.dumps(body).encode(), 256)
     assert refusal.value.message == message
 
 
@@ -54,7 +55,7 @@ def test_unknown_keys_are_no_errors_to_make_and_the_first_are_named(
 ) -> None:
     unknown = {f"{number}{'x' * 100}": 1 for number in range(MANY)}
     with pytest.raises(InvalidRequest) as refusal:
-        parse(model, json.dumps(known | unknown).encode())
+        parse(model, json.dumps(known | unknown).encode(), 256)
     assert refusal.value.message.startswith(f"0{'x' * 63}: Extra inputs are not permitted; 1x")
     assert refusal.value.message.endswith("; and 997 more")
     assert model.model_json_schema()["additionalProperties"] is False
@@ -62,9 +63,64 @@ def test_unknown_keys_are_no_errors_to_make_and_the_first_are_named(
 
 def test_errors_of_several_keys_are_named_together() -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        parse(ClassifyRequest, b'{"inputs": [1, 2], "top_k": 0}')
+        parse(ClassifyRequest, b'{"inputs": [1, 2], "top_k": 0}', 256)
     assert [problem.partition(":")[0] for problem in refusal.value.message.split("; ")] == [
         "model",
         "inputs.0",
         "top_k",
     ]
+
+
+def filled(beginning: str, item: str, end: str) -> bytes:
+    """1 MB of JSON."""
+    count = 1_000_000 // len(item)
+    return (beginning + (item * count).removesuffix(",") + end).encode()
+
+
+@pytest.mark.parametrize("model", [ClassifyRequest, TriageRequest, LoadRequest, PredictRequest, InferRequest])
+@pytest.mark.parametrize(
+    ("body", "error", "says"),
+    [
+        (filled('{"inputs": [', "1,", "]}"), InvalidRequest, "4048 values"),
+        (filled('{"inputs": "a", "junk": [', "[],", "]}"), InvalidRequest, "4048 values"),
+        (filled('{"inputs": "a", "junk": [', "{},", "]}"), InvalidRequest, "4048 values"),
+        (filled('{"inputs": ["\\\\", ', "1.5,", "]}"), InvalidRequest, "4048 values"),
+        (filled('{"inputs": ["\\"", ', "1.5,", "]}"), InvalidRequest, "4048 values"),
+        (filled('{"inputs": [', '"a",', "]}"), PayloadTooLarge, "send fewer texts"),
+        (filled('{"inputs": [', '"\\\\",', "]}"), PayloadTooLarge, "send fewer texts"),
+        (filled('{"inputs": [', '["a"],', "]}"), PayloadTooLarge, "send fewer texts"),
+        (filled('{"inputs": "a", "', '":1,"', 'x": 1}'), PayloadTooLarge, "send fewer texts"),
+    ],
+)
+def test_no_objects_are_made_of_more_values_than_a_request_can_have(
+    model: type[BaseModel], body: bytes, error: type[ServiceError], says: str
+) -> None:
+    made: list[object] = []
+
+    class Watched(model):  # type: ignore[valid-type, misc]  # a class that is a parameter
+        @classmethod
+        def model_validate_json(cls, *args: Any, **options: Any) -> Any:
+            made.append(args)
+            return super().model_validate_json(*args, **options)
+
+    with pytest.raises(error, match=says):
+        parse(Watched, body, 256)
+    assert made == []
+
+
+def test_a_text_without_an_end_is_looked_at_once() -> None:
+    with pytest.raises(InvalidRequest, match="Invalid JSON"):
+        parse(TriageRequest, filled('{"inputs": "', '\\"[,', "\\"), 256)
+
+
+@pytest.mark.parametrize(
+    "text", ["a, b; [c], {d}: " * 60_000, '"quoted", ' * 90_000, "\\" * 400_000, '\\"[' * 200_000, "\\,[{" * 100_000]
+)
+def test_what_stands_in_a_text_is_no_value(text: str) -> None:
+    assert parse(TriageRequest, json.dumps({"inputs": [text]}).encode(), 256).inputs == [text]
+    assert parse(PredictRequest, json.dumps({"inputs": [[text]] * 2}).encode(), 256).inputs == [[text]] * 2
+
+
+def test_as_many_texts_as_are_allowed_pass() -> None:
+    body = {"inputs": [[f"{number}, [and] so {{on}}"] for number in range(5000)]}
+    assert len(parse(PredictRequest, json.dumps(body).encode(), 5000).inputs) == 5000
