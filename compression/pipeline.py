@@ -41,7 +41,7 @@ from compression.report.rendering import Origin
 from compression.step_cache import Work, WorkCache, key_of
 from compression.steps import run_step
 
-_TOOLS = ("lathe", "numpy", "onnx", "onnxruntime", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
+_TOOLS = ("lathe", "numpy", "onnx", "onnxruntime", "onnxscript", "optimum", "tokenizers", "torch", "transformers")
 _ZSTD_LEVEL = 19  # slow to write, as fast to read as any
 _FEW_TEXTS = 30  # the interval of an agreement of all of them begins below 0.9
 

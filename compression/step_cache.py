@@ -118,6 +118,7 @@ def _read(folder: Path, parent: Parent) -> Work:
     state = load_file(folder / _WEIGHTS)
     model = copy.deepcopy(parent.model)
     model.config = type(parent.model.config).from_json_file(folder / _CONFIG)
+    model.config._attn_implementation = parent.model.config._attn_implementation  # which no file holds
     fit_to(model, state)
     model.load_state_dict(state)
     return Work(dataclasses.replace(parent, model=model, tokenizer=tokenizer))

@@ -75,7 +75,7 @@ def make_encoder(folder: Path) -> Path:
             vocab_size=len(vocabulary), hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
             intermediate_size=128, max_position_embeddings=64, pad_token_id=0,
         )
-    ).save_pretrained(folder, safe_serialization=True)  # fmt: skip
+    ).save_pretrained(folder)  # fmt: skip
     return folder
 
 

@@ -113,7 +113,7 @@ def test_the_image_has_the_tested_versions_by_their_hashes_and_nothing_to_train_
     packages = {name for name, _ in locked}
     assert {f"{name}{version}" for name, version in locked if name in names} <= tested
     assert {"bentoml", "onnxruntime", "starlette", "tokenizers", "uvicorn"} <= packages & names
-    assert not packages & {"torch", "transformers", "optimum", "optimum-onnx"}
+    assert not packages & {"torch", "transformers", "optimum", "onnxscript"}
 
 
 @pytest.mark.parametrize("adapter", sorted(path.parent.name for path in ROOT.glob("models/*/adapter_config.json")))

@@ -56,7 +56,7 @@ def config(**values: Any) -> Change:
 def without(*names: str) -> Change:
     def apply(folder: Path) -> None:
         for name in names:
-            (folder / name).unlink()
+            (folder / name).unlink(missing_ok=True)
 
     return apply
 
@@ -122,7 +122,10 @@ PARENTS: dict[str, tuple[Change, str]] = {
         "gives any number of labels to a text (problem_type multi_label_classification); Lathe takes classifiers that",
     ),
     "numbers": (config(problem_type="regression"), "gives numbers, not labels (problem_type regression)"),
-    "a number": (config(id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0}), "has one output, which is a number"),
+    "a number": (
+        config(id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0}, problem_type=None),
+        "has one output, which is a number",
+    ),
     "labels of tokens": (
         config(architectures=["BertForTokenClassification"]),
         "BertForTokenClassification labels each token; Lathe takes",
@@ -144,12 +147,16 @@ PARENTS: dict[str, tuple[Change, str]] = {
         "longformer attends to parts of a long text, which an exported graph does not; fine-tune another",
     ),
     "rotary positions that are not read": (
-        config(rope_parameters={"rope_type": "yarn", "rope_theta": 1e6}),
-        "rope_parameters of transformers 5, which transformers",
+        config(rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
+        "which transformers 5",
     ),
     "answers to questions": (config(architectures=["BertForQuestionAnswering"]), "marks an answer in a text"),
     "a token without a row": (another_token, "1 tokens that the embedding table has no row for, '<order>' among them"),
-    "one label": (config(id2label={"0": "negative"}, label2id={"negative": 0}), "two labels or more"),
+    "one label": (
+        config(id2label={"0": "negative"}, label2id={"negative": 0}, problem_type=None),
+        "two labels or more",
+    ),
+    "one label that excludes others": (config(id2label={"0": "negative"}, label2id={"negative": 0}), "num_labels > 1"),
     "a label that is no line": (
         config(id2label={"0": "a\x1b[31m", "1": "b"}),
         "in its config.json holds a control char",

@@ -111,8 +111,8 @@ def test_a_run_killed_while_it_writes_leaves_the_older_bundle(runs: Runs) -> Non
     [
         ("learning", 100_000, "/cache/steps/", "--cache"),  # a finished step
         ("learning", 900_000, ".unfinished", "--cache"),  # an epoch
-        ("safe", 200_000, "", "TMPDIR"),  # the graph that is exported
-        ("search", 100_000, "", "TMPDIR"),  # the graph of a candidate
+        ("safe", 200_000, "/cache/steps/", "--cache"),  # the graph that is exported
+        ("search", 100_000, "/cache/steps/", "--cache"),  # the graph of a candidate
     ],
 )
 def test_a_full_disk_is_one_sentence(runs: Runs, recipe: str, largest_file: int, place: str, remedy: str) -> None:

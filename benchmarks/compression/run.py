@@ -38,7 +38,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 CHINESE = "zh_waimai_10k"
 PARENTS = {"sst2": "models/sentiment", "banking77": "models/banking-intents", CHINESE: f"runs/parents/{CHINESE}"}
 PRESETS = ("safe", "balanced", "small")
-TOOLS = ("lathe", "onnx", "onnxruntime", "optimum-onnx", "torch", "transformers")
+TOOLS = ("lathe", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
 CALIBRATION_TEXTS = 4000
 MIN_WORDS = 5  # sst2's train split is phrases; shorter ones are not what is served
 

@@ -5,10 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx_ir
 import onnxruntime
 from onnx import helper, numpy_helper
+from onnx_ir.passes import Sequential
+from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 
 MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
+
+_DROP_UNUSED = Sequential(RemoveUnusedNodesPass(), RemoveUnusedOpsetsPass())
 
 
 def copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -32,15 +37,20 @@ def replace(graph: onnx.GraphProto, old: tuple[onnx.NodeProto, ...], new: list[o
         graph.node.insert(position + offset, node)
 
 
-def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drops weights that nothing reads any more, and declares the operators' domain."""
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    if all(opset.domain != MICROSOFT for opset in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
-    return model
+def drop_unused(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without what leads to no output, and with the domain of ONNX Runtime's operators where it has some.
+
+    Weights of a kind and size stand side by side: a compressed model takes half a per cent less so.
+    """
+    graph = onnx_ir.from_proto(model)
+    graph.opset_imports.setdefault(MICROSOFT, 1)
+    result = onnx_ir.to_proto(_DROP_UNUSED(graph).model)
+    result.graph.initializer.sort(key=lambda tensor: (tensor.data_type, len(tensor.raw_data)))
+    weights = {tensor.name for tensor in result.graph.initializer}
+    shapes = [value for value in result.graph.value_info if value.name not in weights]  # each says its own
+    del result.graph.value_info[:]
+    result.graph.value_info.extend(shapes)
+    return result
 
 
 def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
@@ -50,20 +60,6 @@ def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
         for name in dict.fromkeys(node.input):
             readers.setdefault(name, []).append(node)
     return readers
-
-
-def drop_unused(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drops nodes that lead to no output, and then as `tidy` does."""
-    graph = model.graph
-    wanted = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-            kept.append(node)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-    return tidy(model)
 
 
 def observing_session(model: onnx.ModelProto, tensors: Sequence[str]) -> onnxruntime.InferenceSession:

@@ -1,5 +1,6 @@
 """Adapters of peft: what is read of one, its labels, and how it is merged into its base."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ def merge_adapter(model: PreTrainedModel, folder: Path, encoder: str) -> PreTrai
     from peft import PeftModel
 
     try:
-        merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by names of yesterday
+            merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(

@@ -1,5 +1,6 @@
 """Texts as padded PyTorch batches, the way a parent's own tokenizer makes them."""
 
+import inspect
 from collections.abc import Sequence
 
 import torch
@@ -26,7 +27,11 @@ def collate(parent: Parent, rows: Sequence[Sequence[int]]) -> Batch:
         ids[position, : len(row)] = torch.tensor(row)
         mask[position, : len(row)] = 1
     arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
-    return {name: tensor for name, tensor in arrays.items() if name in parent.tokenizer.model_input_names}
+    # A generic tokenizer names token types, whether or not its model has them.
+    taken = inspect.signature(parent.model.forward).parameters
+    return {
+        name: tensor for name, tensor in arrays.items() if name in parent.tokenizer.model_input_names and name in taken
+    }
 
 
 def by_length(rows: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -7,17 +7,19 @@ PARENT ──┬─ embedded:NAME          an encoder that comes with an install
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PretrainedConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging
 
 from compression.bundle import SingleLabel, Task
 from compression.errors import CheckpointError
@@ -31,6 +33,7 @@ from compression.parent.kind import (
     require_rows_for_all_tokens,
 )
 from compression.parent.settings import label_names, load_config, settle_padding, window
+from compression.parent.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def load_parent(parent: str) -> Parent:
 
 
 def load_classifier(
-    folder: Path, config: PretrainedConfig, brought: frozenset[str] = frozenset(), new_head: bool = False
+    folder: Path, config: PreTrainedConfig, brought: frozenset[str] = frozenset(), new_head: bool = False
 ) -> PreTrainedModel:
     """Loads a classifier's weights in float32.
 
@@ -103,25 +106,39 @@ def load_classifier(
         CheckpointError: the files cannot be read, do not fit the config, or lack weights.
     """
     try:
-        model, found = AutoModelForSequenceClassification.from_pretrained(
-            folder, config=config, use_safetensors=True, local_files_only=True, trust_remote_code=False,
-            dtype="float32", output_loading_info=True, ignore_mismatched_sizes=new_head or bool(brought),
-        )  # fmt: skip
+        with _quiet():
+            model, found = AutoModelForSequenceClassification.from_pretrained(
+                folder, config=config, use_safetensors=True, local_files_only=True, trust_remote_code=False,
+                dtype="float32", output_loading_info=True, ignore_mismatched_sizes=True,
+            )  # fmt: skip
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder}: its weights cannot be read: {error}; save or copy the model again") from error
-    except RuntimeError as error:
-        if "size mismatch" not in str(error):
-            raise
-        raise CheckpointError(
-            f"{folder}: its weights do not fit its config.json, which lists {config.num_labels} labels: "
-            f"{str(error).splitlines()[-1].strip()} Put right id2label, or the sizes"
-        ) from error
     assert isinstance(model, PreTrainedModel)
-    other_sizes = {name for name, *_ in found["mismatched_keys"]}
+    other_sizes = {name: sizes for name, *sizes in found["mismatched_keys"]}
+    if other_sizes and not (new_head or brought):
+        name, (in_file, by_config) = min(other_sizes.items())
+        raise CheckpointError(
+            f"{folder}: its weights do not fit its config.json, which lists {config.num_labels} labels: {name} is "
+            f"{tuple(in_file)} in the file, and would be {tuple(by_config)}. Put right id2label, or the sizes"
+        )
     require_complete(
         model, {*found["missing_keys"], *other_sizes} - brought, found["unexpected_keys"], folder, new_head
     )
     return model.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps transformers' bar and table of missing weights out of the user's terminal: `require_complete` speaks."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _finite(model: PreTrainedModel, parent: str) -> PreTrainedModel:
@@ -132,21 +149,6 @@ def _finite(model: PreTrainedModel, parent: str) -> PreTrainedModel:
                 "down, or the file is damaged; take an earlier checkpoint"
             )
     return model
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Loads a fast tokenizer; a bundle needs its `tokenizer.json`.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises just that; transformers a TypeError where files are missing
-        raise CheckpointError(f"{folder}: no usable tokenizer: {error}") from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise CheckpointError(f"{folder}: {type(tokenizer).__name__} has no fast version, which serving needs")
-    return tokenizer
 
 
 def weight_bytes(parent: Parent) -> int:

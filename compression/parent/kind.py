@@ -8,7 +8,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+import transformers
+from optimum.exporters.tasks import TasksManager
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from compression.errors import CheckpointError
 
@@ -17,11 +19,11 @@ _PROBLEMS = {
     "multi_label_classification": "gives any number of labels to a text (problem_type multi_label_classification)",
     "regression": "gives numbers, not labels (problem_type regression)",
 }
-_HEADS = {
-    "ForTokenClassification": "labels each token",
-    "ForQuestionAnswering": "marks an answer in a text",
-    "ForMultipleChoice": "chooses between texts",
-    "ForNextSentencePrediction": "judges pairs of texts",
+_TASKS = {  # optimum's names of them
+    "token-classification": "labels each token",
+    "question-answering": "marks an answer in a text",
+    "multiple-choice": "chooses between texts",
+    "next-sentence-prediction": "judges pairs of texts",
 }
 _PAIR_LABELS = ({"entailment", "contradiction"}, {"entailment", "not_entailment"})
 _SPARSE = {
@@ -40,18 +42,18 @@ _ADAPTED = {
 }
 
 
-def require_classifier(config: PretrainedConfig, parent: str) -> None:
+def require_classifier(config: PreTrainedConfig, parent: str) -> None:
     """Refuses a config of another task.
 
     Raises:
         CheckpointError: says what the model does and what Lathe takes.
     """
     names = config.architectures or ()
-    for name in names:
-        for head, does in _HEADS.items():
-            if head in name:
-                raise CheckpointError(f"{parent}: {name} {does}; {_TAKES}")
-    if not any("ForSequenceClassification" in name for name in names):
+    tasks = {name: task_of(name) for name in names}
+    for name, task in tasks.items():
+        if task in _TASKS:
+            raise CheckpointError(f"{parent}: {name} {_TASKS[task]}; {_TAKES}")
+    if "text-classification" not in tasks.values():
         raise CheckpointError(
             f"{parent}: {', '.join(names) or 'this model'} is not fine-tuned for classification; "
             "train a head first: lathe finetune"
@@ -59,7 +61,18 @@ def require_classifier(config: PretrainedConfig, parent: str) -> None:
     require_one_label_of_one_text(config, parent)
 
 
-def require_one_label_of_one_text(config: PretrainedConfig, parent: str) -> None:
+def task_of(architecture: str) -> str | None:
+    """What models of this class of transformers are for, as optimum names it; None where it has no such class."""
+    model_class = getattr(transformers, architecture, None)
+    if model_class is None:
+        return None
+    try:
+        return str(TasksManager.infer_task_from_model(model_class))
+    except ValueError:  # of all tasks with texts, this one alone has no name there
+        return "next-sentence-prediction" if architecture.endswith("ForNextSentencePrediction") else None
+
+
+def require_one_label_of_one_text(config: PreTrainedConfig, parent: str) -> None:
     """Refuses a classifier whose outputs are not labels that exclude each other, or are of two texts.
 
     Raises:
@@ -80,7 +93,7 @@ def require_one_label_of_one_text(config: PretrainedConfig, parent: str) -> None
         )
 
 
-def require_dense_attention(config: PretrainedConfig, parent: str) -> None:
+def require_dense_attention(config: PreTrainedConfig, parent: str) -> None:
     """Refuses a model whose attention changes with the length of a text: a graph holds one way to compute.
 
     Raises:
@@ -98,7 +111,7 @@ def require_dense_attention(config: PretrainedConfig, parent: str) -> None:
     )
 
 
-def require_float(config: PretrainedConfig, parent: str | Path) -> None:
+def require_float(config: PreTrainedConfig, parent: str | Path) -> None:
     """Refuses a model that somebody has quantized.
 
     Raises:

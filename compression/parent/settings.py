@@ -1,19 +1,20 @@
-"""What a parent's config.json says: labels, window, padding, positions."""
+"""What a parent's config.json says: labels, window, padding."""
 
 import unicodedata
 from pathlib import Path
 from typing import Any
 
-import transformers
-from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerFast
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from compression.errors import CheckpointError
+from compression.parent.fields import require_all_read
 from compression.parent.kind import require_dense_attention, require_float
 
 _NO_WINDOW = 10**6  # transformers writes 1e30 where a tokenizer states no limit
 
 
-def load_config(folder: Path, **overrides: Any) -> PretrainedConfig:
+def load_config(folder: Path, **overrides: Any) -> PreTrainedConfig:
     """Reads `config.json`; a model that brings code of its own is refused.
 
     Raises:
@@ -23,7 +24,7 @@ def load_config(folder: Path, **overrides: Any) -> PretrainedConfig:
         raise CheckpointError(f"{folder}: has no config.json; name the directory that the model was saved to")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **overrides)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise CheckpointError(f"{folder}: its config.json cannot be used: {error}") from error
     if getattr(config, "auto_map", None):
         raise CheckpointError(
@@ -33,38 +34,11 @@ def load_config(folder: Path, **overrides: Any) -> PretrainedConfig:
     require_float(config, folder)
     require_dense_attention(config, str(folder))
     config.return_dict = True  # else outputs are tuples, which nothing here reads
-    _read_rope(config, folder)
+    require_all_read(config, folder, given=overrides)
     return config
 
 
-def _read_rope(config: PretrainedConfig, folder: Path) -> None:
-    """Rotary positions as transformers 5 writes them, put where 4 reads them: it takes its own defaults otherwise.
-
-    Raises:
-        CheckpointError: they are of a form that is not known here.
-    """
-    rope = getattr(config, "rope_parameters", None)
-    if not rope:
-        return
-    try:
-        if config.model_type == "modernbert":  # by kind of layer
-            config.global_rope_theta = rope["full_attention"]["rope_theta"]
-            config.local_rope_theta = rope["sliding_attention"]["rope_theta"]
-            plain = all(layers.get("rope_type", "default") == "default" for layers in rope.values())
-        else:
-            plain = hasattr(config, "rope_theta") and not rope.keys() - {"rope_theta", "rope_type"}
-            plain = plain and rope.get("rope_type", "default") == "default"
-            config.rope_theta = rope["rope_theta"]
-    except (KeyError, TypeError, AttributeError):
-        plain = False
-    if not plain:
-        raise CheckpointError(
-            f"{folder}: its config.json has rope_parameters of transformers 5, which transformers "
-            f"{transformers.__version__} would not compute with; save the model with transformers 4"
-        )
-
-
-def settle_padding(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, parent: str) -> None:
+def settle_padding(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, parent: str) -> None:
     """Gives a config without a padding token the tokenizer's: decoders look for it to find a text's last token.
 
     Raises:
@@ -80,7 +54,7 @@ def settle_padding(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast,
     config.pad_token_id = tokenizer.pad_token_id
 
 
-def label_names(config: PretrainedConfig, parent: str) -> tuple[str, ...]:
+def label_names(config: PreTrainedConfig, parent: str) -> tuple[str, ...]:
     """Label names in the order of the logits.
 
     Raises:
@@ -101,7 +75,7 @@ def label_names(config: PretrainedConfig, parent: str) -> tuple[str, ...]:
     return names
 
 
-def window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
+def window(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
     """The longest input in tokens that both model and tokenizer take.
 
     Raises:

@@ -93,7 +93,7 @@ def prune_parent_vocabulary(parent: Parent, texts: Sequence[str], keep_most_freq
         padding_side=tokenizer.padding_side,
         truncation_side=tokenizer.truncation_side,
         add_prefix_space=tokenizer.add_prefix_space,  # else a ByteLevel pre-tokenizer is set to False
-        **tokenizer.special_tokens_map_extended,
+        **tokenizer.special_tokens_map,
     )
     if smaller.pad_token_id != tokenizer.pad_token_id and _counts_positions_from_padding(parent.model):
         raise CheckpointError(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from compression.graph.edit import MICROSOFT, add_weight, copy, replace, tidy
+from compression.graph.edit import MICROSOFT, add_weight, copy, drop_unused, replace
 from compression.quantize.blocks import quantize_blocks
 from compression.quantize.linear import Floats, quantize_weight
 
@@ -92,7 +92,7 @@ def quantize_embeddings(
             for name, value in weights.items():
                 add_weight(graph, name, value)
         replace(graph, (node,), nodes)
-    return tidy(result)
+    return drop_unused(result)
 
 
 def _rows_of_8_bits(

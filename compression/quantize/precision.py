@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from compression.bundle.atomic_files import scratch
 from compression.errors import RecipeError
-from compression.graph.edit import MICROSOFT, add_weight, copy, replace, tidy
+from compression.graph.edit import MICROSOFT, add_weight, copy, drop_unused, replace
 from compression.quantize.blocks import quantize_blocks
 from compression.quantize.linear import linears
 
@@ -99,7 +99,7 @@ def quantize_weights(model: onnx.ModelProto, bits: Literal[8, 4] = 8, block_size
         sizes = {"K": layer.weight.shape[0], "N": layer.weight.shape[1], "bits": bits, "block_size": block_size}
         node = helper.make_node("MatMulNBits", inputs, [layer.output], name=layer.name, domain=MICROSOFT, **sizes)
         replace(result.graph, layer.nodes, [node])
-    return tidy(result)
+    return drop_unused(result)
 
 
 @contextmanager

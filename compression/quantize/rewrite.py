@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from compression.graph.edit import MICROSOFT, add_weight, replace, tidy
+from compression.graph.edit import MICROSOFT, add_weight, drop_unused, replace
 from compression.quantize.linear import Linear, linears, quantize_weight
 from compression.quantize.search import Activation
 from compression.quantize.smoothing import fold_into_values
@@ -41,7 +41,7 @@ def quantize_linears(
             nodes += _quantize_input(graph, linear.input, activation)
         nodes.append(_integer_linear(graph, linear, activation, entropy))
         replace(graph, linear.nodes, nodes)
-    return tidy(result)
+    return drop_unused(result)
 
 
 def _quantize_input(graph: onnx.GraphProto, tensor: str, activation: Activation) -> list[onnx.NodeProto]:

@@ -18,7 +18,7 @@ from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     EvalPrediction,
-    PretrainedConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PrinterCallback,
     Trainer,
@@ -30,10 +30,11 @@ from transformers.trainer_utils import get_last_checkpoint
 from compression.bundle.atomic_files import explained, replacing
 from compression.data import Examples
 from compression.errors import CheckpointError, DataError
-from compression.parent.checkpoint import load_classifier, load_tokenizer
+from compression.parent.checkpoint import load_classifier
 from compression.parent.files import locate, safetensors_files
-from compression.parent.kind import require_rows_for_all_tokens
+from compression.parent.kind import require_rows_for_all_tokens, task_of
 from compression.parent.settings import load_config, settle_padding, window
+from compression.parent.tokenizer import load_tokenizer
 from compression.progress import console, warn
 from compression.train.watching import EpochLines, doubt_of_learning
 
@@ -173,9 +174,9 @@ def _require_free(out: Path, resume: bool, overwrite: bool) -> None:
         raise CheckpointError(f"{out}: holds {held}; replace it with --overwrite, or name another directory")
 
 
-def _in_the_order_of(config: PretrainedConfig, labels: list[str], parent: str) -> list[str]:
+def _in_the_order_of(config: PreTrainedConfig, labels: list[str], parent: str) -> list[str]:
     """The labels as the parent's head has them, so that what it knows of them stays; else a new head, which is said."""
-    if not any("ForSequenceClassification" in name for name in config.architectures or ()):
+    if "text-classification" not in map(task_of, config.architectures or ()):
         return labels
     known = [str(config.id2label.get(index)) for index in range(config.num_labels)]
     if sorted(known) == labels:
@@ -199,7 +200,7 @@ def _labels(train: Examples, validation: Examples | None) -> list[str]:
     return labels
 
 
-def _set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
+def _set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
     if dropout is None:
         return
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
@@ -248,14 +249,14 @@ def _training_arguments(checkpoints: Path, options: FinetuneOptions, rows: int, 
         learning_rate=options.learning_rate,
         optim={"adamw": "adamw_torch", "sgd": "sgd"}[options.optimizer],
         lr_scheduler_type=options.schedule,
-        warmup_ratio=options.warmup_ratio,
+        warmup_steps=math.ceil(options.warmup_ratio * options.epochs * steps),
         weight_decay=options.weight_decay,
         label_smoothing_factor=options.label_smoothing,
         gradient_accumulation_steps=options.gradient_accumulation,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         use_cpu=not torch.cuda.is_available(),
-        group_by_length=True,
+        train_sampling_strategy="group_by_length",
         eval_strategy="epoch" if validate else "no",
         save_strategy="epoch",
         save_total_limit=2,
@@ -281,7 +282,7 @@ def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
     return {"accuracy": float((logits.argmax(-1) == prediction.label_ids).mean())}
 
 
-def _save(model: Any, config: PretrainedConfig, tokenizer: Any, out: Path, options: FinetuneOptions) -> None:
+def _save(model: Any, config: PreTrainedConfig, tokenizer: Any, out: Path, options: FinetuneOptions) -> None:
     if options.lora_rank:
         model.save_pretrained(out, save_embedding_layers=False)
         # The adapter is stored in half precision, which halves it; peft reads it back into float32.

@@ -97,7 +97,7 @@ def test_where_only_answers_fail_the_best_is_recovered_in_int8_once(
     parent: Parent, sentiment_data: Path, cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     unsure = copy.deepcopy(parent)  # knows nothing: many texts are near the border between its labels
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(2)
     for weight in unsure.model.parameters():
         if weight.ndim == 2:
             nn.init.normal_(weight, std=0.2, generator=generator)

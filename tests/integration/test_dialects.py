@@ -229,10 +229,10 @@ def test_a_json_that_is_longer_than_the_body_is_refused(client: httpx.Client, va
 def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Lets huggingface_hub's client talk to the service where the environment keeps it from the network."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    huggingface_hub.configure_http_backend()
+    huggingface_hub.close_session()
     yield
     monkeypatch.undo()
-    huggingface_hub.configure_http_backend()
+    huggingface_hub.close_session()
 
 
 @pytest.mark.usefixtures("online")

@@ -106,7 +106,7 @@ MAKERS = (
 )  # fmt: skip
 
 
-def trained(tokenizer: Tokenizer, trainer: object) -> Tokenizer:
+def trained(tokenizer: Tokenizer, trainer: trainers.Trainer) -> Tokenizer:
     tokenizer.train_from_iterator(CORPUS * 20, trainer)
     return tokenizer
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from transformers import (
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
-    PretrainedConfig,
+    PreTrainedConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
     XLMRobertaConfig,
@@ -81,7 +82,7 @@ def byte_level() -> Tokenizer:
     return tokenizer
 
 
-def plain_bpe(byte_fallback: bool = False, **options: object) -> Tokenizer:
+def plain_bpe(byte_fallback: bool = False, **options: Any) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=byte_fallback, **options))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special = ["<pad>", "<unk>"] + [f"<0x{byte:02X}>" for byte in range(256) if byte_fallback]
@@ -296,7 +297,7 @@ SIZES: dict[str, object] = {
     "num_attention_heads": 2,
     "intermediate_size": 32,
 }
-MODELS: dict[str, tuple[type[PretrainedConfig], str, dict[str, object]]] = {
+MODELS: dict[str, tuple[type[PreTrainedConfig], str, dict[str, object]]] = {
     "BERT": (BertConfig, "WordPiece", SIZES),
     "DistilBERT": (DistilBertConfig, "WordPiece", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}),
     "ELECTRA": (ElectraConfig, "WordPiece", SIZES | {"embedding_size": 8}),

@@ -1,0 +1,149 @@
+"""Export of the checkpoints of tests/checkpoints: exact at any size, or refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+
+from compression.bundle import Runtime
+from compression.errors import CheckpointError
+from compression.graph.edit import copy
+from compression.graph.exact import require_exact
+from compression.graph.export import export
+from compression.parent.batches import collate
+from compression.parent.checkpoint import Parent, load_parent
+from compression.pipeline import compress
+from compression.quantize import linears
+from compression.recipe import Budget, load_recipe
+from compression.step_cache import Work, WorkCache
+
+CHECKPOINTS = Path(__file__).resolve().parent.parent.parent / "checkpoints"
+KINDS = ("bert", "roberta", "modernbert", "deberta-v2", "qwen3")
+
+
+@pytest.fixture(scope="module")
+def parents() -> dict[str, Parent]:
+    return {kind: load_parent(str(CHECKPOINTS / "transformers-5" / kind)) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def exported(parents: dict[str, Parent]) -> dict[str, onnx.ModelProto]:
+    return {kind: export(parent, 18) for kind, parent in parents.items()}
+
+
+def rows(*lengths: int) -> list[list[int]]:
+    random = np.random.default_rng(0)
+    return [random.integers(4, 80, length).tolist() for length in lengths]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lengths", [(1,), (128,), (25, 3, 17, 9), (2,) * 33])
+def test_a_graph_answers_as_the_parent_at_every_size(
+    parents: dict[str, Parent], exported: dict[str, onnx.ModelProto], kind: str, lengths: tuple[int, ...]
+) -> None:
+    batch = collate(parents[kind], rows(*lengths))
+    session = onnxruntime.InferenceSession(exported[kind].SerializeToString(), providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_inputs()] == list(batch)
+    (got,) = session.run(["logits"], {name: tensor.numpy() for name, tensor in batch.items()})
+    with torch.inference_mode():
+        assert got == pytest.approx(parents[kind].model(**batch).logits.numpy(), abs=1e-5)
+
+
+def test_the_model_computes_attention_as_before(parents: dict[str, Parent]) -> None:
+    before = parents["bert"].model.config._attn_implementation
+    export(parents["bert"], 18)
+    assert parents["bert"].model.config._attn_implementation == before != "eager"
+
+
+def test_a_model_out_of_the_cache_of_steps_is_exported_as_before(
+    parents: dict[str, Parent], exported: dict[str, onnx.ModelProto], tmp_path: Path
+) -> None:
+    kept = WorkCache(tmp_path)
+    kept.put("step", Work(parents["bert"]))
+    work = kept.get("step", parents["bert"])
+    assert work is not None
+    assert export(work.model, 18) == exported["bert"]
+
+
+def test_nodes_are_named_by_their_modules_and_nothing_else_is_kept_of_torch(
+    parents: dict[str, Parent], exported: dict[str, onnx.ModelProto]
+) -> None:
+    for kind in KINDS:
+        for layer in linears(exported[kind]):
+            module = parents[kind].model.get_submodule(layer.name.strip("/").rpartition("/")[0].replace("/", "."))
+            assert isinstance(module, torch.nn.Linear), layer.name
+        assert not exported[kind].metadata_props
+        assert not any(node.metadata_props or node.doc_string for node in exported[kind].graph.node)
+    assert "/bert/encoder/layer.1/attention/self/query/MatMul" in {node.name for node in exported["bert"].graph.node}
+
+
+def test_gelu_becomes_one_operator(exported: dict[str, onnx.ModelProto], tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(exported["bert"].SerializeToString(), options, providers=["CPUExecutionProvider"])
+    operators = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert operators.count("BiasGelu") + operators.count("Gelu") == 2
+    assert "Erf" not in operators
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+def test_any_opset_that_a_recipe_can_name_is_written(parents: dict[str, Parent], opset: int) -> None:
+    assert [entry.version for entry in export(parents["bert"], opset).opset_import if not entry.domain] == [opset]
+
+
+def test_a_graph_that_answers_otherwise_is_refused_by_its_architecture(
+    parents: dict[str, Parent], exported: dict[str, onnx.ModelProto]
+) -> None:
+    wrong = copy(exported["roberta"])
+    last = next(node for node in wrong.graph.node if "logits" in node.output)
+    weight = next(tensor for tensor in wrong.graph.initializer if tensor.name == last.input[1])
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.001), weight.name))
+    with pytest.raises(CheckpointError, match=r"the exported graph of roberta answers .* otherwise .* by 0\.00"):
+        require_exact(parents["roberta"], wrong)
+
+
+def test_a_graph_of_one_size_is_refused(parents: dict[str, Parent], exported: dict[str, onnx.ModelProto]) -> None:
+    fixed = copy(exported["bert"])
+    shape = next(node for node in fixed.graph.node if node.op_type == "Reshape")
+    fixed.graph.initializer.append(numpy_helper.from_array(np.array([1, 9, 4, -1]), "size"))
+    shape.input[1] = "size"
+    with pytest.raises(CheckpointError, match="the exported graph of bert fails on 1 texts of 1 tokens"):
+        require_exact(parents["bert"], fixed)
+
+
+def test_what_cannot_be_exported_is_refused_by_its_architecture(parents: dict[str, Parent]) -> None:
+    def decide(module: torch.nn.Module, given: Any, output: Any) -> Any:
+        return output * 2 if output.sum() > 0 else output
+
+    hook = parents["bert"].model.bert.embeddings.register_forward_hook(decide)
+    try:
+        with pytest.raises(CheckpointError, match=r"bert cannot be exported: \S+"):
+            export(parents["bert"], 18)
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_compressed_to_int8(
+    parents: dict[str, Parent], exported: dict[str, onnx.ModelProto], kind: str, sentiment_data: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe("safe").model_copy(update={"budget": Budget(min_agreement=0.7)})
+    bundle = compress(parents[kind].name, sentiment_data, recipe, tmp_path / "bundle")
+    graph = onnx.load_from_string(bundle.model()).graph
+    operators = [node.op_type for node in graph.node]
+    assert operators.count("MatMulIntegerToFloat") == len(linears(exported[kind])) > 8
+    runtime = Runtime.of(bundle)
+    texts = ["a good day", "it was the worst of the banks, today", "not the card"]
+    encoded = [runtime.encode(text) for text in texts]
+    together = runtime.logits(encoded)
+    for row, one in zip(together, encoded, strict=True):
+        assert row == pytest.approx(runtime.logits([one])[0], abs=1e-5)
+    batch = collate(parents[kind], [one.ids for one in encoded])
+    with torch.inference_mode():
+        expected = parents[kind].model(**batch).logits.numpy()
+    assert np.abs(together - expected).mean() < 0.15 * np.abs(expected).mean()
