@@ -16,7 +16,7 @@ import click
 import compression.cli
 import service.cli
 from compression.bundle.classify import Classification, TextClassifier, load
-from compression.bundle.cores import allowed_cores, usable_cores
+from compression.bundle.cpu import allowed_cores, usable_cores
 from compression.errors import Interrupted, LatheError
 from service.client import AsyncClient, Client, RequestFailed, Triage
 from service.errors import ConfigurationError, ScoringError

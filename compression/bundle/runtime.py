@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from compression.bundle.cpu import int8_instructions, read
 from compression.bundle.extras import extra
 from compression.bundle.manifest import RuntimeOptions
 from compression.bundle.storage import Bundle
@@ -134,7 +135,8 @@ def session_options(threads: int) -> "onnxruntime.SessionOptions":
     """What every session of ours asks for, so that a graph gives the same answers wherever it is computed.
 
     Without VNNI, the fast product of uint8 and int8 adds pairs in 16 bits, which saturate (ONNX Runtime's page on
-    quantization). There, and only there, the precision mode turns int8 weights into uint8, whose product is exact.
+    quantization). The precision mode turns int8 weights into uint8, whose product is exact. With VNNI both are, and
+    where there is AMX as well the mode would cost it: batches would take three times as long.
 
     Args:
         threads: that one forward pass may use.
@@ -145,7 +147,8 @@ def session_options(threads: int) -> "onnxruntime.SessionOptions":
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if not int8_instructions(read("/proc/cpuinfo")):
+        options.add_session_config_entry("session.x64quantprecision", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to others
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # for `placement`
     return options

@@ -6,16 +6,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from compression.bundle.cores import allowed_cores, cpu_quota, read
-
-_INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")  # instructions that multiply 8-bit numbers
+from compression.bundle.cpu import allowed_cores, cpu_quota, int8_instructions, read
 
 
 @dataclass(frozen=True)
 class Machine:
     """Attributes:
     cpu: model name as the kernel gives it.
-    int8_instructions: those of the CPU's flags that int8 kernels use; empty where there are none or none are known.
+    int8_instructions: see `cpu.int8_instructions`.
     cores: logical ones that this process may run on.
     machine_cores: logical ones in all.
     cpu_quota: cores' worth of time that its control group may use; None where that is not bounded.
@@ -37,12 +35,10 @@ def this_machine() -> Machine:
     """Describes the machine that this process runs on."""
     cpuinfo, meminfo = read("/proc/cpuinfo"), read("/proc/meminfo")
     model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     memory = re.search(r"^MemTotal:\s*(\d+) kB$", meminfo, re.MULTILINE)
-    known = set(flags[1].split()) if flags else set()
     return Machine(
         cpu=model[1].strip() if model else platform.processor() or platform.machine(),
-        int8_instructions=tuple(flag for flag in _INT8_FLAGS if flag in known),
+        int8_instructions=int8_instructions(cpuinfo),
         cores=allowed_cores(),
         machine_cores=os.cpu_count() or 1,
         cpu_quota=cpu_quota(read("/proc/self/cgroup"), Path("/sys/fs/cgroup")),

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnxruntime
 
 from compression.bundle import Bundle, BundleError, Provider, Runtime
-from compression.bundle.cores import usable_cores
+from compression.bundle.cpu import usable_cores
 from service.errors import ConfigurationError
 from service.settings import Device
 

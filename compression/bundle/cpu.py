@@ -1,7 +1,24 @@
-"""How many cores this process may keep busy: what its affinity and its control groups leave of the machine's."""
+"""What this process has of the machine's processor: how many cores it may keep busy, and how they multiply int8.
+
+Of the cores it has what its affinity and its control groups leave.
+"""
 
 import os
+import re
 from pathlib import Path
+
+_INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")  # instructions that multiply 8-bit numbers
+
+
+def int8_instructions(cpuinfo: str) -> tuple[str, ...]:
+    """Those that int8 kernels use, and whose products do not saturate; empty where there are none or none are known.
+
+    Args:
+        cpuinfo: the content of /proc/cpuinfo.
+    """
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    known = set(flags[1].split()) if flags else set()
+    return tuple(flag for flag in _INT8_FLAGS if flag in known)
 
 
 def usable_cores() -> int:

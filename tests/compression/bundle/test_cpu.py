@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from compression.bundle import cores
-from compression.bundle.cores import cpu_quota, usable_cores
+from compression.bundle import cpu
+from compression.bundle.cpu import cpu_quota, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_quota_of_a_control_group(
 
 @pytest.mark.parametrize(("quota", "usable"), [(None, 8), (0.5, 1), (1.5, 1), (2.0, 2), (64.0, 8)])
 def test_threads_follow_quota_and_affinity(quota: float | None, usable: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores, "cpu_quota", lambda membership, root: quota)
+    monkeypatch.setattr(cpu, "cpu_quota", lambda membership, root: quota)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     assert usable_cores() == usable
 
