@@ -47,7 +47,7 @@ docs: $(INSTALLED)
 # What the image is made from: the extra `serve` in the tested versions, for each Python that Lathe takes.
 lock: $(INSTALLED)
 	$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	  --extra serve --constraint constraints.txt --output-file service/requirements.txt pyproject.toml
+	  --extra serve --constraint constraints.txt --output-file requirements.lock.txt pyproject.toml
 
 bento: bundles
 	$(BIN)/lathe store bundles/sentiment --name sentiment

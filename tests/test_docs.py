@@ -104,10 +104,10 @@ def test_contributing_names_every_module_once() -> None:
 
 
 def test_the_image_has_the_tested_versions_by_their_hashes_and_nothing_to_train_with() -> None:
-    assert yaml.safe_load(read("bentofile.yaml"))["python"]["requirements_txt"] == "service/requirements.txt"
+    assert yaml.safe_load(read("bentofile.yaml"))["python"]["requirements_txt"] == "requirements.lock.txt"
     tested = {line.lower().replace("_", "-") for line in read("constraints.txt").splitlines() if "==" in line}
     names = {line.split("==")[0] for line in tested}
-    lock = read("service/requirements.txt")
+    lock = read("requirements.lock.txt")
     locked = re.findall(r"^([a-z0-9-]+)(==[^ ]+).*\\\n    --hash=sha256:", lock, re.MULTILINE)
     assert len(locked) == len(re.findall(r"^\S", lock, re.MULTILINE))
     packages = {name for name, _ in locked}
