@@ -6,7 +6,7 @@ import click
 
 from compression.bundle import extra
 from compression.tables import Format
-from compression.tables.options import format_options
+from compression.tables.options import format_options, separator
 from service.access import keys as auth
 from service.access.keys_file import read_keys
 
@@ -115,6 +115,13 @@ def revoke(identity: str, file: Path) -> None:
     show_default=True,
     help="Calibrated scores in place of the model's own probabilities; also read from LATHE_CALIBRATED.",
 )
+@click.option(
+    "--label-separator",
+    default=";",
+    show_default=True,
+    callback=separator,
+    help="Between the labels of a text, where the model may give it several.",
+)
 @click.option("--prefix", default="", help="Stands before the names of the new columns.")
 @click.option(
     "--device",
@@ -141,6 +148,7 @@ def score(
     text_column: str,
     probabilities: bool,
     calibrated: bool,
+    label_separator: str,
     prefix: str,
     device: str,
     streams: int | None,
@@ -150,10 +158,12 @@ def score(
 ) -> None:
     """Score the rows of a file with BUNDLE: adds label, score and note.
 
-    The rows keep their order and other columns as they are. In csv, a label that a spreadsheet would run as a formula
-    gets an apostrophe before it: '=1+1. The note says what happened to a row's text: `truncated`, it was longer
-    than the model's window and was cut; `no_text`, it was empty, missing or no Unicode text; `inference_failed` or
-    `not_a_number`, the model could not compute it. The last three leave label and score empty.
+    The label is the most probable one; where the model may give a text several, all that it gives, the most probable
+    first. The score is that of the most probable label. The rows keep their order and other columns as they are. In
+    csv, a label that a spreadsheet would run as a formula gets an apostrophe before it: '=1+1. The note says what
+    happened to a row's text: `truncated`, it was longer than the model's window and was cut; `no_text`, it was empty,
+    missing or no Unicode text; `inference_failed` or `not_a_number`, the model could not compute it. The last three
+    leave label and score empty.
 
     Exit codes: 0 done, 1 not done, 2 wrong usage, 3 done but some text could not be computed.
     """
@@ -170,7 +180,7 @@ def score(
         bundle,
         source,
         out,
-        scoring.Options(text_column, probabilities, calibrated, prefix, form),
+        scoring.Options(text_column, probabilities, calibrated, prefix, form, label_separator),
         scoring.Compute(placed, streams or streams_of(placed), batch_tokens),
         scoring.score_here if ray is None else scoring.score_on_ray(ray),
     )

@@ -37,6 +37,7 @@ def make_bundle(
     temperature: float = 1.0,
     golden: GoldenAnswers | None = None,
     model: bytes | None = None,
+    thresholds: tuple[float, ...] | None = None,
 ) -> Bundle:
     """Writes a bundle.
 
@@ -44,12 +45,14 @@ def make_bundle(
         words: the weight of a word for each label; other words have none.
         golden: in place of the bundle's own golden answers.
         model: in place of one made of the words.
+        thresholds: of the labels, where a text may have several.
     """
     files = {"model.onnx": model or model_of(words, len(labels)), "tokenizer.json": _tokenizer(words)}
     manifest = Manifest(
+        task="text-classification" if thresholds is None else "multi-label-text-classification",
         labels=tuple(labels),
         max_length=64,
-        runtime=RuntimeOptions(pad_token_id=0, batch_exact=True, temperature=temperature),
+        runtime=RuntimeOptions(pad_token_id=0, batch_exact=True, temperature=temperature, thresholds=thresholds),
         recipe={"name": "handmade"},
         parent=ParentModel(name="none", sha256=""),
         data=DataUsed(

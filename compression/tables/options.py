@@ -9,6 +9,15 @@ import click
 from compression.tables.table import Format
 
 
+def separator(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Callback of an option that names what stands between labels."""
+    if value is not None and not value.strip():
+        raise click.BadParameter(
+            "is empty, or spaces alone; name what stands between labels, such as ;", context, parameter
+        )
+    return value
+
+
 def format_options(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command --delimiter and --encoding, which it gets as `form`, a Format."""
 

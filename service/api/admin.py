@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from pydantic import BaseModel
 
+from compression.bundle import SeveralLabels, Task
 from service.access.local import Access, LocalOnly
 from service.api.operations import path_parameter
 from service.api.schemas import LoadRequest, ModelDescription, Trial
@@ -108,13 +109,19 @@ def describe(model: Model) -> ModelDescription:
         name=model.name,
         version=live.id,
         degraded=live.missing > 0,
+        task=live.task.name,
         labels=list(live.labels),
+        thresholds=_thresholds(live.task),
         max_length=min(manifest.max_length for manifest in manifests),
         batch_exact=all(manifest.runtime.batch_exact for manifest in manifests),
         figures=figures,
         trial=None if candidate is None else Trial(version=candidate.version.id, canary=candidate.percent),
         previous=None if previous is None else previous.id,
     )
+
+
+def _thresholds(task: Task) -> dict[str, float] | None:
+    return dict(zip(task.labels, task.thresholds, strict=True)) if isinstance(task, SeveralLabels) else None
 
 
 def _answer(model: Model) -> Response:

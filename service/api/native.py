@@ -107,14 +107,15 @@ def _texts(inputs: str | list[str]) -> list[str]:
 
 def _classifications(scored: Scored, top_k: int) -> list[dict[str, Any]]:
     """The results as schemas.Classification describes them; plain, because this is done for every text."""
-    labels = scored.labels
+    labels, several = scored.labels, scored.task.several
     results = []
-    for row, truncated in zip(scored.probabilities.tolist(), scored.truncated, strict=True):
+    for row, given, truncated in zip(scored.probabilities.tolist(), scored.given, scored.truncated, strict=True):
         best = _highest(row, top_k)
         results.append(
             {
                 "label": labels[best[0]],
                 "score": row[best[0]],
+                **({"labels": [labels[index] for index in _highest(row, len(row)) if given[index]]} if several else {}),
                 "scores": {labels[index]: row[index] for index in best},
                 "truncated": truncated,
             }

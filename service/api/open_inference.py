@@ -1,16 +1,19 @@
 """The Open Inference Protocol v2 over HTTP, as Triton, KServe and MLServer speak it; `tritonclient.http` works with it.
 
-One input tensor of texts (BYTES, any name and shape), two outputs: `label` (BYTES, one for each text) and `scores`
-(FP32, texts x labels; the model's metadata names the labels). Tensors may be JSON or, with the header
-Inference-Header-Content-Length, binary behind the JSON: BYTES as a length in 4 bytes, little-endian, before each text.
+One input tensor of texts (BYTES, any name and shape), two outputs: `label` (BYTES, one for each text; where a text may
+have several, a JSON list of them) and `scores` (FP32, texts x labels; the model's metadata names the labels). Tensors
+may be JSON or, with the header Inference-Header-Content-Length, binary behind the JSON: BYTES as a length in 4 bytes,
+little-endian, before each text.
 Source: github.com/kserve/open-inference-protocol, and Triton's extension binary_tensor_data.
 """
 
+import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from service import __version__
@@ -244,7 +247,8 @@ def routes(serving: Serving) -> Group:
     return Group(
         "Open Inference Protocol v2",
         "As Triton, KServe and MLServer speak it, for `tritonclient.http` and others: texts as BYTES, in JSON or, with "
-        "`Inference-Header-Content-Length`, binary behind it.",
+        "`Inference-Header-Content-Length`, binary behind it. The output `label` is a text's label; where it may have "
+        'several, a JSON list of them, such as `["billing", "card"]`.',
         [
             _get("/v2", api.server, Operation("v2_server", "Name and version.", ServerMetadata)),
             _get("/v2/health/live", api.live, probe("v2_live", "As /livez.", dict[str, bool]), public=True),
@@ -331,9 +335,20 @@ def _packed(texts: list[str]) -> bytes:
     return b"".join(_LENGTH.pack(len(content)) + content for content in map(str.encode, texts))
 
 
+def _labels(scored: Scored) -> list[str]:
+    """Each text's label; where it may have several, a JSON list of them, the most probable first."""
+    if not scored.task.several:
+        return [scored.labels[index] for index in scored.given.argmax(axis=1).tolist()]
+    orders = np.argsort(-scored.probabilities, axis=1, kind="stable")
+    return [
+        json.dumps([scored.labels[index] for index in order if given[index]], ensure_ascii=False)
+        for order, given in zip(orders, scored.given, strict=True)
+    ]
+
+
 def _answer(body: InferRequest, model: str, scored: Scored) -> Response:
     probabilities = scored.probabilities
-    labels = [scored.labels[index] for index in probabilities.argmax(axis=1).tolist()]
+    labels = _labels(scored)
     tensors: list[dict[str, Any]] = []
     binary = b""
     all_binary = (body.parameters or InferParameters()).binary_data_output

@@ -91,8 +91,15 @@ class TriageRequest(StrictBody):
 
 
 class Classification(StrictBody):
-    label: str
+    label: str = Field(
+        description="The most probable label. Where a text may have several, the text need not have it: see `labels`."
+    )
     score: float = Field(description="Probability of the label: the model's own, or calibrated.")
+    labels: list[str] = Field(
+        default=[],
+        description="The labels that the text gets, the most probable first: those at or over their thresholds, maybe "
+        "none. Absent where a text has one label.",
+    )
     scores: dict[str, float] = Field(description="Probabilities of the `top_k` labels, the most probable first.")
     truncated: bool = Field(description="Whether the text was longer than the model's window and was cut.")
 
@@ -191,7 +198,14 @@ class ModelDescription(StrictBody):
     name: str
     version: str
     degraded: bool = _DEGRADED
+    task: Literal["text-classification", "multi-label-text-classification"] = Field(
+        description="Whether a text has one label, or any number of them."
+    )
     labels: list[str]
+    thresholds: dict[str, float] | None = Field(
+        description="Of each label, where a text may have several: it gets those whose own probability is that high. "
+        "`calibrated` changes scores, not what a text gets."
+    )
     max_length: int = Field(description="Window in tokens; longer texts are cut.")
     batch_exact: bool = Field(description="Whether an answer is independent of the other texts in its batch.")
     figures: dict[str, object] = Field(

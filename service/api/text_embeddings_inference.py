@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from compression.bundle import Task, softmax
+from compression.bundle.task import sigmoid
 from service import __version__
 from service.api.ask import Inference
 from service.api.operations import asking, probe
@@ -59,7 +61,8 @@ class PredictParameters(LenientBody):
 
     top_k: FromOne | None = Field(default=None, description="How many labels an answer has. Default: all.")
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
-        default=None, description="What makes scores of logits. Default: softmax."
+        default=None,
+        description="What makes scores of logits. Default: sigmoid where a text may have several labels, else softmax.",
     )
 
 
@@ -125,8 +128,9 @@ class _Api:
         batch = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         texts = [text if isinstance(text, str) else text[0] for text in batch]
         model = self._model()
-        function = _function(body)
-        calibrated = None if function == "softmax" else False  # a temperature is fitted to softmax
+        task = model.live.task
+        function = _function(body, task)
+        calibrated = None if function == task.function else False  # a temperature is fitted to that one
         (scored,) = await self.inference.ask(request, [model], texts, calibrated, cut=body.truncate is not False)
         predictions = _predictions(scored, function, body.parameters.top_k if body.parameters else None)
         # huggingface_hub, which alone sends parameters, takes the first list of the answer as that of its one text.
@@ -200,19 +204,17 @@ def _dtype(recipe: Mapping[str, Any]) -> str:
     return "float16" if "float16" in steps else "float32"
 
 
-def _function(body: PredictRequest) -> str:
+def _function(body: PredictRequest, task: Task) -> str:
     """What makes scores of logits."""
     asked = body.parameters.function_to_apply if body.parameters else None
-    return "none" if body.raw_scores else asked or "softmax"
+    return "none" if body.raw_scores else asked or task.function
 
 
 def _predictions(scored: Scored, function: str, top_k: int | None) -> list[list[dict[str, Any]]]:
     if function == "none":
         scores = scored.logits.astype(np.float64)
-    elif function == "sigmoid":
-        scores = 1 / (1 + np.exp(-scored.logits.astype(np.float64)))
     else:
-        scores = scored.probabilities
+        scores = {"sigmoid": sigmoid, "softmax": softmax}[function](scored.logits)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
     return [
         [{"score": float(row[index]), "label": scored.labels[index]} for index in indices]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from compression.bundle import Task
 from service.api.schemas import Reason, Sentiment, TriageResult
 from service.api.sentiment_labels import sentiments_of
 from service.errors import ConfigurationError
@@ -79,17 +80,28 @@ class Triage:
         return None
 
 
-def check_labels(settings: Settings, labels: Mapping[str, tuple[str, ...]]) -> None:
+def check_labels(settings: Settings, tasks: Mapping[str, Task]) -> None:
     """Refuses models that triage cannot work with, where there is triage.
 
     Args:
-        labels: of each model, by name.
+        tasks: of each model, by name.
 
     Raises:
-        ConfigurationError: the labels of a model of triage do not fit it.
+        ConfigurationError: the labels of a model of triage do not fit it, or a text may have several of them.
     """
-    if why_no_triage(settings) is None:
-        Triage(settings, labels[settings.triage_sentiment], labels[settings.triage_intent])
+    if why_no_triage(settings) is not None:
+        return
+    sentiment, intent = tasks[settings.triage_sentiment], tasks[settings.triage_intent]
+    for setting, name, task in (
+        ("LATHE_TRIAGE_SENTIMENT", settings.triage_sentiment, sentiment),
+        ("LATHE_TRIAGE_INTENT", settings.triage_intent, intent),
+    ):
+        if task.several:
+            raise ConfigurationError(
+                f"{setting}={name!r} gives any number of labels to a text, and triage needs one; name another model, "
+                "or set LATHE_TRIAGE=off"
+            )
+    Triage(settings, sentiment.labels, intent.labels)
 
 
 def why_no_triage(settings: Settings) -> str | None:

@@ -53,6 +53,11 @@ def open_members(location: str, locate: Locate, degraded: bool = False) -> list[
         raise failure
     (first, _), *others = opened
     for other, _ in others:
+        if other.task.name != first.task.name:
+            raise ConfigurationError(
+                f"{other.path} is of the task {other.task.name}, and {first.path} of {first.task.name}; members of an "
+                "ensemble need the same"
+            )
         if other.manifest.labels != first.manifest.labels:
             raise ConfigurationError(
                 f"{other.path} has the labels {_some(other.manifest.labels)}, and {first.path} has "

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 
+from compression.bundle import Task
 from service.engine.devices import try_out
 from service.errors import ConfigurationError, ModelNotFound, NotReady
 from service.models.intake import Intake
@@ -26,7 +27,7 @@ from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
-LabelCheck = Callable[[Mapping[str, tuple[str, ...]]], object]
+LabelCheck = Callable[[Mapping[str, Task]], object]
 """Raises ConfigurationError where models of such labels, by name, do not fit what they are for."""
 
 
@@ -92,14 +93,14 @@ class Serving:
             raise ModelNotFound(f"no model named {name[:64]!r}; there is {', '.join(sorted(self._models))}")
         return self._models[name]
 
-    def require_fitting(self, name: str, labels: tuple[str, ...]) -> None:
+    def require_fitting(self, name: str, task: Task) -> None:
         """Checks the labels that a model is about to have.
 
         Raises:
             ConfigurationError: they do not fit what the model is for.
         """
-        labels_of = {model.name: model.labels for model in self._models.values()}
-        self._check_labels({**labels_of, name: labels})
+        tasks = {model.name: model.live.task for model in self._models.values()}
+        self._check_labels({**tasks, name: task})
 
     async def start(self) -> None:
         """Loads, verifies and warms every model; any failure leaves the state at failed, with the reason logged."""
@@ -111,7 +112,7 @@ class Serving:
                 )
                 for name, location in named
             }
-            self._check_labels({name: version.labels for name, version in versions.items()})
+            self._check_labels({name: version.task for name, version in versions.items()})
             self.state = State.VERIFYING
             for version in versions.values():
                 await asyncio.to_thread(version.verify)
@@ -170,7 +171,7 @@ def check(settings: Settings, locate: Locate, check_labels: LabelCheck) -> None:
     opened = {
         name: open_members(location, locate, settings.ensemble_degraded) for name, location in settings.models.items()
     }
-    check_labels({name: members[0][0].manifest.labels for name, members in opened.items()})
+    check_labels({name: members[0][0].task for name, members in opened.items()})
     if settings.device.gpus:
         try_out([bundle for members in opened.values() for bundle, _ in members], settings.device)
     if settings.bundles_root is not None and not settings.bundles_root.is_dir():

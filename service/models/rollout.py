@@ -105,7 +105,7 @@ class Rollout:
         model = self._changeable(name)
         if model.previous is None:
             raise Conflict(f"{name!r} has no previous version to return to; load one by its path")
-        self._serving.require_fitting(name, model.previous.labels)
+        self._serving.require_fitting(name, model.previous.task)
         model.roll_back()
         return self._changed(model, "rolled_back")
 
@@ -175,16 +175,17 @@ class Rollout:
         return self._changed(model, "loaded")
 
     def _require_fitting(self, model: Model, version: Version, on_trial: bool, other_labels: bool) -> None:
-        if version.labels == model.labels:
+        live = model.live.task
+        if version.labels == live.labels and version.task.name == live.name:
             return
         if not other_labels:
             raise ConfigurationError(
-                "its labels are not those of the live version; clients may rely on them. Send other_labels: true "
-                "to change them"
+                "its labels, or how many a text may have, are not those of the live version; clients may rely on "
+                "them. Send other_labels: true to change them"
             )
         if on_trial:
             raise ConfigurationError("a version on trial needs the labels of the live one, also with other_labels")
-        self._serving.require_fitting(model.name, version.labels)
+        self._serving.require_fitting(model.name, version.task)
 
     def _changed(self, model: Model, change: Change) -> Model:
         self._serving.telemetry.version_change(model.name, change)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from compression.bundle import Bundle, open_bundle, softmax
+from compression.bundle import Bundle, open_bundle
 from compression.tables import CHUNK_ROWS, Added, Chunk, Format, open_table, require_same_kind
 from service.errors import ScoringError, ServiceError
 from service.scoring.local import Compute, ScoredChunk
@@ -32,6 +32,7 @@ class Options:
         calibrated: whether the bundle's temperature divides the logits; otherwise scores are the model's own.
         prefix: stands before the names of the columns that are added.
         form: how a file of text is written.
+        label_separator: between the labels of a text that has several.
     """
 
     text_column: str = "text"
@@ -39,6 +40,7 @@ class Options:
     calibrated: bool = False
     prefix: str = ""
     form: Format = Format()
+    label_separator: str = ";"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def score(bundle: Path, source: Path, out: Path, options: Options, compute: Comp
     if out.exists():
         raise ScoringError(f"{out}: is there already and is never overwritten; remove it or name another file")
     opened = open_bundle(bundle)
+    _require_separable(opened, options.label_separator)
     columns = _columns(opened, options)
     require_same_kind(out, source)
     table = open_table(source, options.form)
@@ -100,6 +103,16 @@ def _columns(bundle: Bundle, options: Options) -> dict[str, type]:
     if options.probabilities:
         columns |= {f"probability_{label}": float for label in bundle.manifest.labels}
     return {f"{options.prefix}{name}": kind for name, kind in columns.items()}
+
+
+def _require_separable(bundle: Bundle, separator: str) -> None:
+    """Refuses a separator that the labels hold, where a text may have several: nobody could tell them apart."""
+    unclear = [label for label in bundle.manifest.labels if separator in label] if bundle.task.several else []
+    if unclear:
+        raise ScoringError(
+            f"the label {unclear[0]!r} holds {separator!r}, which stands between labels; pass another "
+            "with --label-separator"
+        )
 
 
 def _plan(bundle: Bundle, source: Path, options: Options, compute: Compute) -> Plan:
@@ -145,15 +158,21 @@ def _results(
 
 def _added(bundle: Bundle, options: Options, part: Part) -> Added:
     answered = [bool(np.isfinite(row).all()) for row in part.logits]
-    probabilities = softmax(part.logits, bundle.manifest.runtime.temperature if options.calibrated else 1.0)
-    best = probabilities.argmax(axis=1)
-    labels = bundle.manifest.labels
+    task, labels = bundle.task, bundle.manifest.labels
+    probabilities = task.probabilities(part.logits, bundle.manifest.runtime.temperature if options.calibrated else 1.0)
+    given = task.decide(part.logits)
+    orders = np.argsort(-probabilities, axis=1, kind="stable")
 
     def where_answered(values: list[Any]) -> list[Any]:
         return [value if known else None for value, known in zip(values, answered, strict=True)]
 
     added: dict[str, list[Any]] = {
-        "label": where_answered([labels[index] for index in best]),
+        "label": where_answered(
+            [
+                options.label_separator.join(labels[index] for index in order if gets[index])
+                for order, gets in zip(orders, given, strict=True)
+            ]
+        ),
         "score": where_answered(probabilities.max(axis=1).tolist()),
         "note": [NOTES[note] or None for note in part.notes],
     }
