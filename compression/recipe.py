@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -305,7 +305,20 @@ def parse_budget(bounds: Sequence[str]) -> Budget:
 
 
 def _problems(error: ValidationError, whole: str) -> str:
-    return "; ".join(f"{'.'.join(map(str, problem['loc'])) or whole}: {problem['msg']}" for problem in error.errors())
+    return "; ".join(f"{'.'.join(map(str, problem['loc'])) or whole}: {_said(problem)}" for problem in error.errors())
+
+
+def _said(problem: Any) -> str:
+    match problem["type"]:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            return "there is no such field"
+        case "union_tag_invalid":
+            return f"{problem['ctx']['tag']!r} is no step; there are {problem['ctx']['expected_tags']}"
+        case _:
+            value = "" if isinstance(problem["input"], dict | list) else f"{problem['input']!r}: "
+            return f"{value}{problem['msg'].removeprefix('Value error, ')}"
 
 
 def _presets() -> resources.abc.Traversable:

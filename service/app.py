@@ -67,8 +67,8 @@ def locate(directory: Path, location: str) -> Path:
         return Path(bentoml.models.get(location).path)
     except (BentoMLException, ValueError) as error:
         raise ConfigurationError(
-            f"{location!r} is neither a directory nor a tag in the model store; make the bundle with "
-            "lathe compress, or put it into the store with lathe store"
+            f"{location!r} is neither a directory below {directory} nor a tag in the model store; name a "
+            "bundle (lathe serve DIRECTORY, or LATHE_MODELS), or make one with lathe compress"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """What can be set from outside: one frozen object, read once from LATHE_* variables, checked at start."""
 
 import atexit
+import difflib
 import os
 import re
 import shutil
@@ -386,7 +387,10 @@ def _explain(problem: Any, values: Mapping[str, Any]) -> str:
     name = str(problem["loc"][0])
     variable = f"{PREFIX}{name.upper()}"
     if problem["type"] == "extra_forbidden":
-        known = ", ".join(f"{PREFIX}{field.upper()}" for field in Settings.model_fields)
-        return f"{variable}: no such setting; there are {known}"
+        known = [f"{PREFIX}{field.upper()}" for field in Settings.model_fields]
+        meant = "".join(f"did you mean {near}? " for near in difflib.get_close_matches(variable, known, 1))
+        return f"{variable}: no such setting; {meant}there are {', '.join(known)}"
     description = Settings.model_fields[name].description or ""
-    return f"{variable}={values.get(name, '')!r}: {problem['msg']}. It sets: {description}"
+    return (
+        f"{variable}={values.get(name, '')!r}: {problem['msg'].removeprefix('Value error, ')}. It sets: {description}"
+    )

@@ -1,6 +1,7 @@
 """What `lathe compress` says of a parent or a data file that it cannot use, or that proves little."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from compression.bundle.storage import require_replaceable
 from compression.data import read_examples, split_examples
+from compression.errors import BundleError
 from compression.pipeline import doubts
 from lathe import main
 
@@ -279,3 +282,12 @@ def test_text_of_one_label_makes_a_bundle_a_warning_and_no_temperature(
     manifest = json.loads((tmp_path / "out" / "bundle.json").read_text("utf-8"))
     assert manifest["runtime"]["temperature"] == 1
     assert [one["label"] for one in manifest["figures"]["classes"]] == ["positive"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda place, mode: place != tmp_path)  # root may write anywhere
+    with pytest.raises(BundleError, match=f"bundles/mine: {tmp_path} cannot be written to; name another directory"):
+        require_replaceable(tmp_path / "bundles" / "mine")
+    require_replaceable(tmp_path.parent / "mine")

@@ -4,6 +4,7 @@ Whatever happens to a file after that, what is loaded is what its manifest, and 
 """
 
 import hashlib
+import os
 import re
 import shutil
 import tempfile
@@ -138,7 +139,7 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[FileName, bytes]
 
 
 def require_replaceable(path: Path) -> None:
-    """Refuses a destination that would be overwritten though it is not a bundle.
+    """Refuses a destination that would be overwritten though it is not a bundle, or that cannot be written.
 
     Raises:
         BundleError: names it.
@@ -150,6 +151,9 @@ def require_replaceable(path: Path) -> None:
             raise BundleError(f"{place}: is a file; name a directory for the bundle")
     if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
         raise BundleError(f"{path}: holds files that are not a bundle; name another directory or empty it")
+    nearest = next(place for place in path.absolute().parents if place.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise BundleError(f"{path}: {nearest} cannot be written to; name another directory for the bundle")
 
 
 def _regular(folder: Path, name: FileName) -> Path:

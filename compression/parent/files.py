@@ -5,6 +5,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from compression.bundle.storage import MANIFEST
 from compression.errors import CheckpointError
 
 EMBEDDED_PREFIX = "embedded:"
@@ -67,7 +68,7 @@ def safetensors_files(folder: Path) -> list[Path]:
     """The weight files of a directory.
 
     Raises:
-        CheckpointError: there are none; names a pickle where one lies there instead.
+        CheckpointError: there are none; names what lies there instead.
     """
     files = sorted(folder.glob("*.safetensors"))
     if files:
@@ -78,6 +79,11 @@ def safetensors_files(folder: Path) -> list[Path]:
             f"{folder}: {pickles[0]} is a pickle, which can run code when read and is never loaded; convert it where "
             "you trust it: model.save_pretrained(DIR, safe_serialization=True)"
         )
+    if (folder / MANIFEST).is_file():
+        raise CheckpointError(f"{folder}: is a bundle; pass the model that it was made from")
+    bundles = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+    if bundles:
+        raise CheckpointError(f"{folder}: holds bundles; name one of them, such as {folder / bundles[0]}")
     raise CheckpointError(f"{folder}: no *.safetensors file; save the model with safe_serialization=True")
 
 

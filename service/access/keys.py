@@ -32,10 +32,13 @@ def add_key(path: Path, name: str, admin: bool = False) -> str:
         admin: whether it may change which version of a model is served.
 
     Raises:
-        ConfigurationError: the name is taken, or the file is no keys file, or cannot be written.
+        ConfigurationError: the name is empty or taken, or the file is no keys file, or cannot be written.
     """
     identity, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     token = f"lathe_{identity}_{secret}"
+
+    if not name.strip():
+        raise ConfigurationError("the name of a key is empty; name whom it is for")
 
     def add(keys: tuple[Key, ...]) -> tuple[Key, ...]:
         if any(key.name == name for key in keys):

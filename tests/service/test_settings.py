@@ -34,7 +34,7 @@ def test_models_are_named_with_commas() -> None:
         ({"LATHE_STREAMS": "none"}, "LATHE_STREAMS='none'"),
         ({"LATHE_QUEUE_TEXTS": "0"}, "LATHE_QUEUE_TEXTS='0'"),
         ({"LATHE_DEVICE": "gpu"}, "'gpu' is not cpu, cuda, tensorrt"),
-        ({"LATHE_STREEMS": "1"}, "LATHE_STREEMS: no such setting; there are LATHE_MODELS"),
+        ({"LATHE_STREEMS": "1"}, "LATHE_STREEMS: no such setting; did you mean LATHE_STREAMS? there are LATHE_MODELS"),
         ({"LATHE_TRIAGE": "no"}, "LATHE_TRIAGE='no'"),
         ({"LATHE_TRIAGE_SENTIMENT_LABELS": "positive"}, "'positive' is not LABEL=SENTIMENT"),
         ({"LATHE_TRIAGE_SENTIMENT_LABELS": "good=fine"}, "LATHE_TRIAGE_SENTIMENT_LABELS='good=fine'"),

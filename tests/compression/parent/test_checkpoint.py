@@ -16,6 +16,7 @@ from compression.parent.files import locate
 from compression.parent.settings import load_config, settle_padding, window
 from compression.parent.tokenizer import load_tokenizer
 from compression.train.finetune import FinetuneOptions, finetune
+from tests.handmade import make_bundle
 
 
 def test_a_fine_tuned_directory_loads_with_its_labels_and_window(parent: Parent) -> None:
@@ -67,6 +68,14 @@ def test_a_name_that_leads_nowhere_is_refused(name: str, message: str) -> None:
 
 def test_a_directory_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no \*\.safetensors"):
+        load_parent(str(tmp_path))
+
+
+def test_a_bundle_is_no_parent(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "mine")
+    with pytest.raises(CheckpointError, match="mine: is a bundle; pass the model that it was made from"):
+        load_parent(str(tmp_path / "mine"))
+    with pytest.raises(CheckpointError, match=r"holds bundles; name one of them, such as .*/mine"):
         load_parent(str(tmp_path))
 
 

@@ -186,6 +186,13 @@ def test_names_are_unique_and_must_exist_to_be_revoked(tmp_path: Path) -> None:
     assert read_keys(file) == ()
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_key_is_for_somebody(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="the name of a key is empty"):
+        add_key(tmp_path / "keys.json", name)
+    assert not (tmp_path / "keys.json").exists()
+
+
 def test_a_broken_file_is_refused_at_start(tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_text("{")
     with pytest.raises(ConfigurationError, match="not a keys file"):
