@@ -14,8 +14,9 @@ something unread takes the answer away from its client.
 
 What comes after a request is not looked at before that one's answer is sent, and not read beyond the piece that it came
 in; what an app does not ask for of a body is not read, either. An answer is sent in one piece where it is in one. The
-answer to a request that is rejected for lack of capacity is held back for a moment: a client that asks again at once,
-whatever Retry-After says, would otherwise be rejected thousands of times a second, in place of answers to others.
+answer to a request that is rejected for lack of capacity, or refused with a large body, is held back for a moment: a
+client that asks again at once, whatever Retry-After says, would otherwise be rejected thousands of times a second, in
+place of answers to others.
 """
 
 import asyncio

@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 _STATUS_LINE = {status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 _NO_CONTENT = (204, 304)
 CLOSE = (b"connection", b"close")
+_LARGE_BYTES = 65536  # of a body: who sends such again and again to be refused costs the others time
 
 
 def answer_head(status: int, *headers: Headers) -> bytes:
@@ -43,7 +44,7 @@ class Wire(Protocol):
         """Waits until what was written is sent, or the connection has ended."""
 
     async def hold(self) -> None:
-        """Waits for the moment that the answer to a request is held back which is rejected for lack of capacity."""
+        """Waits for a moment: some refusals are held back, so that who asks again at once does not do so too often."""
 
     def want_body(self, ask: bool) -> None:
         """Reads on in the body; `ask`: the client waits for a word before it sends it."""
@@ -70,15 +71,15 @@ class Exchange:
     """
 
     __slots__ = (
-        "_body", "_chunked", "_complete", "_error", "_gone", "_head", "_held", "_left", "_more", "_silent", "_started",
-        "_waiter", "_wire", "unread",
+        "_body", "_chunked", "_complete", "_error", "_gone", "_head", "_held", "_left", "_more", "_silent", "_size",
+        "_started", "_waiter", "_wire", "unread",
     )  # fmt: skip
 
     def __init__(self, head: Head, wire: Wire) -> None:
         self._head = head
         self._wire = wire
         self._body: list[bytes] = []
-        self.unread = 0
+        self.unread = self._size = 0
         self._more = True  # whether `receive` has something to give but the client's leaving
         self._error: ServiceError | None = None  # why the rest of the body cannot be understood
         self._gone = False
@@ -96,6 +97,7 @@ class Exchange:
     def feed(self, content: bytes) -> None:
         """A part of the body has come."""
         self._body.append(content)
+        self._size += len(content)
         self.unread += len(content)
         self._wake()
 
@@ -146,7 +148,9 @@ class Exchange:
         if self._gone:
             return
         if message["type"] == "http.response.start":
-            if message["status"] == HTTPStatus.TOO_MANY_REQUESTS:
+            if message["status"] == HTTPStatus.TOO_MANY_REQUESTS or (
+                message["status"] >= HTTPStatus.BAD_REQUEST and self._size > _LARGE_BYTES
+            ):
                 await self._wire.hold()
             self._start(message["status"], message.get("headers", ()))
         elif message["type"] == "http.response.body":

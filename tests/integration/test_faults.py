@@ -18,6 +18,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.integration.conftest import LiveService, ServiceFactory, serve
+from tests.wire.client import Client
 
 pytestmark = pytest.mark.integration
 
@@ -180,8 +181,20 @@ def test_a_worker_that_is_killed_is_replaced_while_the_other_goes_on(
             return found
 
         until(lambda: len(workers()) == 2)
-        victim = workers()[0]
-        os.kill(victim, signal.SIGKILL)
+        address = urlsplit(service.url)
+        assert address.hostname is not None
+        assert address.port is not None
+        with contextlib.ExitStack() as clients:
+            opened = [clients.enter_context(Client(address.hostname, address.port)) for _ in range(16)]
+            until(lambda: all(client.in_step() for client in opened))
+            victim = workers()[0]
+            lost = {one.raddr.port for one in psutil.Process(victim).net_connections() if one.raddr}
+            os.kill(victim, signal.SIGKILL)
+            for client in opened:
+                if client.socket.getsockname()[1] in lost:
+                    assert client.closed()
+                else:
+                    assert client.in_step()  # the other worker's
         statuses = []
         while victim in workers() or len(workers()) < 2:
             with contextlib.suppress(httpx.TransportError):  # of what the dead one had accepted

@@ -63,7 +63,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         return
     headers = [(b"content-length", b"%d" % len(body))]
-    status = 429 if scope["path"] == "/late" else 200
+    status = {"/late": 429, "/bad": 400}.get(scope["path"], 200)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -149,6 +149,20 @@ def test_a_refusal_is_held_back_while_others_are_answered_and_takes_its_turn(pat
         assert not refusal.done()
         assert (await refusal)[0] == 429
         assert (await answer(refused[0]))[2] == b"text"
+
+    play(scenario, Limits(hold_s=1.0))
+
+
+def test_a_refusal_is_held_back_where_its_body_was_large() -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        (large, sends), (small, sends_less) = await connect(), await connect()
+        sends.write(post("/bad", b"x" * 100_000))
+        refusal = asyncio.create_task(answer(large))
+        for _ in range(20):
+            sends_less.write(post("/bad", b"x" * 1000))
+            assert (await answer(small))[0] == 400
+        assert not refusal.done()
+        assert (await refusal)[0] == 400
 
     play(scenario, Limits(hold_s=1.0))
 
