@@ -24,17 +24,20 @@ class HeldText:
         self._of: Counter[str] = Counter()
         self.bytes = 0
 
-    def take(self, texts: Sequence[str], tenant: str) -> None:
+    def take(self, texts: Sequence[str], tenant: str) -> int:
         """Holds texts, until they are given back.
 
         Args:
             tenant: who sent them.
 
+        Returns:
+            the bytes that are to be given back: a text that is encoded meanwhile keeps that, and has grown.
+
         Raises:
             Overloaded: there is no room for them now.
             PayloadTooLarge: there never is.
         """
-        size = _size(texts)
+        size = sum(map(sys.getsizeof, texts))
         if size > self._max_bytes:
             raise PayloadTooLarge(
                 f"the texts take {size} bytes; at most {self._max_bytes} are held at a time: send fewer"
@@ -43,15 +46,11 @@ class HeldText:
             raise Overloaded(f"{self.bytes} bytes of text wait to be answered; try again later", _RETRY_AFTER_S)
         self._of[tenant] += size
         self.bytes += size
+        return size
 
-    def give_back(self, texts: Sequence[str], tenant: str) -> None:
-        """Holds them no more."""
-        size = _size(texts)
+    def give_back(self, size: int, tenant: str) -> None:
+        """Holds so many bytes less."""
         self.bytes -= size
         self._of[tenant] -= size
         if not self._of[tenant]:
             del self._of[tenant]
-
-
-def _size(texts: Sequence[str]) -> int:
-    return sum(map(sys.getsizeof, texts))

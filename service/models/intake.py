@@ -37,7 +37,7 @@ class Intake:
             Overloaded, PayloadTooLarge: see `HeldText.hold`.
         """
         try:
-            self.held.take(texts, tenant)
+            size = self.held.take(texts, tenant)
         except Overloaded:
             for model in models:
                 model.live.shed("overloaded", len(texts))
@@ -45,7 +45,7 @@ class Intake:
         try:
             yield Texts(texts, threads=self._threads)
         finally:
-            self.held.give_back(texts, tenant)
+            self.held.give_back(size, tenant)
 
     def shut_down(self) -> None:
         """Tokenises nothing more."""

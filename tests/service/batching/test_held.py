@@ -1,6 +1,10 @@
 """Bytes of text: bounded, shared by the keys, given back."""
 
 import contextlib
+import sys
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from service.batching.held import HeldText
 from service.errors import Overloaded
@@ -19,6 +23,16 @@ def test_a_key_may_hold_as_much_as_is_free_so_that_there_is_room_for_another() -
     assert 85_000 < held.bytes < 89_000
     for tenant, count in counts.items():
         for _ in range(count):
-            held.give_back(kilobyte, tenant)
+            held.give_back(sum(map(sys.getsizeof, kilobyte)), tenant)
     assert held.bytes == 0
     held.take(["x" * 99_000], "one")  # one request may take it all
+
+
+def test_what_was_taken_is_given_back_though_the_texts_have_grown() -> None:
+    held, texts = HeldText(100_000), ["".join(["ä", "x" * 100])]
+    size = held.take(texts, "one")
+    Tokenizer(WordLevel({"x": 0}, "x")).encode(texts[0])  # which has the text keep its UTF-8
+    assert sys.getsizeof(texts[0]) > size
+    held.give_back(size, "one")
+    assert held.bytes == 0
+    assert held.take(["x" * 99_000], "one") > 99_000
