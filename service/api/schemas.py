@@ -164,7 +164,16 @@ class TriageResponse(StrictBody):
 class LoadRequest(StrictBody):
     """A new version of a model: in place of the live one, or on trial beside it."""
 
-    model_config = ConfigDict(json_schema_extra={**_CLOSED, "examples": [{"bundle": "sentiment-2", "canary": 10}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            **_CLOSED,
+            "not": {
+                "required": ["canary", "shadow"],
+                "properties": {"canary": {"type": "number"}, "shadow": {"const": True}},
+            },
+            "examples": [{"bundle": "sentiment-2", "canary": 10}],
+        }
+    )
 
     bundle: str = Field(
         min_length=1,

@@ -1,5 +1,6 @@
 """The API keeps what its OpenAPI document promises, whatever is sent."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from tests.integration.conftest import ServiceFactory
 
+EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "50")  # of each operation
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 pytestmark = pytest.mark.integration
@@ -19,7 +21,7 @@ def test_schemathesis_finds_no_answer_that_the_document_does_not_describe(
     with service_factory() as service:
         done = subprocess.run(
             [Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIG, "run", f"{service.url}/docs.json",
-             "--max-examples", "25", "--generation-deterministic", "--phases", "examples,coverage,fuzzing",
+             "--max-examples", EXAMPLES, "--generation-deterministic", "--phases", "examples,coverage,fuzzing,stateful",
              "--no-color"],
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
