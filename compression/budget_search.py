@@ -59,7 +59,7 @@ class Trial(BaseModel):
 
     Attributes:
         speedup: parent's time over the candidate's, median over the shapes.
-        accuracy_drop: in points; None where the texts have no labels.
+        accuracy_drop: in points, of micro F1 where a text may have several labels; None where the texts have no labels.
         broken: the bounds of the budget that it does not keep, or why it could not be made.
     """
 
@@ -293,7 +293,7 @@ def _measure(task: Task, number: int, recipe: Recipe, budget: Budget) -> Trial:
             latency = compare_latency(ParentClassifier(task.parent), classifier, selection.texts)
     except (VerificationError, CheckpointError) as error:  # a collapse, or a step that this architecture does not take
         return Trial(number=number, recipe=plain, broken=(str(error),))
-    before, after = (quality(logits, task.parent.task, selection).accuracy for logits in (expected, got))
+    before, after = (quality(logits, task.parent.task, selection).points for logits in (expected, got))
     trial = Trial(
         number=number,
         recipe=plain,

@@ -19,7 +19,7 @@ from compression.data import Columns, concatenate, read_examples
 from compression.errors import StorageError
 from compression.recipe import preset_names, preset_text
 from compression.tables import Format
-from compression.tables.options import format_options
+from compression.tables.options import format_options, separator
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -61,15 +61,30 @@ def _columns(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(
-        *args: Any, text_column: str, label_column: str, ignored_labels: tuple[str, ...], form: Format, **options: Any
+        *args: Any,
+        text_column: str,
+        label_column: str,
+        label_separator: str | None,
+        ignored_labels: tuple[str, ...],
+        form: Format,
+        **options: Any,
     ) -> None:
-        columns = Columns(text_column, label_column, ignored_labels=ignored_labels, form=form)
+        columns = Columns(
+            text_column, label_column, ignored_labels=ignored_labels, form=form, label_separator=label_separator
+        )
         command(*args, columns=columns, **options)
 
     decorated = format_options(run)
     for option in (
         click.option(
             "--ignore-label", "ignored_labels", multiple=True, help="Rows with this label count as unlabelled."
+        ),
+        click.option(
+            "--label-separator",
+            callback=separator,
+            help="Between the labels of a text that may have several, in one cell, such as ';'. The separator alone is "
+            "a text that has none of them; an empty cell is one without labels. Lists in jsonl, json and parquet need "
+            "none.",
         ),
         click.option("--label-column", default="label", show_default=True),
         click.option("--text-column", default="text", show_default=True),
@@ -177,7 +192,8 @@ def finetune(
     "--budget",
     multiple=True,
     metavar="BOUND=VALUE",
-    help="What the result may cost: max_accuracy_drop (points), min_agreement (fraction), max_size_mb, min_speedup. "
+    help="What the result may cost: max_accuracy_drop (points; of micro F1 where a "
+    "text may have several labels), min_agreement (fraction), max_size_mb, min_speedup. "
     "Can be given several times. With a recipe it takes the place of the recipe's own bounds; without one, the "
     "fastest bundle inside it is searched for.",
 )
@@ -269,6 +285,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     click.echo(f"parent      {printable(manifest.parent.name)}")
     click.echo(f"recipe      {printable(str(manifest.recipe.get('name')))}")
     click.echo(f"window      {manifest.max_length} tokens")
+    click.echo(f"task        {manifest.task}")
     click.echo(f"labels      {', '.join(map(printable, manifest.labels))}")
     click.echo(f"batch-exact {'yes' if manifest.runtime.batch_exact else 'no'}")
     print_comparison(str(bundle), manifest)

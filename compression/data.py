@@ -8,11 +8,17 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
+from compression.bundle.task import Task
 from compression.errors import DataError
-from compression.tables import Cell, Format, open_table
+from compression.progress import warn
+from compression.tables import Cell, Cells, Format, open_table
+
+Labels: TypeAlias = str | tuple[str, ...] | None  # one, any number (a list in the file), or not known
 
 _PARTS = ("calibration", "selection", "test")
+_SEPARATORS = (";", ",", "|", " ")
 _SECOND_TEXTS = {  # by the column of a pair's first text, usual names of the second's
     "text": ("text_pair", "text2", "text_b"), "text1": ("text2",), "text_a": ("text_b",), "premise": ("hypothesis",),
     "sentence": ("sentence2",), "sentence1": ("sentence2",), "question1": ("question2",), "query": ("passage",),
@@ -21,25 +27,40 @@ _SECOND_TEXTS = {  # by the column of a pair's first text, usual names of the se
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a data file keeps what, which labels count as missing, and how the file is written."""
+    """Where a data file keeps what, which labels count as missing, and how the file is written.
+
+    Attributes:
+        label_separator: between the labels of a text in one cell; None where a cell is one label, or a list of them.
+    """
 
     text: str = "text"
     label: str = "label"
     split: str = "split"
     ignored_labels: tuple[str, ...] = ()
     form: Format = Format()
+    label_separator: str | None = None
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts and, position by position, their labels and splits; None where a row has none."""
+    """Texts and, position by position, their labels and splits; None where a row has none.
+
+    Attributes:
+        places: where each stands in its file, in words; empty where that is not known.
+    """
 
     texts: tuple[str, ...]
-    labels: tuple[str | None, ...]
+    labels: tuple[Labels, ...]
     splits: tuple[str | None, ...]
+    places: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def several(self) -> bool:
+        """Whether rows have lists of labels."""
+        return any(isinstance(label, tuple) for label in self.labels)
 
     @property
     def labelled(self) -> "Examples":
@@ -65,6 +86,7 @@ class Examples:
             tuple(self.texts[row] for row in rows),
             tuple(self.labels[row] for row in rows),
             tuple(self.splits[row] for row in rows),
+            tuple(self.places[row] for row in rows) if self.places else (),
         )
 
 
@@ -77,8 +99,9 @@ def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
     """
     table = open_table(path, columns.form)
     texts: list[str] = []
-    labels: list[str | None] = []
+    labels: list[Labels] = []
     splits: list[str | None] = []
+    places: list[str] = []
     names: set[str] = set()
     try:
         for chunk in table.chunks(columns.text, (columns.label, columns.split)):
@@ -86,19 +109,26 @@ def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
             wanted = [chunk.cells[name] for name in (columns.text, columns.label, columns.split)]
             for number, *cells in zip(chunk.numbers, *wanted, strict=True):
                 where = f"{path}: {table.unit} {number}"
-                text, label, split = (_whole(cell, where) for cell in cells)
+                text, split = _whole(cells[0], where), _whole(cells[2], where)
+                label = _labels(cells[1], columns.label_separator, where)
                 if text is None or not text.strip():
                     raise DataError(f"{where}: has an empty {columns.text!r}; remove it or fill it in")
                 texts.append(text)
-                labels.append(None if label in columns.ignored_labels else label)
+                labels.append(None if set(names_of(label)) & set(columns.ignored_labels) else label)
                 splits.append(split)
+                places.append(f"{table.unit} {number}")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not texts:
         raise DataError(f"{path}: no rows")
     _require_label_column(names, columns, path)
     _require_no_pairs(names, columns, path)
-    return Examples(tuple(texts), tuple(labels), tuple(splits))
+    return Examples(tuple(texts), tuple(labels), tuple(splits), tuple(places))
+
+
+def names_of(labels: Labels) -> tuple[str, ...]:
+    """The labels of a row: one, any number, or none where it has none."""
+    return (labels,) if isinstance(labels, str) else labels or ()
 
 
 def concatenate(parts: Sequence[Examples]) -> Examples:
@@ -173,20 +203,48 @@ def split_examples(examples: Examples, path: Path) -> Splits:
     return Splits(calibration, selection, test, len(examples) - len(calibration) - len(selection) - len(test))
 
 
-def require_known_labels(examples: Examples, known: Iterable[str], path: Path) -> None:
-    """Refuses labels that the model does not have, rather than counting them as mistakes.
+def require_known_labels(examples: Examples, task: Task, path: Path) -> None:
+    """Refuses labels that the model does not have, or cannot give, rather than counting them as mistakes.
 
     Raises:
-        DataError: names the unknown labels and those of the model.
+        DataError: names an unknown label and its row, and those of the model; or the row that has more labels than one.
     """
-    names = set(known)
-    unknown = sorted({label for label in examples.labels if label is not None} - names)
-    if unknown:
+    rows = [
+        (names_of(label), f"{path}: {examples.places[row]}" if examples.places else str(path))
+        for row, label in enumerate(examples.labels)
+        if label is not None
+    ]
+    if not task.several:
+        for found, where in rows:
+            if len(found) != 1:
+                raise DataError(
+                    f"{where}: has {len(found)} labels, and the model gives one label to a text; a model that gives "
+                    "several says problem_type multi_label_classification in its config.json"
+                )
+    known = set(task.labels)
+    places = {name: where for found, where in reversed(rows) for name in found if name not in known}
+    if places:
+        unknown = sorted(places)
         raise DataError(
-            f"{path}: labels that the model does not have: {', '.join(map(repr, unknown[:5]))}"
-            f"{f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''}; it has {', '.join(sorted(names)[:10])}"
-            f"{', ...' if len(names) > 10 else ''}. Rename them, or leave them out with --ignore-label"
+            f"{places[unknown[0]]}: labels that the model does not have: {', '.join(map(repr, unknown[:5]))}"
+            f"{f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''}; it has {', '.join(sorted(known)[:10])}"
+            f"{', ...' if len(known) > 10 else ''}. "
+            f"{_joined(unknown, known, task) or 'Rename them, or leave them out with --ignore-label'}"
         )
+    if task.several and rows and not examples.several:
+        warn(
+            f"{path}: every row has one label, and the model gives any number to a text; if a cell holds several, say "
+            "what stands between them with --label-separator"
+        )
+
+
+def _joined(unknown: Sequence[str], known: set[str], task: Task) -> str | None:
+    """What to do about labels that are several in one cell; None where they are not."""
+    if task.several:
+        for separator in _SEPARATORS:
+            if all({part.strip() for part in name.split(separator)} <= {*known, ""} for name in unknown):
+                return f"They look like several, with {separator!r} between them: pass --label-separator {separator!r}"
+    return None
 
 
 def _require_label_column(names: Iterable[str], columns: Columns, path: Path) -> None:
@@ -209,12 +267,24 @@ def _require_no_pairs(names: Iterable[str], columns: Columns, path: Path) -> Non
         if second in names:
             raise DataError(
                 f"{path}: has columns {columns.text!r} and {second!r}, a pair of texts; Lathe takes "
-                f"classifiers that give one label to one text. Remove {second!r} if the label is not of both"
+                f"classifiers that give labels to one text. Remove {second!r} if the label is not of both"
             )
 
 
-def _whole(cell: Cell, where: str) -> Cell:
+def _labels(cell: Cells, separator: str | None, where: str) -> Labels:
+    """The labels of a row. An empty cell has none known; a separator alone, or an empty list, says that it has none."""
+    if isinstance(cell, tuple):
+        return tuple(dict.fromkeys(name for name in (_whole(one, where) for one in cell) if name is not None))
+    whole = _whole(cell, where)
+    if whole is None or separator is None:
+        return whole
+    return tuple(dict.fromkeys(name for part in whole.split(separator) if (name := part.strip())))
+
+
+def _whole(cell: Cells, where: str) -> Cell:
     """A cell, None where it is empty."""
+    if isinstance(cell, tuple):
+        raise DataError(f"{where}: has a list where one value belongs; write it as a string")
     if cell and not cell.isascii() and any("\ud800" <= character <= "\udfff" for character in cell):
         raise DataError(f"{where}: has half a surrogate pair, which is no text; repair or remove it")
     return cell or None

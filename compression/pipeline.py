@@ -5,7 +5,7 @@ import importlib.metadata
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,14 +22,15 @@ from compression.bundle import (
     ParentModel,
     Runtime,
     RuntimeOptions,
+    SeveralLabels,
     StepFigures,
     write_bundle,
 )
 from compression.bundle.atomic_files import scratch
 from compression.bundle.storage import MODEL, MODEL_ZSTD, TOKENIZER, require_replaceable, unpacked
-from compression.data import Columns, Splits, concatenate, read_examples, require_known_labels, split_examples
+from compression.data import Columns, Splits, concatenate, names_of, read_examples, require_known_labels, split_examples
 from compression.errors import VerificationError
-from compression.measure.evaluate import SELECTION_TEXTS, agreement, quality
+from compression.measure.evaluate import SELECTION_TEXTS, agreement, fit_thresholds, quality
 from compression.measure.verify import BATCH_EXACT_WITHIN, Measured, measure, require_budget
 from compression.outlook import announce, print_reached, remedy, require_hope
 from compression.parent.checkpoint import Parent, load_parent
@@ -68,6 +69,7 @@ class Task:
         return key_of(
             self.parent.digest, self.parent.settings_digest, tokenizer,
             self.splits.calibration.texts, self.splits.selection.texts, _tools(),
+            *filter(None, [_thresholds(self.parent)]),
         )  # fmt: skip
 
     @property
@@ -142,11 +144,15 @@ def open_task(parent_name: str, data: Path, columns: Columns, cache: Path) -> Ta
     examples = read_examples(data, columns)
     console.print(f"Loading {parent_name}")
     parent = load_parent(parent_name)
-    require_known_labels(examples, parent.labels, data)
+    require_known_labels(examples, parent.task, data)
     splits = split_examples(examples, data)
     for doubt in doubts(splits, parent.labels):
         warn(f"{data}: {doubt}")
-    return Task(parent, splits, data, hashlib.sha256(data.read_bytes()).hexdigest(), cache)
+    task = Task(parent, splits, data, hashlib.sha256(data.read_bytes()).hexdigest(), cache)
+    if isinstance(parent.task, SeveralLabels) and len(splits.selection.labelled):
+        fitted = fit_thresholds(parent.task, task.selection_logits, splits.selection)
+        return replace(task, parent=replace(parent, task=fitted))  # the parent is judged with them, as the bundle is
+    return task
 
 
 def doubts(splits: Splits, labels: Sequence[str]) -> list[str]:
@@ -161,7 +167,7 @@ def doubts(splits: Splits, labels: Sequence[str]) -> list[str]:
         found.append(f"{splits.repeated} texts stand in two splits; they are left out where they would not judge")
     if len(splits.test) < _FEW_TEXTS:
         found.append(f"only {len(splits.test)} texts judge the bundle, so its figures prove little; add texts")
-    seen = {label for label in splits.test.labels if label is not None}
+    seen = {name for label in splits.test.labels for name in names_of(label)}
     absent = [label for label in labels if label not in seen]
     if len(seen) == 1:
         found.append(f"all test texts have the label {min(seen)!r}, so accuracy says nothing of the others; add some")
@@ -236,6 +242,7 @@ def write(
     dynamic = any(step.step == "quantize_dynamic" for step in candidate.recipe.steps)  # whatever a few texts showed
     batch_exact = not dynamic and measured.figures.batch_deviation <= BATCH_EXACT_WITHIN
     manifest = Manifest(
+        task=task.parent.task.name,
         labels=task.parent.labels,
         max_length=task.parent.max_length,
         runtime=candidate.options.model_copy(update={"batch_exact": batch_exact, "temperature": measured.temperature}),
@@ -286,7 +293,13 @@ def _runtime_options(work: Work) -> RuntimeOptions:
         pad_token_id=work.model.tokenizer.pad_token_id or 0,
         disabled_optimizers=("SkipLayerNormFusion",),  # slower than the nodes that it fuses, on CPU
         batch_exact=True,
+        thresholds=_thresholds(work.model),
     )
+
+
+def _thresholds(parent: Parent) -> tuple[float, ...] | None:
+    """Of its labels; None where a text has one."""
+    return parent.task.thresholds if isinstance(parent.task, SeveralLabels) else None
 
 
 def _bare_tokenizer(parent: Parent) -> bytes:

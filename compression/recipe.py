@@ -185,7 +185,8 @@ class Budget(_Strict):
 
     Attributes:
         min_agreement: fraction of the test texts on which bundle and parent give the same label.
-        max_accuracy_drop: points of accuracy below the parent, where the test texts have labels.
+        max_accuracy_drop: points of accuracy below the parent, where the test texts have labels; of micro F1 where a
+            text may have several.
         max_size_mb: of the stored model, in 10^6 bytes.
         min_speedup: times as fast as the parent in PyTorch float32, median over the shapes that are timed.
     """

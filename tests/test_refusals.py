@@ -120,10 +120,6 @@ PARENTS: dict[str, tuple[Change, str]] = {
         "which lists 3 labels",
     ),
     "names of torch.compile": (renamed("_orig_mod."), "torch.compile had wrapped it: save model._orig_mod"),
-    "several labels to a text": (
-        config(problem_type="multi_label_classification"),
-        "gives any number of labels to a text (problem_type multi_label_classification); Lathe takes classifiers that",
-    ),
     "numbers": (config(problem_type="regression"), "gives numbers, not labels (problem_type regression)"),
     "a number": (
         config(id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0}, problem_type=None),

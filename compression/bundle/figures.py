@@ -7,7 +7,7 @@ All of it is taken on the test texts, except for the steps, which are judged on 
 import statistics
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 def absent(value: object) -> bool:
@@ -22,11 +22,22 @@ class Record(BaseModel):
 
 
 class ModelFigures(Record):
-    """Of one model on the test texts. Fractions, not percent; None where there were no labels."""
+    """Of one model on the test texts. Fractions, not percent; None where there were no labels.
+
+    Attributes:
+        accuracy: share of the texts that get exactly their labels.
+        micro_f1: of all labels of all texts together; only where a text may have several.
+    """
 
     size_mb: float  # 10^6 bytes: weights of a parent, model.onnx of a bundle
     accuracy: float | None = None
     macro_f1: float | None = None
+    micro_f1: float | None = Field(default=None, exclude_if=absent)
+
+    @property
+    def points(self) -> float | None:
+        """What a budget bounds the loss of: micro F1 where a text may have several labels, or accuracy."""
+        return self.accuracy if self.micro_f1 is None else self.micro_f1
 
 
 class Difference(Record):
@@ -49,6 +60,7 @@ class Significance(Record):
 
     accuracy: Difference
     macro_f1: Difference
+    micro_f1: Difference | None = Field(default=None, exclude_if=absent)
     resamples: int
     parent_only: int
     bundle_only: int
@@ -157,8 +169,8 @@ class StepFigures(Record):
     Attributes:
         seconds: that the step took; where it came from the cache, that reading it took.
         size_mb: 10^6 bytes of the model after the step.
-        agreement: fraction of texts with the parent's label.
-        accuracy: None where no selection text has a label.
+        agreement: fraction of texts with the parent's labels.
+        accuracy: share that gets exactly its labels; None where no selection text has a label.
         cached: whether the result came from the cache.
     """
 

@@ -2,35 +2,49 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compression.bundle import ClassFigures, Logits, Task
-from compression.bundle.task import Answers
-from compression.data import Examples, require_known_labels
+from compression.bundle import ClassFigures, Logits, SeveralLabels, Task
+from compression.bundle.task import DEFAULT_THRESHOLD, Answers
+from compression.data import Examples, names_of, require_known_labels
 from compression.errors import DataError
 from compression.measure.evidence import Bin
 from compression.parent.classifier import Classifier, load_classifier, predict
 
 Counts = npt.NDArray[np.float64]
 _MIN_ROWS_FOR_TEMPERATURE = 50
+_MIN_ROWS_FOR_THRESHOLD = 10
+_THRESHOLDS = 0.01, 0.99  # the lowest and the highest that is chosen
 _BINS = 15
 SELECTION_TEXTS = 400  # that each step is judged on, at most; the numbers guide, they do not prove
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Fractions, not percent; None where no row has a label."""
+    """Fractions, not percent; None where no row has a label.
+
+    Attributes:
+        correct: rows that get exactly their labels; `accuracy` is their share.
+        macro_f1: mean over the labels that occur in the data or in the answers.
+        micro_f1: of all labels of all rows together; None where a text has one label, and it would be the accuracy.
+    """
 
     texts: int
     labelled: int
     correct: int
     accuracy: float | None
-    macro_f1: float | None  # mean over the labels that occur in the data or in the answers
+    macro_f1: float | None
+    micro_f1: float | None
+
+    @property
+    def points(self) -> float | None:
+        """See `ModelFigures.points`."""
+        return self.accuracy if self.micro_f1 is None else self.micro_f1
 
 
 def evaluate(model: str, examples: Examples, source: Path, against: str | None = None) -> dict[str, Any]:
@@ -50,11 +64,13 @@ def evaluate(model: str, examples: Examples, source: Path, against: str | None =
             "--against with another bundle or the parent, which needs no labels"
         )
     classifier = load_classifier(model)
-    require_known_labels(examples, classifier.task.labels, source)
+    require_known_labels(examples, classifier.task, source)
     logits = predict(classifier, examples.texts, "Evaluate")
-    figures: dict[str, Any] = (
-        asdict(quality(logits, classifier.task, examples)) if labelled else {"texts": len(examples)}
-    )
+    figures: dict[str, Any] = {"texts": len(examples)}
+    if labelled:
+        figures = asdict(quality(logits, classifier.task, examples))
+        if not classifier.task.several:
+            del figures["micro_f1"]
     if against is not None:
         other = load_classifier(against)
         columns = columns_of(other, classifier)
@@ -90,6 +106,7 @@ def quality(logits: Logits, task: Task, examples: Examples) -> Quality:
         correct=correct,
         accuracy=correct / len(rows) if rows else None,
         macro_f1=float(macro_f1(np.ones((1, len(rows))), expected, answered)[0]) if rows else None,
+        micro_f1=float(micro_f1(np.ones((1, len(rows))), expected, answered)[0]) if rows and task.several else None,
     )
 
 
@@ -107,7 +124,14 @@ def macro_f1(drawn: Counts, truth: Answers, answered: Answers) -> Counts:
     hits = drawn @ (is_truth * is_answer)  # (draws, labels); so are the others
     occurrences = drawn @ (is_truth + is_answer)
     f1 = 2 * hits / np.maximum(occurrences, 1)
-    return np.asarray(f1.sum(axis=1) / (occurrences > 0).sum(axis=1), np.float64)
+    return np.asarray(f1.sum(axis=1) / np.maximum((occurrences > 0).sum(axis=1), 1), np.float64)
+
+
+def micro_f1(drawn: Counts, truth: Answers, answered: Answers) -> Counts:
+    """F1 of all labels of all texts together, as scikit-learn has it; see `macro_f1`. It is 1 where there are none."""
+    hits = drawn @ (truth & answered).sum(axis=1)
+    occurrences = drawn @ (truth.sum(axis=1) + answered.sum(axis=1))
+    return np.asarray(np.where(occurrences > 0, 2 * hits / np.maximum(occurrences, 1), 1.0), np.float64)
 
 
 def agreement(one: Logits, other: Logits, task: Task) -> float:
@@ -188,13 +212,39 @@ def fit_temperature(logits: Logits, task: Task, examples: Examples) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.1), np.log(10.0)), method="bounded").x))
 
 
+def fit_thresholds(task: SeveralLabels, logits: Logits, examples: Examples) -> SeveralLabels:
+    """The same task, with the threshold of each label that gives it the highest F1 on these texts.
+
+    Of equally good ones it is the nearest to 0.5, and 0.5 itself for a label that fewer than 10 of the texts have: what
+    so few say is mostly chance.
+
+    Args:
+        logits: (texts, labels) for all of the examples.
+    """
+    rows, truth = labelled_rows(task, examples)
+    scores = task.probabilities(logits[rows])
+    fitted = [_best_threshold(scores[:, index], truth[:, index]) for index in range(len(task.labels))]
+    return replace(task, thresholds=tuple(fitted))
+
+
+def _best_threshold(scores: npt.NDArray[np.float64], has: npt.NDArray[np.bool_]) -> float:
+    if has.sum() < _MIN_ROWS_FOR_THRESHOLD:
+        return DEFAULT_THRESHOLD
+    found = np.unique(scores)
+    between = np.clip(np.round((found[1:] + found[:-1]) / 2, 4), *_THRESHOLDS)
+    candidates = np.array(sorted({DEFAULT_THRESHOLD, *between}, key=lambda one: (abs(one - DEFAULT_THRESHOLD), one)))
+    gets = scores >= candidates[:, None]  # (candidates, texts)
+    f1 = 2 * (gets & has).sum(axis=1) / (gets.sum(axis=1) + has.sum())
+    return float(candidates[f1.argmax()])  # the first of equal ones
+
+
 def labelled_rows(task: Task, examples: Examples) -> tuple[list[int], Answers]:
     """The rows that have labels, and which each of them has: (rows, labels)."""
     columns = {name: index for index, name in enumerate(task.labels)}
     rows = [index for index, label in enumerate(examples.labels) if label is not None]
     truth = np.zeros((len(rows), len(columns)), np.bool_)
     for place, row in enumerate(rows):
-        truth[place, columns[str(examples.labels[row])]] = True
+        truth[place, [columns[name] for name in names_of(examples.labels[row])]] = True
     return rows, truth
 
 

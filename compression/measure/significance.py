@@ -12,12 +12,14 @@ from scipy.stats import binomtest
 
 from compression.bundle import Difference, Significance
 from compression.bundle.task import Answers
-from compression.measure.evaluate import Counts, macro_f1, numbered
+from compression.measure.evaluate import Counts, macro_f1, micro_f1, numbered
 
 RESAMPLES = 2000
 
 
-def compare_answers(expected: Answers, parent: Answers, bundle: Answers, seed: int = 0) -> Significance:
+def compare_answers(
+    expected: Answers, parent: Answers, bundle: Answers, seed: int = 0, several: bool = False
+) -> Significance:
     """Bundle against parent on the same labelled texts, at least one.
 
     Two texts with the same expected labels and the same two answers are alike to the bootstrap: it draws how often each
@@ -26,6 +28,7 @@ def compare_answers(expected: Answers, parent: Answers, bundle: Answers, seed: i
 
     Args:
         expected: (texts, labels), as are the others.
+        several: whether a text may have several labels: micro F1 is compared too.
     """
     sets, numbers = numbered(expected, parent, bundle)
     triples, counts = np.unique(np.stack(numbers), axis=1, return_counts=True)
@@ -37,9 +40,11 @@ def compare_answers(expected: Answers, parent: Answers, bundle: Answers, seed: i
     parent_only, bundle_only = (int(counts[one & ~other].sum()) for one, other in (right, right[::-1]))
     discordant = parent_only + bundle_only
     accuracy = drawn @ (right[1].astype(np.float64) - right[0]) / texts
+    micro = micro_f1(drawn, truth, answers[1]) - micro_f1(drawn, truth, answers[0])
     return Significance(
         accuracy=_difference(accuracy),
         macro_f1=_difference(macro_f1(drawn, truth, answers[1]) - macro_f1(drawn, truth, answers[0])),
+        micro_f1=_difference(micro) if several else None,
         resamples=RESAMPLES,
         parent_only=parent_only,
         bundle_only=bundle_only,

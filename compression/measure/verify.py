@@ -15,7 +15,7 @@ from compression.bundle import (
     Task,
 )
 from compression.bundle.task import Answers
-from compression.data import Examples
+from compression.data import Examples, names_of
 from compression.errors import VerificationError
 from compression.measure.evaluate import (
     agreement,
@@ -41,6 +41,7 @@ from compression.recipe import Budget
 BATCH_EXACT_WITHIN = 1e-4  # of a score; float32 sums in another order stay far below it
 _BATCH_PROBE_TEXTS = 64
 _MAX_FLIPS_SHOWN = 50
+_NO_LABEL = "no label"
 _COLLAPSED_TEXTS = 5  # this many answers of the parent's other labels, all lost, are no accident
 _CHANCE_KAPPA = 0.2  # Cohen's; up to here agreement is slight (Landis & Koch 1977)
 _SURELY_AGREED = 0.9  # kappa is unjust where almost all texts have one label
@@ -137,8 +138,9 @@ def require_sane(parent: Logits, bundle: Logits, task: Task) -> None:
     answers, (expected, got) = numbered(task.decide(parent), task.decide(bundle))
     lost = int((expected != got).sum())
     if len(np.unique(got)) == 1 < len(np.unique(expected)) and lost >= min(_COLLAPSED_TEXTS, len(got) / 3):
+        answer = ", ".join(map(repr, task.named(answers[got[0]]))) or _NO_LABEL
         raise VerificationError(
-            f"the compressed model answers {_spoken(task, answers[got[0]])} to all of {len(got)} texts, where the "
+            f"the compressed model answers {answer} to all of {len(got)} texts, where the "
             f"parent gives {len(np.unique(expected))} answers: it has collapsed; keep more layers in float or prune "
             "less"
         )
@@ -157,13 +159,14 @@ def require_budget(figures: Figures, budget: Budget) -> None:
     Raises:
         VerificationError: names each bound that was not kept, with both numbers.
     """
-    parent, bundle = figures.parent.accuracy, figures.bundle.accuracy
+    parent, bundle = figures.parent.points, figures.bundle.points
+    what = "accuracy" if figures.parent.micro_f1 is None else "micro F1"
     drop = None if parent is None or bundle is None else 100 * (parent - bundle)
     sentences = {
         "min_agreement": f"agreement {figures.agreement:.4f} is below",
         "max_accuracy_drop": "no test text has a label, which is needed for"
         if drop is None
-        else f"accuracy dropped by {drop:.2f} points, above",
+        else f"{what} dropped by {drop:.2f} points, above",
         "max_size_mb": f"the model has {figures.bundle.size_mb} MB, above",
         "min_speedup": f"the bundle is {figures.speedup:.2f} times as fast as the parent, below",
     }
@@ -182,12 +185,19 @@ def require_budget(figures: Figures, budget: Budget) -> None:
 
 def _model_figures(logits: Logits, task: Task, test: Examples, size_bytes: int) -> ModelFigures:
     result = quality(logits, task, test)
-    return ModelFigures(size_mb=round(size_bytes / 1e6, 2), accuracy=result.accuracy, macro_f1=result.macro_f1)
+    return ModelFigures(
+        size_mb=round(size_bytes / 1e6, 2),
+        accuracy=result.accuracy,
+        macro_f1=result.macro_f1,
+        micro_f1=result.micro_f1,
+    )
 
 
 def _significance(expected: Logits, got: Logits, task: Task, test: Examples) -> Significance | None:
     rows, truth = labelled_rows(task, test)
-    return compare_answers(truth, task.decide(expected[rows]), task.decide(got[rows])) if rows else None
+    if not rows:
+        return None
+    return compare_answers(truth, task.decide(expected[rows]), task.decide(got[rows]), several=task.several)
 
 
 def _flips(expected: Logits, got: Logits, temperature: float, task: Task, test: Examples) -> tuple[Flip, ...]:
@@ -200,7 +210,7 @@ def _flips(expected: Logits, got: Logits, temperature: float, task: Task, test: 
             text=test.texts[row],
             parent=Answer(_spoken(task, was[row]), float(before[row].max())),
             bundle=Answer(_spoken(task, now[row]), float(after[row].max())),
-            truth=test.labels[row],
+            truth=None if test.labels[row] is None else ", ".join(names_of(test.labels[row])) or _NO_LABEL,
         )
         for row in rows
     )
@@ -208,4 +218,4 @@ def _flips(expected: Logits, got: Logits, temperature: float, task: Task, test: 
 
 def _spoken(task: Task, answer: Answers) -> str:
     """One text's labels, for people."""
-    return ", ".join(task.named(answer)) or "no label"
+    return ", ".join(task.named(answer)) or _NO_LABEL

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from compression.bundle import SingleLabel, Task
+from compression.bundle import Task
 from compression.errors import CheckpointError
 from compression.parent.adapter import adapter_labels, adapter_weights, merge_adapter, whole_weights
 from compression.parent.files import digest, locate, safetensors_files, settings_digest
@@ -29,9 +29,10 @@ from compression.parent.kind import (
     require_classifier,
     require_classifying_adapter,
     require_complete,
-    require_one_label_of_one_text,
+    require_labels_of_one_text,
     require_rows_for_all_tokens,
 )
+from compression.parent.predictions import task_of
 from compression.parent.settings import label_names, load_config, settle_padding, window
 from compression.parent.tokenizer import load_tokenizer
 
@@ -86,7 +87,7 @@ def load_parent(parent: str) -> Parent:
         name=parent,
         model=model,
         tokenizer=tokenizer,
-        task=SingleLabel(labels),
+        task=task_of(config, labels),
         max_length=window(config, tokenizer),
         digest=digest(weights),
         settings_digest=settings_digest(folder),
@@ -165,7 +166,7 @@ def _load_adapter(parent: str, folder: Path) -> Parent:
     base = locate(encoder)
     base_weights = safetensors_files(base)
     config = load_config(base, **adapter_labels(folder, weights))
-    require_one_label_of_one_text(config, parent)
+    require_labels_of_one_text(config, parent)
     tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").is_file() else base)
     settle_padding(config, tokenizer, parent)
     model = load_classifier(base, config, whole_weights(weights))
@@ -175,7 +176,7 @@ def _load_adapter(parent: str, folder: Path) -> Parent:
         name=parent,
         model=_finite(merged, parent),
         tokenizer=tokenizer,
-        task=SingleLabel(label_names(config, parent)),
+        task=task_of(config, label_names(config, parent)),
         max_length=window(config, tokenizer),
         digest=digest([*base_weights, *weights]),
         settings_digest=settings_digest(base, folder),

@@ -1,7 +1,8 @@
-"""What kind of model a user brings. Lathe takes those that give one label to one text, and says what another one is.
+"""What kind of model a user brings. Lathe takes those that give one text one label or several, and says what
+another one is.
 
-Every check is against an answer that would be wrong without a word: softmax over labels that exclude nothing, a number
-read as a class, a token that has no row in the embedding table.
+Every check is against an answer that would be wrong without a word: a number read as a class, a token that has no row
+in the embedding table.
 """
 
 import json
@@ -14,9 +15,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from compression.errors import CheckpointError
 
-_TAKES = "Lathe takes classifiers that give one label to one text"
+_TAKES = "Lathe takes classifiers that give labels to one text"
 _PROBLEMS = {
-    "multi_label_classification": "gives any number of labels to a text (problem_type multi_label_classification)",
     "regression": "gives numbers, not labels (problem_type regression)",
 }
 _TASKS = {  # optimum's names of them
@@ -58,7 +58,7 @@ def require_classifier(config: PreTrainedConfig, parent: str) -> None:
             f"{parent}: {', '.join(names) or 'this model'} is not fine-tuned for classification; "
             "train a head first: lathe finetune"
         )
-    require_one_label_of_one_text(config, parent)
+    require_labels_of_one_text(config, parent)
 
 
 def task_of(architecture: str) -> str | None:
@@ -72,8 +72,8 @@ def task_of(architecture: str) -> str | None:
         return "next-sentence-prediction" if architecture.endswith("ForNextSentencePrediction") else None
 
 
-def require_one_label_of_one_text(config: PreTrainedConfig, parent: str) -> None:
-    """Refuses a classifier whose outputs are not labels that exclude each other, or are of two texts.
+def require_labels_of_one_text(config: PreTrainedConfig, parent: str) -> None:
+    """Refuses a classifier whose outputs are no labels, or are of two texts.
 
     Raises:
         CheckpointError: as above.

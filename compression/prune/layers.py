@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from compression.errors import RecipeError
 from compression.parent.batches import Batch
 from compression.parent.checkpoint import Parent
+from compression.parent.predictions import log_probabilities
 from compression.progress import track
 from compression.prune.encoder import encoder_layers, remove_layer
 from compression.prune.observe import batches
@@ -45,12 +46,12 @@ def _without(model: PreTrainedModel, index: int, found: Sequence[Batch], expecte
     layer = stack[index]
     del stack[index]
     total = 0.0
-    for batch, log_probabilities in zip(found, expected, strict=True):
-        total += float((log_probabilities.exp() * (log_probabilities - _log_probabilities(model, batch))).sum())
+    for batch, theirs in zip(found, expected, strict=True):
+        total += float((theirs.exp() * (theirs - _log_probabilities(model, batch))).sum())
     stack.insert(index, layer)
     return total
 
 
 @torch.inference_mode()
 def _log_probabilities(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    return model(**batch).logits.log_softmax(-1)  # type: ignore[no-any-return]
+    return log_probabilities(model, model(**batch).logits)

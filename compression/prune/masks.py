@@ -62,7 +62,7 @@ def mask_gradients(model: PreTrainedModel, batches: Sequence[Batch], first: int 
         for batch in batches:
             with tapped(parts) as taps, torch.enable_grad():
                 logits = model(**batch).logits
-                for direction in fisher_directions(logits, generator):
+                for direction in fisher_directions(model, logits, generator):
                     found = torch.autograd.grad(
                         (direction * logits).sum(), [tap.units for tap in taps], retain_graph=True
                     )

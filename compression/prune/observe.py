@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from compression.parent.batches import Batch, by_length, collate, encode
 from compression.parent.checkpoint import Parent
+from compression.parent.predictions import SEVERAL, log_probabilities
 from compression.progress import track
 from compression.prune.encoder import Sublayer, encoder_layers, sublayers
 
@@ -27,7 +28,7 @@ class Observation:
         hidden: per layer, its input: (texts, tokens, width).
         outputs: per sublayer, residual and output together, before its layer norm.
         weights: per sublayer, how much each token's output matters to the predictions: (texts, tokens); padding is 0.
-        log_probabilities: (texts, labels).
+        log_probabilities: see `compression.parent.predictions`.
     """
 
     batch: Batch
@@ -84,11 +85,13 @@ def _observe(model: PreTrainedModel, batch: Batch, generator: torch.Generator) -
     try:
         with tapped(sublayers(model)) as taps, torch.enable_grad():
             logits = model(**batch).logits
-            weights = _weights(logits, [tap.output for tap in taps], batch["attention_mask"], generator)
+            weights = _weights(model, logits, [tap.output for tap in taps], batch["attention_mask"], generator)
     finally:
         for hook in hooks:
             hook.remove()
-    return Observation(batch, hidden, [tap.summed.detach() for tap in taps], weights, logits.detach().log_softmax(-1))
+    return Observation(
+        batch, hidden, [tap.summed.detach() for tap in taps], weights, log_probabilities(model, logits.detach())
+    )
 
 
 @contextmanager
@@ -145,12 +148,16 @@ def run_layers(
     return outputs[-1], logits
 
 
-def fisher_directions(logits: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
+def fisher_directions(model: PreTrainedModel, logits: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
     """Directions of the logits, each (texts, labels): squared derivatives along them give the Fisher information.
 
     It is that of the predictive distribution p: exact for two labels, and for more estimated without bias from random
-    directions of covariance diag(p) - p p'.
+    directions of covariance diag(p) - p p'; diag(p (1 - p)) where each label is there or not by itself.
     """
+    if model.config.problem_type == SEVERAL:
+        apart = logits.detach().sigmoid()
+        spread = (apart * (1 - apart)).sqrt()
+        return [spread * torch.randn(spread.shape, generator=generator) for _ in range(_DRAWS)]
     probabilities = logits.detach().softmax(-1)
     root = probabilities.sqrt()
     if probabilities.shape[1] == 2:
@@ -160,10 +167,14 @@ def fisher_directions(logits: torch.Tensor, generator: torch.Generator) -> list[
 
 
 def _weights(
-    logits: torch.Tensor, outputs: Sequence[torch.Tensor], mask: torch.Tensor, generator: torch.Generator
+    model: PreTrainedModel,
+    logits: torch.Tensor,
+    outputs: Sequence[torch.Tensor],
+    mask: torch.Tensor,
+    generator: torch.Generator,
 ) -> list[torch.Tensor]:
     total = [torch.zeros(output.shape[:2]) for output in outputs]
-    for direction in fisher_directions(logits, generator):
+    for direction in fisher_directions(model, logits, generator):
         gradients = torch.autograd.grad((direction * logits).sum(), list(outputs), retain_graph=True)
         total = [sums + gradient.square().sum(-1) for sums, gradient in zip(total, gradients, strict=True)]
     return [sums * mask for sums in total]

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compression.parent.checkpoint import Parent
+from compression.parent.predictions import log_probabilities
 from compression.progress import track
 from compression.prune.encoder import Sublayer, sublayers
 from compression.prune.observe import Observation, batches, observe, run_layers, tapped
@@ -89,7 +90,7 @@ def divergence(model: PreTrainedModel, observations: Sequence[Observation], firs
     """KL(parent || model), mean over texts; the layers below `first` are the parent's."""
     total, texts = 0.0, 0
     for one in observations:
-        logits = run_layers(model, one.batch, one.hidden[first], first)[1].log_softmax(-1)
-        total += float((one.log_probabilities.exp() * (one.log_probabilities - logits)).sum())
+        logits = run_layers(model, one.batch, one.hidden[first], first)[1]
+        total += float((one.log_probabilities.exp() * (one.log_probabilities - log_probabilities(model, logits))).sum())
         texts += len(logits)
     return total / texts

@@ -27,7 +27,9 @@ class Entry:
     Attributes:
         size_mb: of model.onnx, 10^6 bytes.
         texts: that judged it; `labelled` of them have labels.
-        agreement: fraction of texts with the same label as the reference.
+        accuracy: share of the texts that get exactly their labels.
+        micro_f1: where a text may have several labels.
+        agreement: fraction of texts with the same labels as the reference.
         speeds: by shape (texts, tokens), the reference's time over this one's.
     """
 
@@ -39,6 +41,7 @@ class Entry:
     macro_f1: float | None
     agreement: float
     speeds: dict[Shape, Quartiles]
+    micro_f1: float | None = None
 
     @property
     def accuracy_interval(self) -> Interval | None:
@@ -97,7 +100,7 @@ def compare_on(paths: Sequence[Path], examples: Examples, source: Path) -> Compa
     bundles = [open_bundle(path) for path in paths]
     models = [BundleClassifier(str(one.path), Runtime.of(one), one.task) for one in bundles]
     for model in models:
-        require_known_labels(examples, model.task.labels, source)
+        require_known_labels(examples, model.task, source)
         columns_of(model, models[0])
     logits = [predict(model, examples.texts, "Compare") for model in models]
     expected = models[0].task.decide(logits[0])
@@ -114,6 +117,7 @@ def compare_on(paths: Sequence[Path], examples: Examples, source: Path) -> Compa
                 labelled=result.labelled,
                 accuracy=result.accuracy,
                 macro_f1=result.macro_f1,
+                micro_f1=result.micro_f1,
                 agreement=float((expected == given).all(axis=-1).mean()),
                 speeds=speed,
             )
@@ -128,7 +132,10 @@ def compare_on(paths: Sequence[Path], examples: Examples, source: Path) -> Compa
 def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """The comparison as text: headings, and the cells of each bundle; the number stands for its name below it."""
     shapes = comparison.shapes()
-    headings = ["", "bundle", "MB", "accuracy, %", "macro-F1, %", "agreement, %"]
+    several = [one for one in comparison.entries if one.micro_f1 is not None]
+    accuracy = "exact match, %" if len(several) == len(comparison.entries) else "accuracy, %"
+    micro = ["micro-F1, %"] if several else []
+    headings = ["", "bundle", "MB", accuracy, "macro-F1, %", *micro, "agreement, %"]
     cells = [
         [
             str(number),
@@ -136,6 +143,7 @@ def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
             f"{entry.size_mb:.1f}",
             percent(entry.accuracy),
             percent(entry.macro_f1),
+            *(["" if entry.micro_f1 is None else percent(entry.micro_f1)] if several else []),
             percent(entry.agreement),
             *(f"{entry.speeds[shape].median:.1f} x" for shape in shapes),
         ]
@@ -179,6 +187,7 @@ def _from_manifest(bundle: Bundle) -> Entry:
         labelled=bundle.manifest.data.labelled_test_texts,
         accuracy=figures.bundle.accuracy,
         macro_f1=figures.bundle.macro_f1,
+        micro_f1=figures.bundle.micro_f1,
         agreement=figures.agreement,
         speeds={
             (latency.batch, latency.tokens): Quartiles(latency.ratio_low, latency.ratio, latency.ratio_high)

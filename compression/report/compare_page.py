@@ -15,6 +15,7 @@ from compression.report.words import counted, percent
 def comparison_html(comparison: Comparison, origin: Origin) -> str:
     """A page that needs no other file and no network."""
     entries = comparison.entries
+    accuracy = "Exact match" if all(one.micro_f1 is not None for one in entries) else "Accuracy"
     labelled = [one for one in entries if one.accuracy_interval is not None]
     return render(
         "compare.html",
@@ -23,7 +24,7 @@ def comparison_html(comparison: Comparison, origin: Origin) -> str:
         comparison=comparison,
         shapes=comparison.shapes(),
         accuracy=_fractions(
-            "Accuracy", [(one.name, one.accuracy, one.labelled, one.accuracy_interval) for one in labelled]
+            accuracy, [(one.name, one.accuracy, one.labelled, one.accuracy_interval) for one in labelled]
         ),
         agreement=_fractions(
             "Agreement", [(one.name, one.agreement, one.texts, one.agreement_interval) for one in entries]

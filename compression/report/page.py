@@ -2,7 +2,16 @@
 
 from rich.table import Table
 
-from compression.bundle import ClassFigures, Difference, Figures, Latency, Manifest, Significance
+from compression.bundle import (
+    ClassFigures,
+    Difference,
+    Figures,
+    Latency,
+    Manifest,
+    SeveralLabels,
+    Significance,
+    SingleLabel,
+)
 from compression.measure.evaluate import SELECTION_TEXTS
 from compression.measure.evidence import Evidence
 from compression.measure.intervals import newcombe
@@ -17,6 +26,16 @@ _FEW_TEXTS = 20  # of a label: one text is 5 points or more
 _LEAST_POINTS = 10.0  # to each side of the axis of changes: a point looks like a point
 
 
+def is_several(manifest: Manifest) -> bool:
+    """Whether a text may have several labels."""
+    return manifest.task == SeveralLabels.name
+
+
+def accuracy_name(manifest: Manifest) -> str:
+    """What the share of texts that get exactly their labels is called."""
+    return SeveralLabels.accuracy if is_several(manifest) else SingleLabel.accuracy
+
+
 def verdict(manifest: Manifest) -> str:
     """What was gained and what it cost, in one sentence."""
     figures = manifest.figures
@@ -25,12 +44,14 @@ def verdict(manifest: Manifest) -> str:
     significance = figures.significance
     if significance is None:
         return (
-            f"{gained}; the parent's label on {percent(figures.agreement)} % of {manifest.data.test_texts} texts, "
+            f"{gained}; the parent's {'labels' if is_several(manifest) else 'label'} on "
+            f"{percent(figures.agreement)} % of {manifest.data.test_texts} texts, "
             f"95 % interval {percent(figures.agreement_low)} to {percent(figures.agreement_high)}."
         )
-    difference = significance.accuracy
+    difference = significance.micro_f1 or significance.accuracy
+    what = "micro F1" if significance.micro_f1 else "accuracy"
     return (
-        f"{gained}; accuracy {percent(figures.parent.accuracy)} to {percent(figures.bundle.accuracy)} % of "
+        f"{gained}; {what} {percent(figures.parent.points)} to {percent(figures.bundle.points)} % of "
         f"{manifest.data.labelled_test_texts} texts, difference {signed(difference.value)} points, "
         f"95 % interval {signed(difference.low)} to {signed(difference.high)}."
     )
@@ -43,9 +64,14 @@ def comparison(manifest: Manifest) -> list[Line]:
     same = data.test_texts - figures.flipped
     return [
         ("size, MB", f"{figures.parent.size_mb:.1f}", f"{figures.bundle.size_mb:.1f}"),
-        ("accuracy, %", counted(figures.parent.accuracy, labelled), counted(figures.bundle.accuracy, labelled)),
+        (
+            f"{accuracy_name(manifest)}, %",
+            counted(figures.parent.accuracy, labelled),
+            counted(figures.bundle.accuracy, labelled),
+        ),
         ("macro-F1, %", percent(figures.parent.macro_f1), percent(figures.bundle.macro_f1)),
-        *_significance_rows(figures.significance),
+        *_micro_f1_rows(figures),
+        *_significance_rows(figures.significance, accuracy_name(manifest)),
         ("label as the parent's, texts", "", f"{same} of {data.test_texts}"),
         ("agreement with parent, % (95 %)", "", _agreement(figures)),
         ("largest difference of a logit", "", f"{figures.max_logit_difference:.2f}"),
@@ -99,6 +125,8 @@ def report_html(manifest: Manifest, origin: Origin, evidence: Evidence = Evidenc
         manifest=manifest,
         figures=figures,
         verdict=verdict(manifest),
+        accuracy=accuracy_name(manifest),
+        several=is_several(manifest),
         rows=comparison(manifest),
         recipe=_recipe(manifest),
         evidence=evidence,
@@ -118,6 +146,7 @@ def model_card(manifest: Manifest, name: str) -> str:
         "card.md",
         title=name,
         manifest=manifest,
+        several=is_several(manifest),
         verdict=verdict(manifest),
         rows=comparison(manifest),
         behaviour=behaviour(manifest.figures),
@@ -184,12 +213,23 @@ def _change(one: ClassFigures) -> float:
     return one.bundle_recall - one.parent_recall
 
 
-def _significance_rows(significance: Significance | None) -> list[Line]:
+def _micro_f1_rows(figures: Figures) -> list[Line]:
+    if figures.parent.micro_f1 is None:
+        return []
+    return [("micro-F1, %", percent(figures.parent.micro_f1), percent(figures.bundle.micro_f1))]
+
+
+def _significance_rows(significance: Significance | None, accuracy: str) -> list[Line]:
     if significance is None:
         return []
     return [
-        ("accuracy, points of difference (95 %)", "", _points(significance.accuracy)),
+        (f"{accuracy}, points of difference (95 %)", "", _points(significance.accuracy)),
         ("macro-F1, points of difference (95 %)", "", _points(significance.macro_f1)),
+        *(
+            [("micro-F1, points of difference (95 %)", "", _points(significance.micro_f1))]
+            if significance.micro_f1
+            else []
+        ),
         ("McNemar's p", "", f"{significance.mcnemar_p:.2g}"),
     ]
 

@@ -40,8 +40,11 @@ class JsonlTable(Table):
                 yield Chunk(
                     [row.raw for row in chunk],
                     {
-                        name: [self.cell(row.value.get(name), name, row.number) for row in chunk]
-                        for name in (text, *others)
+                        text: [self.cell(row.value.get(text), text, row.number) for row in chunk],
+                        **{
+                            name: [self.cells(row.value.get(name), name, row.number) for row in chunk]
+                            for name in others
+                        },
                     },
                     {name for row in chunk for name in row.value},
                     [row.number for row in chunk],

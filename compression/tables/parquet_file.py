@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compression.errors import DataError
-from compression.tables.table import CHUNK_ROWS, Added, Cell, Chunk, Table
+from compression.tables.table import CHUNK_ROWS, Added, Cells, Chunk, Table
 
 _GROUP_CHUNKS = 16  # chunks in a row group
 
@@ -62,14 +62,14 @@ class ParquetTable(Table):
                 ]
                 writer.write_table(pyarrow.Table.from_batches(batches, schema))
 
-    def _cells(self, batch: Any, schema: Any, name: str, numbers: Sequence[int]) -> list[Cell]:
+    def _cells(self, batch: Any, schema: Any, name: str, numbers: Sequence[int]) -> list[Cells]:
         if name not in schema.names:
             return [None] * len(batch)
         values = batch.column(schema.names.index(name)).to_pylist()
         classes = _class_names(schema, name)
         if classes:
-            values = [classes[value] if value is not None and 0 <= value < len(classes) else None for value in values]
-        return [self.cell(value, name, number) for value, number in zip(values, numbers, strict=True)]
+            values = [_named(value, classes) for value in values]
+        return [self.cells(value, name, number) for value, number in zip(values, numbers, strict=True)]
 
     def _require(self, text: str, others: Sequence[str], schema: Any) -> None:
         from pyarrow import types
@@ -83,10 +83,18 @@ class ParquetTable(Table):
             raise self.broken(f"the column {text!r} holds {kind}; name one of strings with --text-column")
 
 
+def _named(value: Any, classes: Sequence[str]) -> Any:
+    """What a number stands for, or a list of them."""
+    if isinstance(value, list):
+        return [_named(one, classes) for one in value]
+    return classes[value] if value is not None and 0 <= value < len(classes) else None
+
+
 def _class_names(schema: Any, name: str) -> list[str]:
     """What a ClassLabel column's numbers stand for: `datasets` keeps that beside the schema; -1 there is no label."""
     try:
         feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][name]
+        feature = feature.get("feature", feature)  # of a list
         return list(map(str, feature["names"])) if feature["_type"] == "ClassLabel" else []
     except (KeyError, TypeError, ValueError):
         return []

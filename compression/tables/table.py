@@ -13,6 +13,7 @@ CHUNK_ROWS = 4096
 MAX_CHARACTERS = 1 << 24  # of one line, cell or object: a quote that never closes must not take all memory
 
 Cell: TypeAlias = str | None  # None where there is none; csv has no such cell, only an empty one
+Cells: TypeAlias = Cell | tuple[str, ...]  # of a column besides the text: json and parquet have lists
 Added: TypeAlias = Mapping[str, Sequence[Any]]  # values of the new columns, row by row; None where there is none
 
 
@@ -42,7 +43,7 @@ class Chunk:
     """
 
     rows: Any
-    cells: Mapping[str, Sequence[Cell]]
+    cells: Mapping[str, Sequence[Cells]]
     names: Collection[str]
     numbers: Sequence[int]
     read: float
@@ -66,7 +67,8 @@ class Table(ABC):
             others: columns that may be.
 
         Raises:
-            DataError: not a file of this kind, no such column or two of them, or a cell that is no string or number.
+            DataError: not a file of this kind, no such column or two of them, or a cell that is no string or
+                number; of other columns, a list of them is one too.
         """
 
     @abstractmethod
@@ -97,6 +99,15 @@ class Table(ABC):
         for name in wanted:
             if names.count(name) > 1:
                 raise self.broken(f"has {names.count(name)} columns called {name!r}; rename or remove all but one")
+
+    def cells(self, value: object, column: str, number: int) -> Cells:
+        """A value, or several in a list."""
+        if not isinstance(value, list):
+            return self.cell(value, column, number)
+        found = [self.cell(one, column, number) for one in value]
+        if not all(found):
+            raise self.broken(f"has a list in {column!r} with nothing in one of its places; leave that out", number)
+        return tuple(one for one in found if one)
 
     def cell(self, value: object, column: str, number: int) -> Cell:
         """A value as csv would give it: a number is its digits, and one that is not a number is missing."""

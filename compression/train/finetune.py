@@ -28,11 +28,13 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from compression.bundle.atomic_files import explained, replacing
-from compression.data import Examples
+from compression.data import Examples, Labels, names_of
 from compression.errors import CheckpointError, DataError
+from compression.measure.evaluate import micro_f1
 from compression.parent.checkpoint import load_classifier
 from compression.parent.files import locate, safetensors_files
 from compression.parent.kind import require_rows_for_all_tokens, task_of
+from compression.parent.predictions import SEVERAL
 from compression.parent.settings import load_config, settle_padding, window
 from compression.parent.tokenizer import load_tokenizer
 from compression.progress import console, warn
@@ -84,6 +86,8 @@ def finetune(
 ) -> dict[str, float]:
     """Trains, keeps the epoch with the best validation accuracy, and writes it to `out`.
 
+    Where rows have lists of labels, the model is one that gives a text several, and the best micro F1 is kept.
+
     Args:
         parent: an encoder or a classifier: local directory, hub id or `embedded:NAME`.
         validation: rows that choose the epoch; None keeps the last one.
@@ -92,7 +96,8 @@ def finetune(
         overwrite: an older model, or a run that was stopped, may be replaced.
 
     Returns:
-        `accuracy` (a fraction) and `loss` on the validation rows; nothing without them.
+        `accuracy` (a fraction; `micro_f1` where rows have lists of labels) and `loss` on the validation rows; nothing
+        without them.
 
     Raises:
         DataError: rows without a label, fewer than two labels, or validation labels that train does not have.
@@ -100,7 +105,10 @@ def finetune(
         StorageError: `out` cannot be written.
     """
     _require_free(out, resume, overwrite)
+    several = train.several or (validation is not None and validation.several)
     labels = _labels(train, validation)
+    if several and options.label_smoothing:
+        raise DataError("label smoothing is for one label to a text, and these rows have lists; leave it out")
     if options.early_stopping and validation is None:
         raise DataError("early stopping needs validation rows, which say when to stop")
     options = replace(options, learning_rate=options.learning_rate or _RATES["lora" if options.lora_rank else "full"])
@@ -114,7 +122,7 @@ def finetune(
         folder,
         id2label=dict(enumerate(labels)),
         label2id={name: i for i, name in enumerate(labels)},
-        problem_type="single_label_classification",
+        problem_type=SEVERAL if several else "single_label_classification",
     )
     _set_dropout(config, options.dropout)
     tokenizer = load_tokenizer(folder)
@@ -125,17 +133,20 @@ def finetune(
 
     def encode(examples: Examples) -> list[dict[str, Any]]:
         batch = tokenizer(list(examples.texts), truncation=True, max_length=max_length)
-        ids = [config.label2id[label] for label in examples.labels]
-        return [{"input_ids": tokens, "labels": label} for tokens, label in zip(batch["input_ids"], ids, strict=True)]
+        targets = [_target(label, config, several) for label in examples.labels]
+        return [
+            {"input_ids": tokens, "labels": target} for tokens, target in zip(batch["input_ids"], targets, strict=True)
+        ]
 
-    checkpoints, lines = out / _CHECKPOINTS, EpochLines()
+    measure = "micro_f1" if several else "accuracy"
+    checkpoints, lines = out / _CHECKPOINTS, EpochLines(measure)
     trainer = Trainer(
         model=_trainable(model, parent, options),
-        args=_training_arguments(checkpoints, options, len(train), validate=validation is not None),
+        args=_training_arguments(checkpoints, options, len(train), validation is not None, measure),
         train_dataset=encode(train),
         eval_dataset=None if validation is None else encode(validation),
         data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=_accuracy,
+        compute_metrics=_micro_f1 if several else _accuracy,
         callbacks=[lines, *([EarlyStoppingCallback(options.early_stopping)] if options.early_stopping else [])],
     )
     trainer.remove_callback(PrinterCallback)
@@ -148,13 +159,13 @@ def finetune(
         trainer.train(resume_from_checkpoint=last)
     judges, rows = (train.head(_CHECKED_ROWS), "training rows") if validation is None else (validation, "rows")
     figures = trainer.evaluate(encode(judges))
-    doubt = doubt_of_learning(figures["eval_accuracy"], judges.labels, rows)
+    doubt = doubt_of_learning(figures[f"eval_{measure}"], judges.labels, rows)
     if doubt is not None:
         warn(doubt)
     with replacing(out, _REMEDY) as staging:
         staging.mkdir()
         _save(trainer.model, config, tokenizer, staging, options)
-    return {} if validation is None else {name: figures[f"eval_{name}"] for name in ("accuracy", "loss")}
+    return {} if validation is None else {name: figures[f"eval_{name}"] for name in (measure, "loss")}
 
 
 def _require_free(out: Path, resume: bool, overwrite: bool) -> None:
@@ -189,15 +200,25 @@ def _in_the_order_of(config: PreTrainedConfig, labels: list[str], parent: str) -
 def _labels(train: Examples, validation: Examples | None) -> list[str]:
     for name, examples in (("train", train), ("validation", validation)):
         if examples is not None and len(examples.labelled) != len(examples):
-            raise DataError(f"{name}: {len(examples) - len(examples.labelled)} rows have no label; every row needs one")
-    labels = sorted({label for label in train.labels if label is not None})
+            raise DataError(
+                f"{name}: {len(examples) - len(examples.labelled)} rows have no label; every row needs one"
+                + ", and one that has none of them an empty list, or the separator alone" * examples.several
+            )
+    labels = sorted({name for label in train.labels for name in names_of(label)})
     if len(labels) < 2:
-        raise DataError(f"train has only the label {labels[0]!r}; a classifier needs two or more")
+        only = f"only the label {labels[0]!r}" if labels else "no label"
+        raise DataError(f"train has {only}; a classifier needs two or more")
     seen = () if validation is None else validation.labels
-    unseen = sorted({label for label in seen if label is not None} - set(labels))
+    unseen = sorted({name for label in seen for name in names_of(label)} - set(labels))
     if unseen:
         raise DataError(f"validation has labels that train does not: {', '.join(map(repr, unseen[:5]))}")
     return labels
+
+
+def _target(labels: Labels, config: PreTrainedConfig, several: bool) -> int | list[float]:
+    """What a row is to be answered: a label's number, or 1 for each of its labels and 0 for the others."""
+    numbers = [config.label2id[name] for name in names_of(labels)]
+    return [float(number in numbers) for number in range(config.num_labels)] if several else numbers[0]
 
 
 def _set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
@@ -236,7 +257,9 @@ def _trainable(model: PreTrainedModel, parent: str, options: FinetuneOptions) ->
     return wrapped
 
 
-def _training_arguments(checkpoints: Path, options: FinetuneOptions, rows: int, validate: bool) -> TrainingArguments:
+def _training_arguments(
+    checkpoints: Path, options: FinetuneOptions, rows: int, validate: bool, measure: str
+) -> TrainingArguments:
     precision = options.precision
     if precision == "auto":
         precision = "bf16" if has_bf16() else "fp32"
@@ -261,7 +284,7 @@ def _training_arguments(checkpoints: Path, options: FinetuneOptions, rows: int, 
         save_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=validate,
-        metric_for_best_model="accuracy",
+        metric_for_best_model=measure,
         logging_steps=max(1, steps // 10),
         seed=options.seed,
         report_to=[],
@@ -280,6 +303,11 @@ def has_bf16() -> bool:
 def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
     logits = np.asarray(prediction.predictions)
     return {"accuracy": float((logits.argmax(-1) == prediction.label_ids).mean())}
+
+
+def _micro_f1(prediction: EvalPrediction) -> dict[str, float]:
+    given, truth = np.asarray(prediction.predictions) >= 0, np.asarray(prediction.label_ids) > 0  # thresholds of 0.5
+    return {"micro_f1": float(micro_f1(np.ones((1, len(truth))), truth, given)[0])}
 
 
 def _save(model: Any, config: PreTrainedConfig, tokenizer: Any, out: Path, options: FinetuneOptions) -> None:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from compression.parent.batches import Batch, by_length, collate, encode
 from compression.parent.checkpoint import Parent
+from compression.parent.predictions import log_probabilities
 from compression.words import words
 
 _AS_IT_IS = 0.3  # share of the texts that are not varied
@@ -25,7 +26,7 @@ class Lesson:
     """A batch for the pruned model, and what the parent says of it.
 
     Attributes:
-        log_probabilities: (texts, labels).
+        log_probabilities: see `compression.parent.predictions`.
         hidden: the parent's output of each layer, (texts, tokens, width) each; none where they were not asked for.
         compared: (texts, tokens), which tokens' hidden states both models have: all of a text that both cut alike, else
             the first.
@@ -66,7 +67,7 @@ def lessons(
         longest = compared.shape[1]
         yield Lesson(
             batch,
-            output.logits.log_softmax(-1).clone(),
+            log_probabilities(parent.model, output.logits).clone(),
             tuple(
                 functional.pad(layer, (0, 0, 0, longest - layer.shape[1])).clone()
                 for layer in (output.hidden_states[1:] if hidden else ())
@@ -85,7 +86,10 @@ def distillation_loss(model: PreTrainedModel, lesson: Lesson, hidden_weight: flo
     """
     output = model(**lesson.batch, output_hidden_states=bool(hidden_weight))
     loss = functional.kl_div(
-        output.logits.float().log_softmax(-1), lesson.log_probabilities, log_target=True, reduction="batchmean"
+        log_probabilities(model, output.logits.float()),
+        lesson.log_probabilities,
+        log_target=True,
+        reduction="batchmean",
     )
     if hidden_weight:
         mine, *lower = reversed(output.hidden_states[1:])

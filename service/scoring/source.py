@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from compression.tables import Cell, Chunk, Table
+from compression.tables import Chunk, Table
 from service.errors import ScoringError
 
 
@@ -33,10 +33,10 @@ class Source:
 
     def texts(self, chunk: Chunk) -> list[str | None]:
         """What is to be scored; None where a row has no text, or half a surrogate pair, which is no character."""
-        return [cell if _is_text(cell) else None for cell in chunk.cells[self.text_column]]
+        return [cell if isinstance(cell, str) and _is_text(cell) else None for cell in chunk.cells[self.text_column]]
 
 
-def _is_text(cell: Cell) -> bool:
-    if not cell or not cell.strip():
+def _is_text(cell: str) -> bool:
+    if not cell.strip():
         return False
     return cell.isascii() or not any("\ud800" <= character <= "\udfff" for character in cell)

@@ -4,6 +4,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from compression.bundle import SingleLabel
 from compression.data import Columns, read_examples, require_known_labels, split_examples
 from compression.errors import DataError
 
@@ -115,6 +116,6 @@ def test_splits_that_cannot_be_used_are_refused(tmp_path: Path, rows: str, messa
 
 def test_unknown_labels_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,label\nx,good\n")
-    require_known_labels(read_examples(path), ["good", "bad"], path)
-    with pytest.raises(DataError, match=r"'good'; it has bad"):
-        require_known_labels(read_examples(path), ["bad"], path)
+    require_known_labels(read_examples(path), SingleLabel(("good", "bad")), path)
+    with pytest.raises(DataError, match=r"line 2: labels .* 'good'; it has bad"):
+        require_known_labels(read_examples(path), SingleLabel(("bad",)), path)

@@ -130,8 +130,8 @@ def test_calibration_error_is_zero_where_scores_are_as_often_right_as_they_say()
 @pytest.mark.parametrize(
     ("parent", "bundle", "message"),
     [
-        (logits(*[0, 1] * 10), logits(*[1] * 20), "answers yes to all of 20 texts, where the parent gives 2 answers"),
-        (logits(*[0] * 95, *[1] * 5), logits(*[0] * 100), "answers no to all of 100"),
+        (logits(*[0, 1] * 10), logits(*[1] * 20), "answers 'yes' to all of 20 texts, where the parent gives 2 answers"),
+        (logits(*[0] * 95, *[1] * 5), logits(*[0] * 100), "answers 'no' to all of 100"),
         (logits(*[0, 1] * 20), logits(*[0, 0, 1, 1] * 10), "on 50.0 % of 40 texts, where chance gives 50.0 %"),
         (logits(0, 1), np.array([[np.nan, 0, 0], [0, 1, 0]], np.float32), "compressed model .* not finite on 1 of 2"),
         (logits(0, 1), np.array([[np.inf, 0, 0], [0, 1, 0]], np.float32), "not finite on 1 of 2"),

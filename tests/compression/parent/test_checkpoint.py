@@ -148,7 +148,6 @@ def copy_of(adapter: Path, folder: Path, name: str, **values: object) -> Path:
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("config.json", {"problem_type": "multi_label_classification"}, "any number of labels"),
         ("adapter_config.json", {"task_type": "TOKEN_CLS"}, "its adapter labels each token"),
         ("adapter_config.json", {"peft_type": "PREFIX_TUNING"}, "beside the text .peft_type PREFIX_TUNING."),
         (
