@@ -97,8 +97,9 @@ def _quantize(
     layers = quantize.linears(graph)
     for pattern in step.float_layers:
         if not any(pattern in layer.name for layer in layers):
-            names = ", ".join(layer.name for layer in layers)
-            raise RecipeError(f"float_layers: {pattern!r} matches none of the layers {names}")
+            names = [layer.name for layer in layers]
+            some = ", ".join(names if len(names) <= 6 else [*names[:3], "...", *names[-3:]])
+            raise RecipeError(f"float_layers: {pattern!r} is in the name of no layer; they are {some}")
     chosen = [layer for layer in layers if not any(pattern in layer.name for pattern in step.float_layers)]
     feeds = feeds_of(graph, model, texts[: step.calibration_texts])
     entropy = step.linear_entropy

@@ -223,6 +223,14 @@ def _limits(step: _Send) -> dict[str, Any]:
     return {"timeout": step.timeout_s, "headers": {"X-Request-Timeout-Ms": str(max(1, int(1e3 * step.timeout_s)))}}
 
 
+def _address(error: "httpx.TransportError") -> str:
+    try:
+        url = error.request.url
+    except RuntimeError:  # it knows of none
+        return "the service"
+    return str(url.copy_with(path="/", query=None)).rstrip("/") or "the service"
+
+
 def _failure(outcome: "httpx.Response | httpx.TransportError") -> RequestFailed | None:
     """What went wrong; None where nothing did."""
     import httpx
@@ -230,7 +238,8 @@ def _failure(outcome: "httpx.Response | httpx.TransportError") -> RequestFailed 
     if isinstance(outcome, httpx.TimeoutException):
         return RequestFailed("no answer came in time", "deadline_exceeded", retryable=True)
     if isinstance(outcome, httpx.TransportError):
-        return RequestFailed(f"the service cannot be reached: {outcome}", "unreachable", retryable=True)
+        message = f"{_address(outcome)} cannot be reached: {outcome}"
+        return RequestFailed(message, "unreachable", retryable=True)
     if outcome.is_success:
         return None
     try:

@@ -62,8 +62,10 @@ class TextClassifier:
                 own probabilities.
 
         Raises:
-            DataError: a text is empty, or not valid Unicode; names its place.
+            DataError: a text is none, is empty, or not valid Unicode; names its place.
         """
+        if not isinstance(texts, Iterable):
+            raise DataError(f"a text, or a list of texts, is needed, not {type(texts).__name__}")
         texts = [texts] if isinstance(texts, str) else list(texts)
         encoded = [self._encode(text, place) for place, text in enumerate(texts, start=1)]
         logits = np.empty((len(texts), len(self.labels)), np.float32)
@@ -72,6 +74,8 @@ class TextClassifier:
         return self._answers(logits, encoded, self.bundle.manifest.runtime.temperature if calibrated else 1.0)
 
     def _encode(self, text: str, place: int) -> Encoded:
+        if not isinstance(text, str):
+            raise DataError(f"text {place} is no text but {type(text).__name__}")
         if not text.strip():
             raise DataError(f"text {place} is empty; leave it out")
         try:
