@@ -5,9 +5,7 @@ What needs an extra is imported inside the command that needs it, so that the ot
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,8 @@ from compression import cache as stored
 from compression.bundle import extra, open_bundle
 from compression.data import Columns, concatenate, read_examples
 from compression.errors import StorageError
+from compression.options import DIRECTORY, FILE, columns_options, numbers
 from compression.recipe import preset_names, preset_text
-from compression.tables import Format
-from compression.tables.options import format_options, separator
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
 
 def _cache_folder() -> Path:
@@ -33,6 +27,11 @@ def _cache_folder() -> Path:
 
 
 def _home(remedy: str) -> Path:
+    """The user's.
+
+    Raises:
+        StorageError: there is none; says what to do then.
+    """
     try:
         return Path.home()
     except RuntimeError:
@@ -41,69 +40,24 @@ def _home(remedy: str) -> Path:
 
 _cache = click.option(
     "--cache",
-    type=_DIRECTORY,
+    type=DIRECTORY,
     default=_cache_folder,
     show_default="$XDG_CACHE_HOME/lathe, or ~/.cache/lathe",
     help="Finished steps (up to 8 GB) and searches are kept there; a run that was stopped goes on from them.",
 )
 
 
-def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Callback of an option that takes whole numbers with commas between them."""
-    parts = value.split(",") if value is not None else []
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{value!r} is not a list of whole numbers from 1 on, like 8,16", context, parameter)
-    return tuple(int(part) for part in parts) or None
-
-
-def _columns(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say how a data file is written and which columns hold what; the command gets `columns`."""
-
-    @wraps(command)
-    def run(
-        *args: Any,
-        text_column: str,
-        label_column: str,
-        label_separator: str | None,
-        ignored_labels: tuple[str, ...],
-        form: Format,
-        **options: Any,
-    ) -> None:
-        columns = Columns(
-            text_column, label_column, ignored_labels=ignored_labels, form=form, label_separator=label_separator
-        )
-        command(*args, columns=columns, **options)
-
-    decorated = format_options(run)
-    for option in (
-        click.option(
-            "--ignore-label", "ignored_labels", multiple=True, help="Rows with this label count as unlabelled."
-        ),
-        click.option(
-            "--label-separator",
-            callback=separator,
-            help="Between the labels of a text that may have several, in one cell, such as ';'. The separator alone is "
-            "a text that has none of them; an empty cell is one without labels. Lists in jsonl, json and parquet need "
-            "none.",
-        ),
-        click.option("--label-column", default="label", show_default=True),
-        click.option("--text-column", default="text", show_default=True),
-    ):
-        decorated = option(decorated)
-    return decorated
-
-
 @click.command()
 @click.argument("parent")
 @click.option(
     "--data",
-    type=_FILE,
+    type=FILE,
     required=True,
     multiple=True,
     help="Training rows, csv, tsv, jsonl, json or parquet with text and label; can be given several times.",
 )
-@click.option("--validation", type=_FILE, help="Rows that choose the best epoch; without them the last one is kept.")
-@click.option("--out", type=_DIRECTORY, required=True, help="Directory to write.")
+@click.option("--validation", type=FILE, help="Rows that choose the best epoch; without them the last one is kept.")
+@click.option("--out", type=DIRECTORY, required=True, help="Directory to write.")
 @click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option(
@@ -149,7 +103,7 @@ def _columns(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--freeze-embeddings", is_flag=True, help="Leave the embedding table as it is; several times faster.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint under OUT.")
 @click.option("--overwrite", is_flag=True, help="Replace a model, or a run that was stopped, in OUT.")
-@_columns
+@columns_options
 def finetune(
     parent: str,
     data: tuple[Path, ...],
@@ -181,7 +135,7 @@ def finetune(
 @click.argument("parent")
 @click.option(
     "--data",
-    type=_FILE,
+    type=FILE,
     required=True,
     help="Text like the text to be served: csv, tsv, jsonl, json or parquet. Labels are counted where there are some. "
     "A column `split` with calibration and test separates what calibrates from what judges; else a hash of the text "
@@ -205,9 +159,9 @@ def finetune(
     show_default=True,
     help="Minutes after which a search begins no new candidate.",
 )
-@click.option("--out", type=_DIRECTORY, required=True, help="The bundle to write; an older one is replaced.")
+@click.option("--out", type=DIRECTORY, required=True, help="The bundle to write; an older one is replaced.")
 @_cache
-@_columns
+@columns_options
 def compress(
     parent: str,
     data: Path,
@@ -239,11 +193,11 @@ def compress(
 
 @click.command()
 @click.argument("model")
-@click.option("--data", type=_FILE, required=True, help="Rows with text and label: csv, tsv, jsonl, json or parquet.")
+@click.option("--data", type=FILE, required=True, help="Rows with text and label: csv, tsv, jsonl, json or parquet.")
 @click.option("--against", help="Another bundle or parent: adds how often both give the same label.")
 @click.option("--split", help="Only the rows whose column `split` holds this.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-@_columns
+@columns_options
 def evaluate(
     model: str,
     data: Path,
@@ -269,7 +223,7 @@ def evaluate(
 
 
 @click.command()
-@click.argument("bundle", type=_DIRECTORY)
+@click.argument("bundle", type=DIRECTORY)
 @click.option("--json", "as_json", is_flag=True, help="The whole manifest as JSON.")
 def inspect(bundle: Path, as_json: bool) -> None:
     """Verify BUNDLE and say what it is."""
@@ -292,7 +246,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("bundle", type=_DIRECTORY)
+@click.argument("bundle", type=DIRECTORY)
 @click.option("--name", required=True, help="Name in the store; the version is added to it.")
 def store(bundle: Path, name: str) -> None:
     """Put BUNDLE into BentoML's model store and print its tag."""
@@ -304,9 +258,9 @@ def store(bundle: Path, name: str) -> None:
 
 
 @click.command()
-@click.argument("bundle", type=_DIRECTORY)
-@click.option("--batches", callback=_numbers, default="1,4,8,16,32", show_default=True, help="Texts of a run.")
-@click.option("--tokens", callback=_numbers, help="Lengths of a text.  [default: 16,32,64,128 within the window]")
+@click.argument("bundle", type=DIRECTORY)
+@click.option("--batches", callback=numbers, default="1,4,8,16,32", show_default=True, help="Texts of a run.")
+@click.option("--tokens", callback=numbers, help="Lengths of a text.  [default: 16,32,64,128 within the window]")
 @click.option("--rounds", type=click.IntRange(2), default=11, show_default=True, help="Timed runs of each shape.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="That one run may use.")
 @click.option("--against", help="Another bundle or parent.  [default: the parent of the manifest, if it can be loaded]")
@@ -323,11 +277,11 @@ def bench(bundle: Path, as_json: bool, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("bundles", type=_DIRECTORY, nargs=-1, required=True, metavar="BUNDLE...")
-@click.option("--data", type=_FILE, help="Measure all of them anew on these rows; without it the manifests speak.")
-@click.option("--html", type=_FILE, help="Write a page with a plot here too.")
+@click.argument("bundles", type=DIRECTORY, nargs=-1, required=True, metavar="BUNDLE...")
+@click.option("--data", type=FILE, help="Measure all of them anew on these rows; without it the manifests speak.")
+@click.option("--html", type=FILE, help="Write a page with a plot here too.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-@_columns
+@columns_options
 def compare(
     bundles: tuple[Path, ...],
     data: Path | None,
