@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,13 +19,24 @@ _NOT_TEXT = {b"PK\x03\x04": "a zip file, as xlsx is; save it as csv", b"\x1f\x8b
 _DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 _SAMPLE_BYTES = 1 << 16
 # What a text in an encoding is mostly made of, beside ASCII: ranges of characters that are common in it. Of two that
-# fit as well the first is taken: Korean bytes are common Chinese ones too, but not the other way round.
+# fit as well the first is taken where there are many characters: Korean bytes are common Chinese ones too, but of
+# Chinese ones only every second or so is Korean. Of few the most
+# frequent ones of a language say which is the likelier.
+_LATIN = "cp1252"
+_NEIGHBOURS = re.compile(rb"[\x80-\xff]{2}")
+_MANY_CHARACTERS = 10  # different ones
+_BEYOND_CHANCE = 0.8  # of characters of several bytes that are common ones
 _COMMON = {
     "euc_kr": (("\uac00", "\ud7a3"),),
     "gbk": (("\u3000", "\u303f"), ("\u4e00", "\u9fff"), ("\uff01", "\uff5e"), ("\u2014", "\u2026")),
     "shift_jis": (("\u3000", "\u30ff"), ("\u4e00", "\u9fff")),
     "big5": (("\u3000", "\u303f"), ("\u4e00", "\u9fff"), ("\uff01", "\uff5e")),
-    "cp1252": (("\u00c0", "\u00ff"), ("\u2013", "\u20ac"), ("\u00a0", "\u00bf")),
+    _LATIN: (("\u00c0", "\u00ff"), ("\u2013", "\u20ac"), ("\u00a0", "\u00bf")),
+}
+_FREQUENT = {
+    "euc_kr": "이다는의에을를가은로고하지도서기한사어리니인있자나아습게시들",
+    "gbk": "的一是不了在人有我他这个们中来上大为到说时要就出会可也你对生能而子那得于下过好很没服务快慢天用还多太谢",
+    "big5": "的一是不了在人有我他這個們中來上大為到說時要就出會可也你對生能而子那得於下過好很沒服務快慢天用還多太謝",
 }
 
 
@@ -116,9 +128,10 @@ def bounded_line(file: IO[str], path: Path, number: int) -> str:
     return line
 
 
-def likely_encoding(sample: bytes) -> str | None:
-    """The encoding that bytes which are not UTF-8 look like; None where none stands out."""
-    best, most = None, 0.5
+def likely_encodings(sample: bytes) -> list[str]:
+    """The encodings that bytes which are not UTF-8 look like, the likeliest first: few characters may fit several."""
+    shares: dict[str, float] = {}
+    found: dict[str, set[str]] = {}
     for codec, ranges in _COMMON.items():
         # A sample may end within a character: what cannot be read in its last bytes says nothing.
         text = codecs.getincrementaldecoder(codec)(errors="replace").decode(sample)
@@ -126,9 +139,20 @@ def likely_encoding(sample: bytes) -> str | None:
         if codec == "gbk" and others:  # the level of GB 2312 that ordinary text is made of, else any bytes pass for it
             others = [one if _is_common_chinese(one) else "\ufffd" for one in others]
         common = sum(any(low <= one <= high for low, high in ranges) for one in others)
-        if others and common / len(others) > most:
-            best, most = codec, common / len(others)
-    return best
+        if others:
+            shares[codec] = common / len(others)
+            found[codec] = set(others)
+    if shares and not _NEIGHBOURS.search(sample):
+        return [_LATIN]  # a letter with an accent stands among others
+    if max((share for codec, share in shares.items() if codec != _LATIN), default=0.0) > _BEYOND_CHANCE:
+        del shares[_LATIN]  # in which nearly any bytes are letters
+    most = max(shares.values(), default=0.0)
+    if most <= 0.5:
+        return []
+    alike = [codec for codec, share in shares.items() if share == most]
+    if len(found[alike[0]]) >= _MANY_CHARACTERS:
+        return alike[:1]
+    return sorted(alike, key=lambda codec: -len(found[codec].intersection(_FREQUENT.get(codec, ""))))
 
 
 def _is_common_chinese(character: str) -> bool:
@@ -158,9 +182,13 @@ def _diagnosis(path: Path, codec: str) -> str:
                 line.decode(codec)
             except UnicodeDecodeError:
                 break
-        likely = likely_encoding(line + file.readline(_SAMPLE_BYTES) + file.readline(_SAMPLE_BYTES))
-    remedy = f"it looks like {likely}: pass --encoding {likely}" if likely and likely != codec else None
-    return f"line {number}: is not {name}; {remedy or 'repair it, or name its encoding with --encoding'}"
+        likely = likely_encodings(line + file.read(_SAMPLE_BYTES))
+    if not likely or codec in likely:
+        return f"line {number}: is not {name}; repair it, or name its encoding with --encoding"
+    return (
+        f"line {number}: is not {name}; it looks like {' or '.join(likely)}: pass "
+        f"{' or '.join(f'--encoding {one}' for one in likely)}"
+    )
 
 
 @contextmanager

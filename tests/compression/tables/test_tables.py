@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from compression.errors import DataError
 from compression.tables import CHUNK_ROWS, Cell, Format, open_table, require_same_kind
-from compression.tables.text import likely_encoding
+from compression.tables.text import likely_encodings
 
 Rows = list[list[Cell]]
 NAMES = ("text", "other")
@@ -185,6 +185,7 @@ BAD = {
     "twice.csv": (b"text,text\na,b\n", "has 2 columns called 'text'; rename or remove all but one"),
     "none.csv": (b"body,other\na,b\n", "no column 'text', only body, other; name it with --text-column"),
     "gbk.csv": (CHINESE("gbk"), "line 2: is not UTF-8; it looks like gbk: pass --encoding gbk"),
+    "few.csv": ("text,other\n很好 Hilton,a\n".encode("gbk"), "gbk or euc_kr or big5: pass --encoding gbk or --"),
     "latin.csv": ("text,other\na,b\ncafé très serré,c\n".encode("latin-1"), "line 3: is not UTF-8; it looks like cp"),
     "wide.csv": ("text,other\na,b\n".encode("utf-16-le"), "byte order mark: pass --encoding utf-16-le"),
     "big.csv": ("text,other\na,b\n".encode("utf-16-be"), "pass --encoding utf-16-be"),
@@ -280,5 +281,14 @@ def test_formats_that_do_not_fit(tmp_path: Path) -> None:
     ],
 )
 def test_the_likely_encoding(encoding: str, text: str) -> None:
-    assert likely_encoding(text.encode(encoding)) == encoding
-    assert likely_encoding(text.encode(encoding)[:-1]) == encoding
+    assert likely_encodings(text.encode(encoding)) == [encoding]
+    assert likely_encodings(text.encode(encoding)[:-1]) == [encoding]
+
+
+def test_what_few_characters_leave_open_is_named() -> None:
+    assert likely_encodings("text,label\n很好 service, very fast,a\n".encode("gbk")) == ["gbk", "euc_kr", "big5"]
+    assert likely_encodings("text,label\n봤다 service, very fast,a\n".encode("euc_kr")) == ["euc_kr", "gbk", "big5"]
+    assert likely_encodings("text,label\n服务 very fast,a\n".encode("gbk")) == ["gbk", "big5"]
+    assert likely_encodings(b"plain") == []
+    assert likely_encodings("a très good day".encode("latin-1")) == ["cp1252"]
+    assert likely_encodings("味道很好，菜品齁咸，送餐很快".encode("gbk")) == ["gbk"]  # noqa: RUF001
