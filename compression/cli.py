@@ -13,10 +13,14 @@ import click
 
 from compression import cache as stored
 from compression.bundle import extra, open_bundle
-from compression.data import Columns, concatenate, read_examples
+from compression.bundle.atomic_files import CACHE_REMEDY, require_writable
+from compression.bundle.storage import require_replaceable
+from compression.data import Columns, Examples, concatenate, read_examples, require_labelled
 from compression.errors import StorageError
 from compression.options import DIRECTORY, FILE, columns_options, numbers
-from compression.recipe import preset_names, preset_text
+from compression.parent.files import locate, require_model, safetensors_files
+from compression.recipe import load_recipe, parse_budget, preset_names, preset_text
+from compression.train.destination import require_free
 
 
 def _cache_folder() -> Path:
@@ -115,13 +119,18 @@ def finetune(
     **options: Any,
 ) -> None:
     """Fine-tune PARENT (local directory, hub id or embedded:NAME) on labelled text."""
+    # All of this is said before torch is imported, which takes seconds; so it is below.
+    require_free(out, resume, overwrite)
+    train = [_labelled(path, columns) for path in data]
+    judges = None if validation is None else _labelled(validation, columns)
+    safetensors_files(locate(parent))
     with extra("compress"):
         from compression.train import finetune as module
 
     figures = module.finetune(
         parent,
-        concatenate([read_examples(path, columns) for path in data]),
-        read_examples(validation, columns) if validation is not None else None,
+        concatenate(train),
+        judges,
         out,
         module.FinetuneOptions(**options),
         resume,
@@ -129,6 +138,12 @@ def finetune(
     )
     measured = ", ".join(f"validation {name} {value:.4f}" for name, value in figures.items())
     click.echo(f"{out}: {measured or 'trained to the end, without validation'}")
+
+
+def _labelled(path: Path, columns: Columns) -> Examples:
+    examples = read_examples(path, columns)
+    require_labelled(examples, str(path))
+    return examples
 
 
 @click.command()
@@ -174,17 +189,20 @@ def compress(
     columns: Columns,
 ) -> None:
     """Compress PARENT (local directory, peft adapter, hub id or embedded:NAME) into a bundle."""
+    bounds = parse_budget(budget) if budget else None
+    loaded = load_recipe(recipe or "safe")
+    require_replaceable(out)
+    require_writable(cache, CACHE_REMEDY)
+    read_examples(data, columns)
+    safetensors_files(locate(parent))
     with extra("compress"):
         from compression.budget_search import Search, search
         from compression.pipeline import compress as run
-    from compression.recipe import load_recipe, parse_budget
     from compression.report.page import print_comparison
 
-    bounds = parse_budget(budget) if budget else None
     if recipe is None and bounds is not None:
         bundle = search(parent, data, bounds, out, columns, cache, Search(trials, 60 * time_limit))
     else:
-        loaded = load_recipe(recipe or "safe")
         if bounds is not None:
             loaded = loaded.model_copy(update={"budget": bounds})
         bundle = run(parent, data, loaded, out, columns, cache)
@@ -214,6 +232,8 @@ def evaluate(
         examples = examples.of_split(split)
         if not len(examples):
             raise click.BadParameter(f"{data} has no rows with the split {split!r}", param_hint="--split")
+    for path in filter(None, (model, against)):
+        require_model(path)
     figures = run(model, examples, data, against)
     if as_json:
         click.echo(json.dumps(figures, indent=2))

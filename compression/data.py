@@ -126,6 +126,26 @@ def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
     return Examples(tuple(texts), tuple(labels), tuple(splits), tuple(places))
 
 
+def require_labelled(examples: Examples, name: str) -> None:
+    """Refuses rows that nothing can be learned from.
+
+    Args:
+        name: of what they are, for the message: their file.
+
+    Raises:
+        DataError: names the first row without a label.
+    """
+    lacking = [row for row, label in enumerate(examples.labels) if label is None]
+    if not lacking:
+        return
+    if len(lacking) == len(examples):
+        raise DataError(f"{name}: no row has a label, and training needs one in each; name the column: --label-column")
+    place = f"{examples.places[lacking[0]]}: " if examples.places else ""
+    others = f", as {len(lacking) - 1} more" if len(lacking) > 1 else ""
+    none = "; one that is to have none has an empty list, or the separator alone" if examples.several else ""
+    raise DataError(f"{name}: {place}has no label{others}; fill it in, or remove the row{none}")
+
+
 def names_of(labels: Labels) -> tuple[str, ...]:
     """The labels of a row: one, any number, or none where it has none."""
     return (labels,) if isinstance(labels, str) else labels or ()

@@ -1,8 +1,9 @@
 """What `lathe compress` says of a parent or a data file that it cannot use, or that proves little."""
 
 import json
-import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import AutoTokenizer
 
 from compression.bundle.storage import require_replaceable
 from compression.data import read_examples, split_examples
-from compression.errors import BundleError
+from compression.errors import StorageError
 from compression.pipeline import doubts
 from lathe import main
 
@@ -280,10 +281,69 @@ def test_text_of_one_label_makes_a_bundle_a_warning_and_no_temperature(
     assert [one["label"] for one in manifest["figures"]["classes"]] == ["positive"]
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+NOWHERE = Path("/proc/self")  # where root can write no file either
+
+
+@pytest.mark.skipif(not NOWHERE.is_dir(), reason="there is no /proc")
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"/proc/self cannot be written to: .*; make room there, or name another"):
+        require_replaceable(NOWHERE / "mine")
+    require_replaceable(tmp_path / "bundles" / "mine")
+    options = ["compress", "no such parent", "--data", "no such file.csv", "--out", str(tmp_path / "out")]
+    for unusable in (["--cache", str(NOWHERE / "cache")], ["--out", str(NOWHERE / "out")]):
+        result = CliRunner().invoke(main, [*options, *unusable])
+        assert result.exit_code == 1
+        assert f"error: {NOWHERE}" in result.stderr
+        assert f"another directory with {unusable[0]}" in result.stderr
+
+
+def test_a_home_that_is_not_there_is_noticed_before_the_work(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        main, ["compress", "no such parent", "--data", "no such file.csv", "--out", str(tmp_path / "out")],
+        env={"HOME": str(NOWHERE / "home"), "XDG_CACHE_HOME": None},
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert f"error: {NOWHERE}/home/.cache/lathe: {NOWHERE} cannot be written to: " in result.stderr
+    assert "or name another directory with --cache" in result.stderr
+
+
+def run_without_torch(*arguments: str) -> str:
+    """What a command says where torch and transformers cannot be imported."""
+    program = "import sys; sys.modules['torch'] = sys.modules['transformers'] = None; import lathe; lathe.main()"
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2), done.stderr
+    return done.stderr
+
+
+WRONG = {
+    "no such recipe": (["--recipe", "nope"], "error: nope: "),
+    "no such bound": (["--budget", "nope=3"], "error: --budget: nope: "),
+    "a file as OUT": (["--out", "ROWS"], "rows.csv"),
+    "no such column": (["--text-column", "body"], "no column 'body'"),
+    "no such parent": (["--recipe", "float"], "./no such parent: no such directory"),
+    "finetune: no such parent": (None, "./no such parent: no such directory"),
+    "finetune: a row without label": (["--data", "BAD"], "bad.csv: line 3: has no label, as 1 more; fill it in, or"),
+    "finetune: a taken directory": (["--out", "TAKEN"], "holds files that lathe finetune has not written"),
+    "evaluate: no such parent": ([], "./no such parent: no such directory"),
+    "evaluate: no such other": (["--against", "./other"], "error: ./other: no such directory"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_with_the_arguments_is_said_before_torch_is_imported(
+    name: str, encoder: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda place, mode: place != tmp_path)  # root may write anywhere
-    with pytest.raises(BundleError, match=f"bundles/mine: {tmp_path} cannot be written to; name another directory"):
-        require_replaceable(tmp_path / "bundles" / "mine")
-    require_replaceable(tmp_path.parent / "mine")
+    more, message = WRONG[name]
+    (tmp_path / "rows.csv").write_text("text,label\na good day,a\na bad day,b\n", "utf-8")
+    (tmp_path / "bad.csv").write_text("text,label\na good day,a\na bad day,\nmy day,\n", "utf-8")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.txt").touch()
+    places = {"ROWS": tmp_path / "rows.csv", "BAD": tmp_path / "bad.csv", "TAKEN": tmp_path / "taken"}
+    command = name.partition(":")[0] if ":" in name else "compress"
+    parent = str(encoder) if name == "evaluate: no such other" else "./no such parent"
+    out = [] if command == "evaluate" else ["--out", str(tmp_path / "out")]
+    cache = ["--cache", str(tmp_path / "cache")] if command == "compress" else []
+    options = [str(places.get(one, one)) for one in more or []]
+    said = run_without_torch(command, parent, "--data", str(tmp_path / "rows.csv"), *out, *cache, *options)
+    assert message in said
+    assert "Traceback" not in said

@@ -44,6 +44,19 @@ def replacing(path: Path, remedy: str) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
+def require_writable(folder: Path, remedy: str) -> None:
+    """Tries, before the work, whether files can be made in a directory, or in what there is of its path.
+
+    Raises:
+        StorageError: see `replacing`.
+    """
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        raise StorageError(f"{folder}: {nearest} cannot be written to: {error.strerror}; {remedy}") from error
+
+
 @contextmanager
 def scratch() -> Iterator[Path]:
     """A directory that is gone afterwards.

@@ -4,7 +4,6 @@ Whatever happens to a file after that, what is loaded is what its manifest, and 
 """
 
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import zstandard
 
-from compression.bundle.atomic_files import replacing
+from compression.bundle.atomic_files import replacing, require_writable
 from compression.bundle.manifest import FileName, Manifest
 from compression.bundle.task import Task, task_of
 from compression.errors import BundleError
@@ -29,6 +28,7 @@ _MEGABYTE = 2**20
 _MAX_BYTES = 64 * _MEGABYTE  # of a file that is no model: vocabularies of 250,000 pieces take 17 MB
 _MAX_MODEL_BYTES = 2048 * _MEGABYTE  # unpacked: ONNX knows no larger file
 _MAX_UNPACKED = 32  # times what it was packed: weights, of which three quarters are zero, unpack to some 5 times
+_OUT_REMEDY = "make room there, or name another directory with --out"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -130,7 +130,7 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[FileName, bytes]
     require_replaceable(path)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     manifest = manifest.model_copy(update={"files": digests})
-    with replacing(path, "make room there, or name another directory with --out") as staging:
+    with replacing(path, _OUT_REMEDY) as staging:
         staging.mkdir()
         for name, content in {**files, MANIFEST: manifest.to_json().encode()}.items():
             (staging / name).write_bytes(content)
@@ -143,6 +143,7 @@ def require_replaceable(path: Path) -> None:
 
     Raises:
         BundleError: names it.
+        StorageError: it cannot be written.
     """
     if Path.cwd().is_relative_to(path.resolve()):
         raise BundleError(f"{path}: holds the directory that you are in; name another for the bundle")
@@ -151,9 +152,7 @@ def require_replaceable(path: Path) -> None:
             raise BundleError(f"{place}: is a file; name a directory for the bundle")
     if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
         raise BundleError(f"{path}: holds files that are not a bundle; name another directory or empty it")
-    nearest = next(place for place in path.absolute().parents if place.exists())
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise BundleError(f"{path}: {nearest} cannot be written to; name another directory for the bundle")
+    require_writable(path.absolute().parent, _OUT_REMEDY)
 
 
 def _regular(folder: Path, name: FileName) -> Path:

@@ -1,6 +1,5 @@
 """Adapters of peft: what is read of one, its labels, and how it is merged into its base."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from transformers import PreTrainedModel
 
 from compression.errors import CheckpointError
 from compression.parent.files import safetensors_files
+from compression.parent.quiet import quiet
 from compression.parent.settings import load_config
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -63,8 +63,7 @@ def merge_adapter(model: PreTrainedModel, folder: Path, encoder: str) -> PreTrai
     from peft import PeftModel
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by names of yesterday
+        with quiet():
             merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]

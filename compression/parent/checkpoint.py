@@ -7,8 +7,6 @@ PARENT ──┬─ embedded:NAME          an encoder that comes with an install
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging
 
 from compression.bundle import Task
 from compression.errors import CheckpointError
@@ -33,6 +30,7 @@ from compression.parent.kind import (
     require_rows_for_all_tokens,
 )
 from compression.parent.predictions import task_of
+from compression.parent.quiet import quiet
 from compression.parent.settings import label_names, load_config, settle_padding, window
 from compression.parent.tokenizer import load_tokenizer
 
@@ -107,7 +105,7 @@ def load_classifier(
         CheckpointError: the files cannot be read, do not fit the config, or lack weights.
     """
     try:
-        with _quiet():
+        with quiet():
             model, found = AutoModelForSequenceClassification.from_pretrained(
                 folder, config=config, use_safetensors=True, local_files_only=True, trust_remote_code=False,
                 dtype="float32", output_loading_info=True, ignore_mismatched_sizes=True,
@@ -126,20 +124,6 @@ def load_classifier(
         model, {*found["missing_keys"], *other_sizes} - brought, found["unexpected_keys"], folder, new_head
     )
     return model.eval()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps transformers' bar and table of missing weights out of the user's terminal: `require_complete` speaks."""
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
 
 
 def _finite(model: PreTrainedModel, parent: str) -> PreTrainedModel:

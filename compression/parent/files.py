@@ -87,6 +87,16 @@ def safetensors_files(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder}: no *.safetensors file; save the model with safe_serialization=True")
 
 
+def require_model(path: str) -> None:
+    """Says of a bundle, or of a parent, whether its files are there, before torch is imported to read them.
+
+    Raises:
+        CheckpointError: as `locate` and `safetensors_files`.
+    """
+    if not (Path(path) / MANIFEST).is_file():
+        safetensors_files(locate(path))
+
+
 def digest(files: list[Path]) -> str:
     """sha256 over the files' names and contents, in order."""
     total = hashlib.sha256()

@@ -28,22 +28,21 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from compression.bundle.atomic_files import explained, replacing
-from compression.data import Examples, Labels, names_of
+from compression.data import Examples, Labels, names_of, require_labelled
 from compression.errors import CheckpointError, DataError
 from compression.measure.evaluate import micro_f1
 from compression.parent.checkpoint import load_classifier
 from compression.parent.files import locate, safetensors_files
 from compression.parent.kind import require_rows_for_all_tokens, task_of
 from compression.parent.predictions import SEVERAL
+from compression.parent.quiet import quiet
 from compression.parent.settings import load_config, settle_padding, window
 from compression.parent.tokenizer import load_tokenizer
 from compression.progress import console, warn
+from compression.train.destination import CHECKPOINTS, OUT_REMEDY, RECORD, require_free
 from compression.train.watching import EpochLines, doubt_of_learning
 
-_RECORD = "finetune.json"
-_CHECKPOINTS = "checkpoints"
 _RATES = {"full": 5e-5, "lora": 1e-3}  # an adapter starts from nothing, with few weights: it takes larger steps
-_REMEDY = "make room there, or name another directory with --out"
 _CHECKED_ROWS = 1000  # training rows that say whether anything was learned, where there is no validation
 
 
@@ -104,7 +103,7 @@ def finetune(
         CheckpointError: the parent cannot be loaded or trained, `out` is taken, or there is nothing to resume.
         StorageError: `out` cannot be written.
     """
-    _require_free(out, resume, overwrite)
+    require_free(out, resume, overwrite)
     several = train.several or (validation is not None and validation.several)
     labels = _labels(train, validation)
     if several and options.label_smoothing:
@@ -139,7 +138,7 @@ def finetune(
         ]
 
     measure = "micro_f1" if several else "accuracy"
-    checkpoints, lines = out / _CHECKPOINTS, EpochLines(measure)
+    checkpoints, lines = out / CHECKPOINTS, EpochLines(measure)
     trainer = Trainer(
         model=_trainable(model, parent, options),
         args=_training_arguments(checkpoints, options, len(train), validation is not None, measure),
@@ -155,34 +154,17 @@ def finetune(
         raise CheckpointError(f"{checkpoints}: no checkpoint to resume from; leave out --resume")
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
-    with explained(checkpoints, _REMEDY), lines:
+    with explained(checkpoints, OUT_REMEDY), lines, quiet():
         trainer.train(resume_from_checkpoint=last)
     judges, rows = (train.head(_CHECKED_ROWS), "training rows") if validation is None else (validation, "rows")
     figures = trainer.evaluate(encode(judges))
     doubt = doubt_of_learning(figures[f"eval_{measure}"], judges.labels, rows)
     if doubt is not None:
         warn(doubt)
-    with replacing(out, _REMEDY) as staging:
+    with replacing(out, OUT_REMEDY) as staging, quiet():
         staging.mkdir()
         _save(trainer.model, config, tokenizer, staging, options)
     return {} if validation is None else {name: figures[f"eval_{name}"] for name in (measure, "loss")}
-
-
-def _require_free(out: Path, resume: bool, overwrite: bool) -> None:
-    """Refuses a destination that would be lost without being asked for."""
-    if Path.cwd().is_relative_to(out.resolve()):
-        raise CheckpointError(f"{out}: holds the directory that you are in; name another with --out")
-    for place in (out, *out.parents):
-        if place.exists() and not place.is_dir():
-            raise CheckpointError(f"{place}: is a file; name a directory with --out")
-    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if not names or resume:
-        return
-    if _RECORD not in names and names != {_CHECKPOINTS}:
-        raise CheckpointError(f"{out}: holds files that lathe finetune has not written; name another directory")
-    if not overwrite:
-        held = "a fine-tuned model" if _RECORD in names else "a run that was stopped; go on with --resume"
-        raise CheckpointError(f"{out}: holds {held}; replace it with --overwrite, or name another directory")
 
 
 def _in_the_order_of(config: PreTrainedConfig, labels: list[str], parent: str) -> list[str]:
@@ -199,11 +181,8 @@ def _in_the_order_of(config: PreTrainedConfig, labels: list[str], parent: str) -
 
 def _labels(train: Examples, validation: Examples | None) -> list[str]:
     for name, examples in (("train", train), ("validation", validation)):
-        if examples is not None and len(examples.labelled) != len(examples):
-            raise DataError(
-                f"{name}: {len(examples) - len(examples.labelled)} rows have no label; every row needs one"
-                + ", and one that has none of them an empty list, or the separator alone" * examples.several
-            )
+        if examples is not None:
+            require_labelled(examples, name)
     labels = sorted({name for label in train.labels for name in names_of(label)})
     if len(labels) < 2:
         only = f"only the label {labels[0]!r}" if labels else "no label"
@@ -250,7 +229,8 @@ def _trainable(model: PreTrainedModel, parent: str, options: FinetuneOptions) ->
         modules_to_save=[*(name for name in heads if name != "dropout"), *pooler],
     )
     try:
-        wrapped = get_peft_model(model, config)
+        with quiet():
+            wrapped = get_peft_model(model, config)
     except ValueError as error:
         raise CheckpointError(f"{parent}: LoRA targets {targets!r} do not fit this model: {error}") from error
     wrapped.peft_config["default"].base_model_name_or_path = parent
@@ -316,10 +296,12 @@ def _save(model: Any, config: PreTrainedConfig, tokenizer: Any, out: Path, optio
         # The adapter is stored in half precision, which halves it; peft reads it back into float32.
         path = out / "adapter_model.safetensors"
         save_file({name: tensor.half().contiguous() for name, tensor in load_file(path).items()}, path)
-        path.chmod(0o644)  # safetensors lets only the owner read it
         config.save_pretrained(out)  # label names
         (out / "README.md").unlink(missing_ok=True)  # peft's empty template
     else:
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
-    (out / _RECORD).write_text(json.dumps(asdict(options), indent=2) + "\n", "utf-8")
+    record = out / RECORD
+    record.write_text(json.dumps(asdict(options), indent=2) + "\n", "utf-8")
+    for path in out.glob("*.safetensors"):  # which lets only the owner read it: like any other file instead
+        path.chmod(record.stat().st_mode)

@@ -28,6 +28,7 @@ class EpochLines(TrainerCallback):  # type: ignore[misc]
         self._bar = Progress(
             TextColumn("Train"), BarColumn(), MofNCompleteColumn(" of "),
             TimeRemainingColumn(), console=console, transient=True,
+            disable=not console.is_terminal,  # else it leaves an empty line
         )  # fmt: skip
         self._task = self._bar.add_task("Train", total=None)
         self._losses: list[float] = []

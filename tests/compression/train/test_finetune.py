@@ -1,6 +1,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ GOOD = rows(("a great day", "yes"), ("an awful day", "no"))
 @pytest.mark.parametrize(
     ("train", "validation", "message"),
     [
-        (rows(("x", "a"), ("y", None)), GOOD, "train: 1 rows have no label"),
+        (rows(("x", "a"), ("y", None)), GOOD, "train: has no label; fill it in, or remove the row"),
         (rows(("x", "a"), ("y", "a")), rows(("x", "a")), "only the label 'a'"),
         (GOOD, rows(("x", "maybe")), "'maybe'"),
     ],
@@ -40,6 +42,21 @@ def test_rows_that_cannot_be_learned_from_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         finetune(str(encoder), train, validation, tmp_path / "out", QUICK)
+
+
+@pytest.mark.parametrize("rank", ["0", "2"])
+def test_what_is_printed_are_its_own_words_and_files_follow_the_umask(
+    rank: str, encoder: Path, sentiment_data: Path, tmp_path: Path
+) -> None:
+    program = "import os; os.umask(0o027); import lathe; lathe.main()"
+    command = [
+        "finetune", str(encoder), "--data", str(sentiment_data), "--out", str(tmp_path / "out"), "--lora-rank", rank,
+        "--epochs", "1", "--learning-rate", "3e-3",
+    ]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"Epoch 1 of 1: loss .*\n(warning: right for .*\n)?", done.stderr)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o640}
 
 
 def test_without_validation_the_last_epoch_is_kept(
