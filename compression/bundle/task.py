@@ -94,9 +94,7 @@ class SingleLabel(Task):
         return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
 
     def decide(self, logits: npt.NDArray[np.floating]) -> Answers:
-        answers = np.zeros(logits.shape, np.bool_)
-        np.put_along_axis(answers, logits.argmax(axis=-1)[..., None], True, axis=-1)
-        return answers
+        return np.asarray(np.arange(logits.shape[-1]) == logits.argmax(axis=-1)[..., None])
 
     def lead(self, logits: npt.NDArray[np.floating]) -> Probabilities:
         highest = np.sort(softmax(logits), axis=-1)

@@ -111,15 +111,12 @@ def _classifications(scored: Scored, top_k: int) -> list[dict[str, Any]]:
     results = []
     for row, given, truncated in zip(scored.probabilities.tolist(), scored.given, scored.truncated, strict=True):
         best = _highest(row, top_k)
-        results.append(
-            {
-                "label": labels[best[0]],
-                "score": row[best[0]],
-                **({"labels": [labels[index] for index in _highest(row, len(row)) if given[index]]} if several else {}),
-                "scores": {labels[index]: row[index] for index in best},
-                "truncated": truncated,
-            }
-        )
+        result: dict[str, Any] = {"label": labels[best[0]], "score": row[best[0]]}
+        if several:
+            result["labels"] = [labels[index] for index in _highest(row, len(row)) if given[index]]
+        result["scores"] = {labels[index]: row[index] for index in best}
+        result["truncated"] = truncated
+        results.append(result)
     return results
 
 

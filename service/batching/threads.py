@@ -82,7 +82,8 @@ class Threads(Generic[T]):
 
     def oldest_s(self) -> float:
         """For how long they have had the oldest batch; 0 where there is none."""
-        return max((self._clock() - handed.at for handed in self._handed.values()), default=0.0)
+        oldest = next(iter(self._handed.values()), None)
+        return 0.0 if oldest is None else self._clock() - oldest.at
 
     def free_in(self) -> float:
         """Expected seconds until one has nothing to do: each batch goes to the one that is done first."""

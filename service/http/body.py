@@ -1,13 +1,12 @@
 """Bounds on what a request may bring in: content type, size of the body, its shape, and its time."""
 
-import asyncio
 import re
 from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from service.errors import BodyTimeout, InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+from service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 from service.http.coding import coding_of
 from service.http.messages import Request
 from service.settings import Settings
@@ -28,13 +27,13 @@ class ClientGone(Exception):
 
 
 async def read_body(request: Request, settings: Settings, content_types: Collection[str] = JSON) -> bytes:
-    """Reads a body, no more of it than allowed, and for no longer than a request may take.
+    """Reads a body, and no more of it than allowed; how long it may take is the connection's to say.
 
     Raises:
         UnsupportedMediaType: its content type is another one.
         UnsupportedEncoding, InvalidRequest: it is compressed in a way that is not taken, or not as it says.
         PayloadTooLarge: it says it is too long, or turns out to be when it is unpacked.
-        BodyTimeout: it did not come in time; who sends a byte now and then would otherwise be waited for.
+        BodyTimeout: it did not come in time; see Deadlines.
         ClientGone: the connection closed before the end.
     """
     max_bytes = settings.max_body_bytes
@@ -46,20 +45,16 @@ async def read_body(request: Request, settings: Settings, content_types: Collect
     if length.isdecimal() and int(length) > max_bytes:
         raise _too_large(max_bytes)
     body = bytearray()
-    try:
-        async with asyncio.timeout(settings.request_timeout_ms / 1e3):
-            while True:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                body += coding.unpack(message.get("body", b""), max_bytes + 1 - len(body))
-                if len(body) > max_bytes:
-                    raise _too_large(max_bytes)
-                if not message.get("more_body", False):
-                    coding.end()
-                    return bytes(body)
-    except TimeoutError:
-        raise BodyTimeout(f"the body was not complete after {settings.request_timeout_ms} ms; send it faster") from None
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += coding.unpack(message.get("body", b""), max_bytes + 1 - len(body))
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+        if not message.get("more_body", False):
+            coding.end()
+            return bytes(body)
 
 
 def parse(model: type[Body], body: bytes, max_inputs: int) -> Body:

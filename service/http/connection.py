@@ -29,14 +29,15 @@ from uvicorn.config import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from service.errors import HeadTimeout, ServiceError
+from service.errors import BodyTimeout, HeadTimeout, ServiceError
 from service.http.connections import Connections, Reason, State
 from service.http.exchange import CLOSE, Exchange, answer_head
 from service.http.http1 import Head, find_end, guess_request, parse_head, skip_empty_lines
-from service.http.messages import ENTRY, GONE, Gone, Headers, Response
+from service.http.messages import ANSWER, ENTRY, GONE, Gone, Headers, Response
 
 _LAST_WORD_S = 0.5  # when the service stops, for a request that is on its way
 _UNREAD_BYTES = 65536  # of a body that came and was not asked for
+_LARGE_BYTES = 65536  # of a body: who sends such again and again to be refused costs the others time
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -160,6 +161,9 @@ class HttpProtocol(asyncio.Protocol):
             self._reject(HeadTimeout(f"the head was not complete after {seconds:g} s; send it faster"), Reason.TIMEOUT)
         elif self.state is State.BODY and self._answered:
             self._close(Reason.UNREAD, linger=True)
+        elif self.state is State.BODY:
+            seconds = self._all.limits.deadlines.body
+            self._reject(BodyTimeout(f"the body was not complete after {seconds:g} s; send it faster"), Reason.TIMEOUT)
         else:
             self.end(Reason.TIMEOUT)
 
@@ -228,12 +232,9 @@ class HttpProtocol(asyncio.Protocol):
         text = self._text(path)
         entry = self._all.door.enter(head.method, text, head.headers)
         if isinstance(entry, Response):
-            if entry.status == HTTPStatus.TOO_MANY_REQUESTS and self._all.hold():
-                self._read(False)
-                self._held = self.loop.call_later(self._all.limits.hold_s, self._release, entry)
-            else:
-                self._answer(entry)
+            self.answer(entry)
             return
+        exchange = self._exchange = Exchange(head, self)
         scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -247,21 +248,10 @@ class HttpProtocol(asyncio.Protocol):
             "state": self._app_state.copy(),
             GONE: self._gone,
             ENTRY: entry,
+            ANSWER: exchange.answer,
             **self._addresses,
         }
-        self._exchange = Exchange(head, self)
-        self._start(self._exchange.run(self._config.loaded_app, scope))
-
-    def _release(self, response: Response) -> None:
-        self._let_go()
-        self._answer(response)
-
-    def _let_go(self) -> None:
-        """Ends what `hold` began."""
-        if self._held is not None:
-            self._held.cancel()
-            self._held = None
-            self._all.let_go()
+        self._start(exchange.run(self._config.loaded_app, scope))
 
     def _text(self, path: bytes) -> str:
         text = path.decode()
@@ -294,7 +284,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._dropped > self._all.limits.dropped_bytes:
             self.end(Reason.UNREAD)
 
-    # What goes out; an exchange calls the next six:
+    # What goes out; an exchange calls the next seven:
 
     def write(self, data: bytes) -> None:
         """Sends it."""
@@ -305,13 +295,25 @@ class HttpProtocol(asyncio.Protocol):
         if self._sent is not None:
             await asyncio.shield(self._sent)
 
-    async def hold(self) -> None:
-        """Waits for a moment, where there is room for that."""
-        if self._all.hold():
-            try:
-                await asyncio.sleep(self._all.limits.hold_s)
-            finally:
-                self._all.let_go()
+    def answer(self, response: Response, body_bytes: int = 0) -> None:
+        """Sends a complete answer; one that is held back, in a moment, if there is room for that."""
+        refused = response.status >= HTTPStatus.BAD_REQUEST and body_bytes > _LARGE_BYTES
+        if (refused or response.status == HTTPStatus.TOO_MANY_REQUESTS) and self._all.hold():
+            self._read(False)
+            self._held = self.loop.call_later(self._all.limits.hold_s, self._release, response)
+        else:
+            self._answer(response)
+
+    def _release(self, response: Response) -> None:
+        self._let_go()
+        self._answer(response)
+
+    def _let_go(self) -> None:
+        """Holds nothing back any more."""
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+            self._all.let_go()
 
     def want_body(self, ask: bool) -> None:
         """Reads on in the body."""
@@ -341,11 +343,10 @@ class HttpProtocol(asyncio.Protocol):
         self.end(Reason.FAILED)
 
     def _answer(self, response: Response) -> None:
-        """Sends what is complete."""
+        assert self._head is not None
         always, keep_alive = self.begin_answer(True)
-        self.write(
-            answer_head(response.status, always, response.headers, () if keep_alive else (CLOSE,)) + response.body
-        )
+        head = answer_head(response.status, always, response.headers, () if keep_alive else (CLOSE,))
+        self.write(head if self._head.method == "HEAD" else head + response.body)
         self.end_answer()
 
     def _reject(self, error: ServiceError, reason: Reason) -> None:
@@ -355,6 +356,7 @@ class HttpProtocol(asyncio.Protocol):
         self._pending = b""
         if self._exchange is not None and not self._exchange.started:
             self._reason = reason
+            self._enter(State.WAITING)
             self._read(False)
             self._exchange.refuse(error)  # whose answer closes it
         elif self._head is not None:

@@ -19,7 +19,6 @@ from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
-_GRACE_S = 5.0  # who reads a body gives it up in time, with an answer; this is for bodies that nobody reads
 _WARN_S = 10.0
 _OTHER_DESCRIPTORS = 32  # models that are loaded, the keys file
 
@@ -54,7 +53,7 @@ class Deadlines:
 
     idle: float = 75.0  # nginx, and AWS's load balancers, reuse a connection that was idle for 60 seconds
     head: float = 10.0
-    body: float = 15.0
+    body: float = 10.0
     waiting: float = 600.0  # requests have a deadline of their own; to load a version takes its time
     answering: float = 600.0
     writing: float = 30.0
@@ -86,7 +85,7 @@ class Limits:
         deadlines = Deadlines(
             idle=settings.idle_timeout_ms / 1e3,
             head=settings.head_timeout_ms / 1e3,
-            body=settings.request_timeout_ms / 1e3 + _GRACE_S,
+            body=settings.request_timeout_ms / 1e3,
             writing=settings.write_timeout_ms / 1e3,
             closing=min(Deadlines.closing, settings.write_timeout_ms / 1e3),
         )

@@ -1,4 +1,7 @@
-"""One request and its answer, as ASGI has them: `receive` gives the body, `send` takes the answer."""
+"""One request and its answer, as ASGI has them: `receive` gives the body, `send` takes the answer.
+
+An app that has a complete answer can hand it over as one, by `answer`, for less.
+"""
 
 import asyncio
 import logging
@@ -7,7 +10,7 @@ from typing import Protocol
 
 from service.errors import ServiceError
 from service.http.http1 import Head
-from service.http.messages import App, Headers, Message
+from service.http.messages import App, Headers, Message, Response
 from service.redaction import describe_exception
 
 logger = logging.getLogger(__name__)
@@ -15,7 +18,6 @@ logger = logging.getLogger(__name__)
 _STATUS_LINE = {status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 _NO_CONTENT = (204, 304)
 CLOSE = (b"connection", b"close")
-_LARGE_BYTES = 65536  # of a body: who sends such again and again to be refused costs the others time
 
 
 def answer_head(status: int, *headers: Headers) -> bytes:
@@ -43,8 +45,8 @@ class Wire(Protocol):
     async def drain(self) -> None:
         """Waits until what was written is sent, or the connection has ended."""
 
-    async def hold(self) -> None:
-        """Waits for a moment: some refusals are held back, so that who asks again at once does not do so too often."""
+    def answer(self, response: Response, body_bytes: int) -> None:
+        """Sends a complete answer to a request of which so much of a body was read."""
 
     def want_body(self, ask: bool) -> None:
         """Reads on in the body; `ask`: the client waits for a word before it sends it."""
@@ -143,15 +145,21 @@ class Exchange:
             await self._waiter
         return {"type": "http.disconnect"}
 
+    def answer(self, response: Response) -> None:
+        """Sends a complete answer; see ANSWER."""
+        if self._gone:
+            return
+        self._begin()
+        self._complete = True
+        self._wake()
+        self._wire.answer(response, self._size)
+
     async def send(self, message: Message) -> None:
         """Sends a part of the answer."""
         if self._gone:
             return
         if message["type"] == "http.response.start":
-            if message["status"] == HTTPStatus.TOO_MANY_REQUESTS or (
-                message["status"] >= HTTPStatus.BAD_REQUEST and self._size > _LARGE_BYTES
-            ):
-                await self._wire.hold()
+            self._begin()
             self._start(message["status"], message.get("headers", ()))
         elif message["type"] == "http.response.body":
             more = message.get("more_body", False)
@@ -168,9 +176,12 @@ class Exchange:
         else:
             raise RuntimeError(f"there is no such message: {message['type']!r}")
 
-    def _start(self, status: int, headers: Headers) -> None:
+    def _begin(self) -> None:
         if self._started:
             raise RuntimeError("an answer has one beginning")
+        self._started = True
+
+    def _start(self, status: int, headers: Headers) -> None:
         names = {name.lower(): value for name, value in headers}
         asked = names.get(b"connection", b"").lower() == b"close"
         always, keep_alive = self._wire.begin_answer(not asked)
@@ -182,7 +193,6 @@ class Exchange:
             self._chunked = True
             more.append((b"transfer-encoding", b"chunked"))
         self._held = answer_head(status, always, headers, more)
-        self._started = True
 
     def _framed(self, content: bytes, more: bool) -> bytes:
         if not self._started:

@@ -10,13 +10,13 @@ that of the protocol whose route it is; a traceback never reaches uvicorn's log,
 
 import logging
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from service.errors import InternalError, ServiceError, for_status
 from service.http.body import ClientGone
 from service.http.entrance import Entrance, Entry
-from service.http.messages import ENTRY, GONE, App, Headers, Message, Receive, Request, Response, Send
+from service.http.messages import ANSWER, ENTRY, GONE, App, Headers, Message, Receive, Request, Response, Send
 from service.http.routing import OTHER, OWN_ERRORS, ErrorShape
 from service.redaction import describe_exception
 from service.telemetry import Telemetry
@@ -46,7 +46,7 @@ class Gate:
         overload most requests are such, and what they cost is taken from the others (benchmarks/serving/overload.py).
         """
         entry = self._entrance.enter(method, path, headers)
-        if entry.error is None or method == "HEAD":  # whose answer has a length and no body
+        if entry.error is None:
             return entry
         name, errors = _who(entry)
         self._telemetry.request(name, entry.error.status, entry.error.code, time.monotonic() - entry.since)
@@ -67,7 +67,7 @@ class Gate:
         if entry is None:  # of a server with other connections
             entry = self._entrance.enter(scope["method"], scope["path"], scope["headers"])
         name, errors = _who(entry)
-        reply = _Reply(entry.id, send, errors)
+        reply = _Reply(entry.id, send, scope.get(ANSWER), errors)
         try:
             if entry.error is not None:
                 await reply.fail(entry.error)
@@ -106,9 +106,12 @@ def _who(entry: Entry) -> tuple[str, ErrorShape]:
 class _Reply:
     """The answer on its way out: adds the request's id, and replaces error pages that are not in our shape."""
 
-    def __init__(self, request_id: str, send: Send, errors: ErrorShape) -> None:
+    def __init__(
+        self, request_id: str, send: Send, answer: Callable[[Response], None] | None, errors: ErrorShape
+    ) -> None:
         self._id = request_id
         self._send = send
+        self._answer = answer  # None: a server with other connections
         self._errors = errors
         self._started = False
         self._replaced = False
@@ -120,6 +123,9 @@ class _Reply:
         response = _completed(response, self._id)
         self._started = True
         self.status = response.status
+        if self._answer is not None:
+            self._answer(response)
+            return
         await self._send({"type": "http.response.start", "status": response.status, "headers": response.headers})
         await self._send({"type": "http.response.body", "body": response.body})
 

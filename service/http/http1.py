@@ -24,7 +24,8 @@ from service.http.messages import Headers
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"(%s) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])" % _TOKEN)
 _BEGINNING = re.compile(rb"(%s) (/[\x21-\x3e\x40-\x7e]*)" % _TOKEN)
-_FIELD = re.compile(rb"(%s):([\t\x20-\x7e\x80-\xff]*)" % _TOKEN)
+_FIELD = re.compile(rb"%s:[\t\x20-\x7e\x80-\xff]*+" % _TOKEN)
+_FIELDS = re.compile(rb"(?:\r\n%s)*+" % _FIELD.pattern)
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0-9]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
@@ -135,7 +136,7 @@ def parse_head(data: bytes, bounds: Bounds) -> Head:
         MalformedRequest, UriTooLong, HeadersTooLarge, UnsupportedTransfer, HttpVersionNotSupported: it is refused, and
             nothing that follows it can be understood.
     """
-    line, *lines = data.split(b"\r\n")
+    line, *fields = data.split(b"\r\n")
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
         if len(line) > bounds.target_bytes:
@@ -146,9 +147,11 @@ def parse_head(data: bytes, bounds: Bounds) -> Head:
         raise _too_long(bounds)
     if major != b"1":
         raise HttpVersionNotSupported("send HTTP/1.1")
-    if len(lines) > bounds.headers:
+    if len(fields) > bounds.headers:
         raise HeadersTooLarge(f"there are more than {bounds.headers} headers; send fewer")
-    headers, framing = _fields(lines)
+    if _FIELDS.fullmatch(data, len(line)) is None:
+        raise MalformedRequest("a line of the head is not NAME: VALUE")
+    headers, framing = _split(fields)
     latest = minor != b"0"
     host = framing.get(b"host")
     if host is None:
@@ -168,14 +171,12 @@ def parse_head(data: bytes, bounds: Bounds) -> Head:
     )
 
 
-def _fields(lines: list[bytes]) -> tuple[Headers, dict[bytes, bytes]]:
+def _split(fields: list[bytes]) -> tuple[Headers, dict[bytes, bytes]]:
+    """Names and values of all fields, and of those that say how the request is read."""
     headers: list[tuple[bytes, bytes]] = []
     framing: dict[bytes, bytes] = {}
-    for line in lines:
-        match = _FIELD.fullmatch(line)
-        if match is None:
-            raise MalformedRequest("a line of the head is not NAME: VALUE")
-        name, value = match.groups()
+    for field in fields:
+        name, _, value = field.partition(b":")
         name, value = name.lower(), value.strip(b" \t")
         headers.append((name, value))
         if name in _FRAMING:

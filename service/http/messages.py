@@ -20,6 +20,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 Gone = asyncio.Future[None]  # done when a client's connection has ended
 GONE = "lathe.gone"  # where it is in an ASGI scope
 ENTRY = "lathe.entry"  # where what the entrance decided is there
+ANSWER = "lathe.answer"  # where what sends a Response is there, in place of the messages of `send`
 
 _JSON = (b"content-type", b"application/json")
 

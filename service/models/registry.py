@@ -156,7 +156,7 @@ class Serving:
             raise self.not_ready()
 
     def _complete(self) -> bool:
-        return set(self._models) == set(self.settings.models) and self._models_alive()
+        return self._models.keys() == self.settings.models.keys() and self._models_alive()
 
     def _models_alive(self) -> bool:
         return all(model.alive for model in self._models.values())

@@ -19,7 +19,7 @@ import uvloop
 from service.errors import ServiceError
 from service.http.connection import HttpProtocol
 from service.http.connections import Connections, Deadlines, Limits
-from service.http.messages import Headers, Response
+from service.http.messages import ANSWER, Headers, Response
 from service.telemetry import Telemetry
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -63,8 +63,11 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         return
     headers = [(b"content-length", b"%d" % len(body))]
-    status = {"/late": 429, "/bad": 400}.get(scope["path"], 200)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    status = {"/late": 429, "/bad": 400, "/whole": 200}.get(scope["path"])
+    if status is not None:
+        scope[ANSWER](Response(status, headers, body))
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -165,6 +168,21 @@ def test_a_refusal_is_held_back_where_its_body_was_large() -> None:
         assert (await refusal)[0] == 400
 
     play(scenario, Limits(hold_s=1.0))
+
+
+@pytest.mark.parametrize("path", ["/whole", "/echo"])
+def test_the_answer_to_head_has_the_length_and_no_body(path: str) -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        reader, writer = await connect()
+        for _ in range(2):
+            writer.write(post(path, b"text").replace(b"POST", b"HEAD"))
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert b"content-length: 4" in head
+        writer.write(post(path, b"text"))
+        assert (await answer(reader))[2] == b"text"
+
+    play(scenario)
 
 
 @pytest.mark.parametrize("path", ["/full", "/late"])

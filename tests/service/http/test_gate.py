@@ -201,7 +201,8 @@ def test_what_is_not_served_is_answered_by_its_head(
     rows = [row for row in telemetry.exposition().decode().splitlines() if row.startswith("lathe_requests_total{")]
     assert [f'route="{route}",status="{status}"}} 1.0' in row for row in rows] == [True]
     head, _, _, _ = ask_by_head(tmp_path / "head", "HEAD", path, authorization="Bearer y")
-    assert isinstance(head, Entry)  # its answer has no body
+    assert isinstance(head, Response)
+    assert head.status == 401
 
 
 @pytest.mark.parametrize(("timeout", "seconds"), [("70", 0.07), ("5000", 1.0)])
