@@ -134,12 +134,12 @@ class Client(_Base):
         self._http.close()
 
     def classify(
-        self, texts: str | Sequence[str], model: str, top_k: int = 1, calibrated: bool | None = None
+        self, texts: str | Sequence[str], model: str, top_k: int | None = 1, calibrated: bool | None = None
     ) -> list[Classification]:
         """Asks `/v1/classify` for texts, or one; the answers are in their order.
 
         Args:
-            top_k: how many labels `scores` holds.
+            top_k: how many labels `scores` holds; None for all.
             calibrated: what scores are; None leaves it to the service's setting.
 
         Raises:
@@ -191,7 +191,7 @@ class AsyncClient(_Base):
         await self._http.aclose()
 
     async def classify(
-        self, texts: str | Sequence[str], model: str, top_k: int = 1, calibrated: bool | None = None
+        self, texts: str | Sequence[str], model: str, top_k: int | None = 1, calibrated: bool | None = None
     ) -> list[Classification]:
         """See `Client.classify`."""
         return _classifications(await self._ask("/v1/classify", _question(texts, model, top_k, calibrated)))
@@ -258,7 +258,7 @@ def _retry_after_s(outcome: "httpx.Response | httpx.TransportError") -> float:
     return float(value) if value.isdecimal() else 0.0
 
 
-def _question(texts: str | Sequence[str], model: str, top_k: int, calibrated: bool | None) -> dict[str, Any]:
+def _question(texts: str | Sequence[str], model: str, top_k: int | None, calibrated: bool | None) -> dict[str, Any]:
     body = {"model": model, "top_k": top_k, **_inputs(texts)}
     return body if calibrated is None else {**body, "calibrated": calibrated}
 

@@ -21,7 +21,7 @@ class Classification:
         label: the most probable one; of a model that gives any number of labels, also where the text does not get it.
         score: its probability, 0 to 1.
         labels: those that the text gets, the most probable first: that one, or any number, as the model's task is.
-        scores: probabilities by label, the most probable first.
+        scores: probabilities of the `top_k` most probable labels, the most probable first.
         truncated: whether the text was longer than the model's window and was cut.
     """
 
@@ -51,19 +51,24 @@ class TextClassifier:
         self._runtime = Runtime.of(bundle, threads=threads)
         self._batch_tokens = batch_tokens
 
-    def __call__(self, texts: str | Iterable[str], calibrated: bool = False) -> list[Classification]:
+    def __call__(
+        self, texts: str | Iterable[str], top_k: int | None = 1, calibrated: bool = False
+    ) -> list[Classification]:
         """Classifies texts, or one; the answers are in their order.
 
             classifier = lathe.load("bundles/mine")
             [answer.label for answer in classifier(["Thank you!", "Never again."])]
 
         Args:
+            top_k: how many labels `scores` holds; None for all. It is the same in `lathe.Client` and over HTTP.
             calibrated: whether scores say how often answers of that score are right; otherwise they are the model's
                 own probabilities.
 
         Raises:
-            DataError: a text is none, is empty, or not valid Unicode; names its place.
+            DataError: a text is none, is empty, or not valid Unicode; names its place. Or `top_k` is below 1.
         """
+        if top_k is not None and top_k < 1:
+            raise DataError(f"top_k is {top_k}; pass a whole number from 1 on, or None for all labels")
         if not isinstance(texts, Iterable):
             raise DataError(f"a text, or a list of texts, is needed, not {type(texts).__name__}")
         texts = [texts] if isinstance(texts, str) else list(texts)
@@ -71,7 +76,7 @@ class TextClassifier:
         logits = np.empty((len(texts), len(self.labels)), np.float32)
         for batch in self._batches(encoded):
             logits[batch] = self._runtime.logits([encoded[index] for index in batch])
-        return self._answers(logits, encoded, self.bundle.manifest.runtime.temperature if calibrated else 1.0)
+        return self._answers(logits, encoded, top_k, self.bundle.manifest.runtime.temperature if calibrated else 1.0)
 
     def _encode(self, text: str, place: int) -> Encoded:
         if not isinstance(text, str):
@@ -97,7 +102,9 @@ class TextClassifier:
         if batch:
             yield batch
 
-    def _answers(self, logits: Logits, encoded: Sequence[Encoded], temperature: float) -> list[Classification]:
+    def _answers(
+        self, logits: Logits, encoded: Sequence[Encoded], top_k: int | None, temperature: float
+    ) -> list[Classification]:
         probabilities, given = self._task.probabilities(logits, temperature), self._task.decide(logits)
         # A stable sort: of equal ones the first label wins, as in the service.
         orders = np.argsort(-probabilities, axis=1, kind="stable")
@@ -106,7 +113,7 @@ class TextClassifier:
                 label=self.labels[order[0]],
                 score=float(row[order[0]]),
                 labels=tuple(self.labels[index] for index in order if gets[index]),
-                scores={self.labels[index]: float(row[index]) for index in order},
+                scores={self.labels[index]: float(row[index]) for index in order[:top_k]},
                 truncated=one.truncated,
             )
             for row, order, gets, one in zip(probabilities, orders, given, encoded, strict=True)

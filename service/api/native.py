@@ -105,7 +105,7 @@ def _texts(inputs: str | list[str]) -> list[str]:
     return [inputs] if isinstance(inputs, str) else inputs
 
 
-def _classifications(scored: Scored, top_k: int) -> list[dict[str, Any]]:
+def _classifications(scored: Scored, top_k: int | None) -> list[dict[str, Any]]:
     """The results as schemas.Classification describes them; plain, because this is done for every text."""
     labels, several = scored.labels, scored.task.several
     results = []
@@ -120,7 +120,7 @@ def _classifications(scored: Scored, top_k: int) -> list[dict[str, Any]]:
     return results
 
 
-def _highest(scores: list[float], count: int) -> list[int]:
+def _highest(scores: list[float], count: int | None) -> list[int]:
     """Where the highest scores are, the highest first, and of equal ones the first; for so few, faster than numpy."""
     if count == 1:
         return [scores.index(max(scores))]

@@ -46,9 +46,7 @@ def _kind(value: object) -> str | None:
 _Texts = Annotated[list[str], Field(fail_fast=True)]
 _Data = Annotated[
     Annotated[_Texts, Tag("texts")] | Annotated[list[_Texts], Field(fail_fast=True), Tag("batch")],
-    Discriminator(
-        _kind, custom_error_type="inputs_type", custom_error_message="Input should be texts, or lists of texts"
-    ),
+    Discriminator(_kind, custom_error_type="inputs_type", custom_error_message="a list of texts, or of lists of texts"),
 ]
 
 
@@ -313,7 +311,7 @@ def _texts(tensor: InferInput, binary: bytes) -> list[str]:
         raise InvalidRequest(f"inputs.0: shape {tensor.shape[:8]} does not fit {len(texts)} texts; send at least one")
     for place, text in enumerate(texts):
         if not text.strip():
-            raise InvalidRequest(f"inputs.0.data.{place}: text is empty")
+            raise InvalidRequest(f"inputs.0.data.{place}: is empty; send a text, or leave it out")
     return texts
 
 

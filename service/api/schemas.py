@@ -17,7 +17,7 @@ from pydantic.config import JsonDict
 
 def _not_blank(text: str) -> str:
     if not text.strip():
-        raise ValueError("text is empty")
+        raise ValueError("is empty; send a text, or leave it out")
     return text
 
 
@@ -38,9 +38,7 @@ FromZero = Annotated[int, Field(ge=0), _WHOLE]
 FromOne = Annotated[int, Field(ge=1), _WHOLE]
 Inputs = Annotated[
     Annotated[Text, Tag("text")] | Annotated[list[Text], Field(min_length=1, fail_fast=True), Tag("texts")],
-    Discriminator(
-        _kind, custom_error_type="inputs_type", custom_error_message="Input should be a text or a list of texts"
-    ),
+    Discriminator(_kind, custom_error_type="inputs_type", custom_error_message="a text, or a list of texts"),
 ]
 
 
@@ -74,7 +72,9 @@ class ClassifyRequest(StrictBody):
 
     model: str = Field(description="A name from GET /v1/models.")
     inputs: Inputs = Field(description="A text, or several in a list.")
-    top_k: FromOne = Field(default=1, description="How many labels `scores` holds, the most probable first.")
+    top_k: FromOne | None = Field(
+        default=1, description="How many labels `scores` holds, the most probable first; null for all."
+    )
     calibrated: bool | None = Field(
         default=None,
         description="Whether scores are calibrated: how often answers of that score are right. Otherwise they are the "

@@ -37,7 +37,7 @@ def _kind(value: object) -> str | None:
 
 def _no_pair(texts: list[str]) -> list[str]:
     if len(texts) > 1:
-        raise ValueError('two texts in one list are a pair, which no model here reads; send [["one"], ["two"]]')
+        raise ValueError('has two texts in one list, a pair, which no model here reads; send [["one"], ["two"]]')
     return texts
 
 
@@ -51,7 +51,7 @@ _Inputs = Annotated[
     Discriminator(
         _kind,
         custom_error_type="inputs_type",
-        custom_error_message='Input should be a text, or several as [["one"], ["two"]]',
+        custom_error_message='a text, or several as [["one"], ["two"]]',
     ),
 ]
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 from service.http.coding import coding_of
 from service.http.messages import Request
+from service.http.problems import problems
 from service.settings import Settings
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -16,7 +17,6 @@ Body = TypeVar("Body", bound=BaseModel)
 JSON = ("application/json",)
 TIMEOUT = b"x-request-timeout-ms"
 _SHOWN_PROBLEMS = 3
-_TAGS = ("text", "texts", "batch")  # of the alternatives that inputs have; a client knows nothing of them
 _SEPARATORS = (b",", b"[", b"{")  # each value of JSON but the first follows one
 # Without an end, too: what begins as a string is never looked at twice.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
@@ -71,9 +71,10 @@ def parse(model: type[Body], body: bytes, max_inputs: int) -> Body:
     try:
         parsed = model.model_validate_json(body)
     except ValidationError as error:
-        raise _invalid(_problems(error)) from None
+        raise _invalid(problems(error)) from None
     if parsed.model_extra:
-        raise _invalid([f"{key[:64]}: Extra inputs are not permitted" for key in parsed.model_extra])
+        known = ", ".join(model.model_fields)
+        raise _invalid([f"{key[:64]}: there is no such field; send {known}" for key in parsed.model_extra])
     return parsed
 
 
@@ -108,14 +109,6 @@ def _too_large(max_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body has more than {max_bytes} bytes; send fewer texts in one request")
 
 
-def _invalid(problems: Sequence[str]) -> InvalidRequest:
-    more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
-    return InvalidRequest("; ".join(problems[:_SHOWN_PROBLEMS]) + more)
-
-
-def _problems(error: ValidationError) -> list[str]:
-    problems = []
-    for problem in error.errors(include_input=False, include_url=False, include_context=False):
-        place = ".".join(str(part)[:64] for part in problem["loc"] if part not in _TAGS) or "body"
-        problems.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}")
-    return problems
+def _invalid(found: Sequence[str]) -> InvalidRequest:
+    more = f". And {len(found) - _SHOWN_PROBLEMS} more" if len(found) > _SHOWN_PROBLEMS else ""
+    return InvalidRequest(". ".join(found[:_SHOWN_PROBLEMS]) + more)

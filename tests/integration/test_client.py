@@ -30,10 +30,16 @@ TEXTS = ["great happy app", "the bank is awful", "so it was good and bad today "
 def test_a_loaded_bundle_gives_the_answers_of_the_service(
     calibrated: bool, live_service: LiveService, sentiment_bundle: Bundle
 ) -> None:
-    here = lathe.load(sentiment_bundle.path, batch_tokens=50)(TEXTS, calibrated)
+    classify = lathe.load(sentiment_bundle.path, batch_tokens=50)
+    here = classify(TEXTS, top_k=None, calibrated=calibrated)
     with lathe.Client(live_service.url) as client:
-        there = client.classify(TEXTS, "sentiment", top_k=2, calibrated=calibrated)
+        there = client.classify(TEXTS, "sentiment", top_k=None, calibrated=calibrated)
+        assert client.classify("great", "sentiment") == classify("great")
     assert here == there
+    assert [len(answer.scores) for answer in here] == [2] * len(TEXTS)
+    assert list(classify("great")[0].scores) == ["positive"]
+    with pytest.raises(DataError, match="top_k is 0; pass a whole number from 1 on, or None"):
+        classify("great", top_k=0)
     assert [answer.truncated for answer in here] == [False, False, True, False, False, False]
     assert here[0].label == "positive"
     assert here[0].score == here[0].scores["positive"] > 0.5
@@ -43,7 +49,7 @@ def test_a_loaded_bundle_gives_the_answers_of_the_service(
 def test_a_text_alone_needs_no_list(live_service: LiveService, sentiment_bundle: Bundle) -> None:
     with lathe.Client(live_service.url) as client:
         answers = client.classify("great", "sentiment", top_k=2)
-        assert answers == lathe.load(str(sentiment_bundle.path))("great")
+        assert answers == lathe.load(str(sentiment_bundle.path))("great", top_k=2)
         assert [one.intent for one in client.triage("great the card is in the post")] == ["card_arrival"]
         assert [one.sentiment for one in client.triage(["great", "awful"])] == ["positive", "negative"]
 

@@ -159,7 +159,7 @@ def test_a_wrong_method_is_told_the_right_one(client: httpx.Client) -> None:
 
 def test_error_messages_say_where_and_what(client: httpx.Client) -> None:
     answer = client.post("/v1/classify", json={"model": "sentiment", "inputs": ["fine", "", "fine"]})
-    assert "inputs.1: text is empty" in answer.json()["error"]["message"]
+    assert "inputs.1: is empty; send a text, or leave it out" in answer.json()["error"]["message"]
     answer = client.post("/v1/classify", json={"model": "sentiments", "inputs": "x"})
     assert "banking-intents, sentiment" in answer.json()["error"]["message"]
 

@@ -235,7 +235,7 @@ def test_what_was_refused_is_freed_at_once(tmp_path: Path, monkeypatch: pytest.M
     [
         ("stranger", "golden answers"),
         ("turned", "other_labels"),
-        ("", "bundle: String should have"),
+        ("", "bundle: is empty; send"),
         ("../first", "no directory below LATHE_BUNDLES_ROOT"),
         ("link", "no directory below LATHE_BUNDLES_ROOT"),
         (".", "no directory below LATHE_BUNDLES_ROOT"),
