@@ -19,14 +19,16 @@ from optuna.trial import TrialState
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
-from compression.bundle import Bundle, median_speedup
+from compression.bundle import Bundle, Labelling, Logits, Number, median_speedup
+from compression.bundle import Task as ModelTask
 from compression.bundle.atomic_files import CACHE_REMEDY, explained
 from compression.bundle.storage import require_replaceable
-from compression.data import Columns
+from compression.data import Columns, Examples
 from compression.errors import CheckpointError, VerificationError
 from compression.measure.evaluate import agreement, quality
 from compression.measure.latency import compare_latency
-from compression.measure.verify import require_budget, require_sane
+from compression.measure.numbers import number_quality
+from compression.measure.verify import number_losses, require_bounds_of, require_budget, require_sane
 from compression.parent.classifier import ParentClassifier, predict
 from compression.pipeline import Task, build, judge, open_task, opened, write
 from compression.progress import console
@@ -39,6 +41,7 @@ _CHOICES: dict[str, BaseDistribution] = {
     "recover": CategoricalDistribution(("float32", "int8", "no")),  # what it computes with while it trains
     "numbers": CategoricalDistribution(("int8", "int8, words in 4 bits", "int8, coarse", "float32")),
 }
+_OF_ANSWERS = ("max_accuracy_drop", "max_spearman_drop", "max_mae_rise", "min_agreement")
 _PROPOSALS_PER_TRIAL = 20  # some mean a recipe that was tried already
 # What works most often comes first: a search with little time has at least tried these.
 _FIRST: tuple[dict[str, Any], ...] = (
@@ -60,6 +63,7 @@ class Trial(BaseModel):
     Attributes:
         speedup: parent's time over the candidate's, median over the shapes.
         accuracy_drop: in points, of micro F1 where a text may have several labels; None where the texts have no labels.
+        spearman_drop: of a number; so is `mae_rise`, in its units.
         broken: the bounds of the budget that it does not keep, or why it could not be made.
     """
 
@@ -71,6 +75,8 @@ class Trial(BaseModel):
     speedup: float | None = None
     agreement: float | None = None
     accuracy_drop: float | None = None
+    spearman_drop: float | None = None
+    mae_rise: float | None = None
     broken: tuple[str, ...] = ()
     on_front: bool = False
 
@@ -101,6 +107,7 @@ def search(parent: str, data: Path, budget: Budget, out: Path, columns: Columns,
     """
     require_replaceable(out)
     task = open_task(parent, data, columns, cache)
+    require_bounds_of(task.parent.task, budget, parent)
     with explained(cache, CACHE_REMEDY):  # every trial is noted there
         study = _study(task, budget, limits)
         trials = _marked(_try(task, study, budget, limits))
@@ -152,7 +159,7 @@ def print_trials(trials: Sequence[Trial]) -> None:
             _number(trial.size_mb, "{:.1f}"),
             _number(trial.speedup, "{:.1f} x"),
             _number(trial.agreement, "{:.3f}"),
-            _number(trial.accuracy_drop, "{:.1f}"),
+            _number(trial.accuracy_drop, "{:.1f}") or _number(trial.spearman_drop, "{:.3f}"),
             "; ".join(trial.broken),
         )
     console.print(table)
@@ -256,7 +263,7 @@ def _in_int8(study: optuna.Study, budget: Budget) -> dict[str, Any] | None:
 
     None where there is no such candidate, or one is inside the budget already.
     """
-    elsewhere = budget.model_copy(update={"max_accuracy_drop": None, "min_agreement": None})
+    elsewhere = budget.model_copy(update=dict.fromkeys(_OF_ANSWERS))
     tried = [
         (known.params, Trial.model_validate(known.user_attrs["trial"]))
         for known in study.trials
@@ -293,16 +300,24 @@ def _measure(task: Task, number: int, recipe: Recipe, budget: Budget) -> Trial:
             latency = compare_latency(ParentClassifier(task.parent), classifier, selection.texts)
     except (VerificationError, CheckpointError) as error:  # a collapse, or a step that this architecture does not take
         return Trial(number=number, recipe=plain, broken=(str(error),))
-    before, after = (quality(logits, task.parent.task, selection).points for logits in (expected, got))
     trial = Trial(
         number=number,
         recipe=plain,
         size_mb=round(len(candidate.model) / 1e6, 2),
         speedup=median_speedup(latency),
         agreement=agreement(expected, got, task.parent.task),
-        accuracy_drop=None if before is None or after is None else 100 * (before - after),
-    )
+    ).model_copy(update=_losses(expected, got, task.parent.task, selection))
     return trial.model_copy(update={"broken": broken_bounds(trial, budget)})
+
+
+def _losses(expected: Logits, got: Logits, task: ModelTask, selection: Examples) -> dict[str, float | None]:
+    """What a candidate has lost against the labels."""
+    if isinstance(task, Labelling):
+        before, after = (quality(logits, task, selection).points for logits in (expected, got))
+        return {"accuracy_drop": None if before is None or after is None else 100 * (before - after)}
+    assert isinstance(task, Number)  # there is no third
+    drop, rise = number_losses(*(number_quality(logits, task, selection).number for logits in (expected, got)))
+    return {"spearman_drop": drop, "mae_rise": rise}
 
 
 def broken_bounds(trial: Trial, budget: Budget) -> tuple[str, ...]:
@@ -310,6 +325,8 @@ def broken_bounds(trial: Trial, budget: Budget) -> tuple[str, ...]:
     measured = {
         "max_size_mb": ("size_mb", trial.size_mb),
         "max_accuracy_drop": ("accuracy drop", trial.accuracy_drop),
+        "max_spearman_drop": ("drop of Spearman's correlation", trial.spearman_drop),
+        "max_mae_rise": ("rise of the mean absolute error", trial.mae_rise),
         "min_agreement": ("agreement", trial.agreement),
         "min_speedup": ("speedup", trial.speedup),
     }

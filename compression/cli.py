@@ -17,6 +17,7 @@ from compression.bundle.atomic_files import CACHE_REMEDY, require_writable
 from compression.bundle.storage import require_replaceable
 from compression.data import Columns, Examples, concatenate, read_examples, require_labelled
 from compression.errors import StorageError
+from compression.labels import NUMBERS_WANTED, require_numbers
 from compression.options import DIRECTORY, FILE, columns_options, numbers
 from compression.parent.files import locate, require_model, safetensors_files
 from compression.recipe import load_recipe, parse_budget, preset_names, preset_text
@@ -105,6 +106,11 @@ _cache = click.option(
     "--lora-targets", default="all-linear", show_default=True, help="all-linear, or module names with commas."
 )
 @click.option("--freeze-embeddings", is_flag=True, help="Leave the embedding table as it is; several times faster.")
+@click.option(
+    "--number",
+    is_flag=True,
+    help="Labels are numbers, such as 1 to 5 stars or a price, and the model learns to give a number.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint under OUT.")
 @click.option("--overwrite", is_flag=True, help="Replace a model, or a run that was stopped, in OUT.")
 @columns_options
@@ -121,8 +127,8 @@ def finetune(
     """Fine-tune PARENT (local directory, hub id or embedded:NAME) on labelled text."""
     # All of this is said before torch is imported, which takes seconds; so it is below.
     require_free(out, resume, overwrite)
-    train = [_labelled(path, columns) for path in data]
-    judges = None if validation is None else _labelled(validation, columns)
+    train = [_labelled(path, columns, options["number"]) for path in data]
+    judges = None if validation is None else _labelled(validation, columns, options["number"])
     safetensors_files(locate(parent))
     with extra("compress"):
         from compression.train import finetune as module
@@ -140,9 +146,11 @@ def finetune(
     click.echo(f"{out}: {measured or 'trained to the end, without validation'}")
 
 
-def _labelled(path: Path, columns: Columns) -> Examples:
+def _labelled(path: Path, columns: Columns, numbers: bool) -> Examples:
     examples = read_examples(path, columns)
     require_labelled(examples, str(path))
+    if numbers:
+        require_numbers(examples, path, NUMBERS_WANTED)
     return examples
 
 
@@ -161,8 +169,8 @@ def _labelled(path: Path, columns: Columns) -> Examples:
     "--budget",
     multiple=True,
     metavar="BOUND=VALUE",
-    help="What the result may cost: max_accuracy_drop (points; of micro F1 where a "
-    "text may have several labels), min_agreement (fraction), max_size_mb, min_speedup. "
+    help="What the result may cost: max_accuracy_drop (points; of micro F1 where a text may have several labels), "
+    "max_spearman_drop and max_mae_rise (of a number), min_agreement (fraction), max_size_mb, min_speedup. "
     "Can be given several times. With a recipe it takes the place of the recipe's own bounds; without one, the "
     "fastest bundle inside it is searched for.",
 )

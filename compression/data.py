@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from compression.bundle.task import Task
 from compression.errors import DataError
-from compression.progress import warn
 from compression.tables import Cell, Cells, Format, open_table
 
 Labels: TypeAlias = str | tuple[str, ...] | None  # one, any number (a list in the file), or not known
 
 _PARTS = ("calibration", "selection", "test")
-_SEPARATORS = (";", ",", "|", " ")
 _SECOND_TEXTS = {  # by the column of a pair's first text, usual names of the second's
     "text": ("text_pair", "text2", "text_b"), "text1": ("text2",), "text_a": ("text_b",), "premise": ("hypothesis",),
     "sentence": ("sentence2",), "sentence1": ("sentence2",), "question1": ("question2",), "query": ("passage",),
@@ -223,50 +220,6 @@ def split_examples(examples: Examples, path: Path) -> Splits:
     return Splits(calibration, selection, test, len(examples) - len(calibration) - len(selection) - len(test))
 
 
-def require_known_labels(examples: Examples, task: Task, path: Path) -> None:
-    """Refuses labels that the model does not have, or cannot give, rather than counting them as mistakes.
-
-    Raises:
-        DataError: names an unknown label and its row, and those of the model; or the row that has more labels than one.
-    """
-    rows = [
-        (names_of(label), f"{path}: {examples.places[row]}" if examples.places else str(path))
-        for row, label in enumerate(examples.labels)
-        if label is not None
-    ]
-    if not task.several:
-        for found, where in rows:
-            if len(found) != 1:
-                raise DataError(
-                    f"{where}: has {len(found)} labels, and the model gives one label to a text; a model that gives "
-                    "several says problem_type multi_label_classification in its config.json"
-                )
-    known = set(task.labels)
-    places = {name: where for found, where in reversed(rows) for name in found if name not in known}
-    if places:
-        unknown = sorted(places)
-        raise DataError(
-            f"{places[unknown[0]]}: labels that the model does not have: {', '.join(map(repr, unknown[:5]))}"
-            f"{f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''}; it has {', '.join(sorted(known)[:10])}"
-            f"{', ...' if len(known) > 10 else ''}. "
-            f"{_joined(unknown, known, task) or 'Rename them, or leave them out with --ignore-label'}"
-        )
-    if task.several and rows and not examples.several:
-        warn(
-            f"{path}: every row has one label, and the model gives any number to a text; if a cell holds several, say "
-            "what stands between them with --label-separator"
-        )
-
-
-def _joined(unknown: Sequence[str], known: set[str], task: Task) -> str | None:
-    """What to do about labels that are several in one cell; None where they are not."""
-    if task.several:
-        for separator in _SEPARATORS:
-            if all({part.strip() for part in name.split(separator)} <= {*known, ""} for name in unknown):
-                return f"They look like several, with {separator!r} between them: pass --label-separator {separator!r}"
-    return None
-
-
 def _require_label_column(names: Iterable[str], columns: Columns, path: Path) -> None:
     """Labels are not needed; but who names a column means it, and `Label` is no other word than `label`."""
     if columns.label in names:
@@ -287,7 +240,7 @@ def _require_no_pairs(names: Iterable[str], columns: Columns, path: Path) -> Non
         if second in names:
             raise DataError(
                 f"{path}: has columns {columns.text!r} and {second!r}, a pair of texts; Lathe takes "
-                f"classifiers that give labels to one text. Remove {second!r} if the label is not of both"
+                f"models of one text. Remove {second!r} if the label is not of both"
             )
 
 

@@ -126,10 +126,13 @@ def require_hope(done: Sequence[StepFigures], recipe: Recipe, splits: Splits, st
 def print_reached(done: Sequence[StepFigures], texts: int) -> None:
     """What each step came to, as a table on standard error."""
     table = Table(title=f"What was reached, on {texts} selection texts", title_justify="left")
-    for heading in ("after", "MB", "agreement, %", "accuracy, %", "s"):
+    numbers = any(step.spearman is not None for step in done)
+    for heading in ("after", "MB", "agreement, %", "Spearman" if numbers else "accuracy, %", "s"):
         table.add_column(heading, justify="left" if heading == "after" else "right")
     for step in done:
         accuracy = "" if step.accuracy is None else f"{100 * step.accuracy:.1f}"
+        if step.spearman is not None:
+            accuracy = f"{step.spearman:.3f}"
         table.add_row(
             step.step, f"{step.size_mb:.1f}", f"{100 * step.agreement:.1f}", accuracy,
             "before" if step.cached else f"{step.seconds:.0f}",
@@ -146,7 +149,7 @@ def remedy(recipe: Recipe, splits: Splits, reached: Mapping[str, float | None]) 
     advice = []
     kinds = {step.step for step in recipe.steps}
     wanted, calibration = max(map(texts_wanted, recipe.steps)), len(splits.calibration)
-    if not reached or reached.keys() & {"min_agreement", "max_accuracy_drop"}:
+    if not reached or reached.keys() & {"min_agreement", "max_accuracy_drop", "max_spearman_drop", "max_mae_rise"}:
         if calibration < wanted:
             advice.append(f"add text without labels (the recipe looks at {wanted}, there are {calibration})")
         if kinds & {"prune_vocabulary", "prune_structure", "drop_layers", "sparsify"}:

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,8 +17,11 @@ from compression.bundle import (
     Bundle,
     DataUsed,
     GoldenAnswers,
+    Labelling,
     Logits,
     Manifest,
+    Number,
+    NumberOptions,
     ParentModel,
     Runtime,
     RuntimeOptions,
@@ -26,12 +29,15 @@ from compression.bundle import (
     StepFigures,
     write_bundle,
 )
+from compression.bundle import Task as ModelTask
 from compression.bundle.atomic_files import scratch
 from compression.bundle.storage import MODEL, MODEL_ZSTD, TOKENIZER, require_replaceable, unpacked
-from compression.data import Columns, Splits, concatenate, names_of, read_examples, require_known_labels, split_examples
-from compression.errors import VerificationError
+from compression.data import Columns, Examples, Splits, concatenate, names_of, read_examples, split_examples
+from compression.errors import DataError, VerificationError
+from compression.labels import number_of, require_known_labels
 from compression.measure.evaluate import SELECTION_TEXTS, agreement, fit_thresholds, quality
-from compression.measure.verify import BATCH_EXACT_WITHIN, Measured, measure, require_budget
+from compression.measure.numbers import fit_spread, number_rows, plain, spearman
+from compression.measure.verify import BATCH_EXACT_WITHIN, Measured, measure, require_bounds_of, require_budget
 from compression.outlook import announce, print_reached, remedy, require_hope
 from compression.parent.checkpoint import Parent, load_parent
 from compression.parent.classifier import BundleClassifier, Classifier, ParentClassifier, predict
@@ -70,6 +76,7 @@ class Task:
             self.parent.digest, self.parent.settings_digest, tokenizer,
             self.splits.calibration.texts, self.splits.selection.texts, _tools(),
             *filter(None, [_thresholds(self.parent)]),
+            *([number.model_dump()] if (number := _number(self.parent)) else []),
         )  # fmt: skip
 
     @property
@@ -110,7 +117,7 @@ class Compressed:
 def compress(
     parent_name: str, data: Path, recipe: Recipe, out: Path, columns: Columns = Columns(), cache: Path | None = None
 ) -> Bundle:
-    """Makes a bundle from a fine-tuned classifier. Labels are not needed; where there are some, they are counted.
+    """Makes a bundle from a fine-tuned model. Labels are not needed; where there are some, they are counted.
 
     Args:
         parent_name: a local directory (model or peft adapter), a hub id, or `embedded:NAME`.
@@ -124,6 +131,7 @@ def compress(
     require_replaceable(out)
     with scratch() if cache is None else nullcontext(cache) as folder:
         task = open_task(parent_name, data, columns, folder)
+        require_bounds_of(task.parent.task, recipe.budget, parent_name)
         announce(recipe, task.splits, task.seconds_a_text)
         candidate = build(task, recipe, stop_when_lost=True)
         try:
@@ -146,16 +154,24 @@ def open_task(parent_name: str, data: Path, columns: Columns, cache: Path) -> Ta
     parent = load_parent(parent_name)
     require_known_labels(examples, parent.task, data)
     splits = split_examples(examples, data)
-    for doubt in doubts(splits, parent.labels):
+    for doubt in doubts(splits, parent.task):
         warn(f"{data}: {doubt}")
     task = Task(parent, splits, data, hashlib.sha256(data.read_bytes()).hexdigest(), cache)
     if isinstance(parent.task, SeveralLabels) and len(splits.selection.labelled):
         fitted = fit_thresholds(parent.task, task.selection_logits, splits.selection)
         return replace(task, parent=replace(parent, task=fitted))  # the parent is judged with them, as the bundle is
+    if isinstance(parent.task, Number):
+        number = fit_spread(parent.task, task.selection_logits)
+        if not number.spread > 0:
+            raise DataError(
+                f"{data}: {parent_name} gives the same number to all of {len(splits.selection)} selection texts, so "
+                "nothing can be held against it; add texts, or look at the model"
+            )
+        return replace(task, parent=replace(parent, task=number))
     return task
 
 
-def doubts(splits: Splits, labels: Sequence[str]) -> list[str]:
+def doubts(splits: Splits, task: ModelTask) -> list[str]:
     """What makes the proof weaker than it looks.
 
     None of it is an error. The steps use no labels, agreement with the parent holds whatever the texts are, and the
@@ -168,7 +184,11 @@ def doubts(splits: Splits, labels: Sequence[str]) -> list[str]:
     if len(splits.test) < _FEW_TEXTS:
         found.append(f"only {len(splits.test)} texts judge the bundle, so its figures prove little; add texts")
     seen = {name for label in splits.test.labels for name in names_of(label)}
-    absent = [label for label in labels if label not in seen]
+    if isinstance(task, Number):
+        if len({number_of(name) for name in seen}) == 1:
+            found.append(f"all test texts have the number {min(seen)}, so no correlation can be measured; add some")
+        return found
+    absent = [label for label in task.labels if label not in seen]
     if len(seen) == 1:
         found.append(f"all test texts have the label {min(seen)!r}, so accuracy says nothing of the others; add some")
     elif seen and absent:
@@ -205,7 +225,7 @@ def build(task: Task, recipe: Recipe, stop_when_lost: bool = False) -> Compresse
                 seconds=round(seconds, 1),
                 size_mb=round(work.size_bytes / 1e6, 2),
                 agreement=agreement(expected, got, task.parent.task),
-                accuracy=quality(got, task.parent.task, selection).accuracy,
+                **_held_against_labels(got, task.parent.task, selection),
                 cached=found is not None,
             )
         )
@@ -240,7 +260,7 @@ def write(
     """Writes the bundle, whole or not at all; `more` are files beside the usual ones."""
     splits = task.splits
     dynamic = any(step.step == "quantize_dynamic" for step in candidate.recipe.steps)  # whatever a few texts showed
-    batch_exact = not dynamic and measured.figures.batch_deviation <= BATCH_EXACT_WITHIN
+    batch_exact = not dynamic and measured.figures.batch_deviation <= BATCH_EXACT_WITHIN * task.parent.task.scale
     manifest = Manifest(
         task=task.parent.task.name,
         labels=task.parent.labels,
@@ -294,12 +314,27 @@ def _runtime_options(work: Work) -> RuntimeOptions:
         disabled_optimizers=("SkipLayerNormFusion",),  # slower than the nodes that it fuses, on CPU
         batch_exact=True,
         thresholds=_thresholds(work.model),
+        number=_number(work.model),
     )
+
+
+def _held_against_labels(logits: Logits, task: ModelTask, selection: Examples) -> dict[str, float | None]:
+    """What a step's figures say of the labels."""
+    if isinstance(task, Labelling):
+        return {"accuracy": quality(logits, task, selection).accuracy}
+    rows, truth = number_rows(selection)
+    return {"accuracy": None, "spearman": plain(spearman, truth, task.scores(logits)[rows, 0]) if rows else None}
 
 
 def _thresholds(parent: Parent) -> tuple[float, ...] | None:
     """Of its labels; None where a text has one."""
     return parent.task.thresholds if isinstance(parent.task, SeveralLabels) else None
+
+
+def _number(parent: Parent) -> NumberOptions | None:
+    """How it is made and how far numbers lie apart; None where the parent gives labels."""
+    task = parent.task
+    return NumberOptions(function=task.applied, spread=task.spread) if isinstance(task, Number) else None
 
 
 def _bare_tokenizer(parent: Parent) -> bytes:

@@ -106,7 +106,7 @@ class QuantizeStep(_Strict):
         calibration_texts: how many of the calibration texts the activation ranges are taken from.
         embedding_bits: of the word embedding, which is stored so; null leaves the embedding tables in float.
         float_layers: names (parts of names) of linear layers that stay in float; each must match one.
-        min_agreement: fraction of the selection texts that must keep the float model's label; the layers that int8
+        min_agreement: fraction of the selection texts that must keep the float model's answer; the layers that int8
             hurts most stay in float until they do.
         linear_entropy: bits that a weight of a linear takes when it is stored compressed (some 7 if left alone).
         embedding_entropy: the same of the word embedding, on average: rare tokens take fewer, frequent ones more.
@@ -180,19 +180,30 @@ Step = Annotated[
 _AFTER_EXPORT = ("quantize", "quantize_dynamic", "quantize_weights", "float16")
 
 
+def _absent(value: object) -> bool:
+    """Whether a bound is left out where a recipe is written: one that older recipes, and versions, have not."""
+    return value is None
+
+
 class Budget(_Strict):
     """What the result may cost; a figure that is not set is not bounded.
 
     Attributes:
-        min_agreement: fraction of the test texts on which bundle and parent give the same label.
+        min_agreement: fraction of the test texts on which bundle and parent give the same label; or numbers at most a
+            fifth of the standard deviation of the parent's apart.
         max_accuracy_drop: points of accuracy below the parent, where the test texts have labels; of micro F1 where a
             text may have several.
+        max_spearman_drop: of a model that gives a number: by how much its rank correlation with the labels may be lower
+            than the parent's.
+        max_mae_rise: likewise, by how much its mean absolute error may be higher, in the units of the number.
         max_size_mb: of the stored model, in 10^6 bytes.
         min_speedup: times as fast as the parent in PyTorch float32, median over the shapes that are timed.
     """
 
     min_agreement: float | None = Field(default=None, ge=0, le=1)
     max_accuracy_drop: float | None = Field(default=None, ge=0, le=100)
+    max_spearman_drop: float | None = Field(default=None, ge=0, le=2, exclude_if=_absent)
+    max_mae_rise: float | None = Field(default=None, ge=0, exclude_if=_absent)
     max_size_mb: float | None = Field(default=None, gt=0)
     min_speedup: float | None = Field(default=None, gt=0)
 

@@ -293,7 +293,7 @@ class Telemetry:
             ["model", "change"], registry=registry,
         )  # fmt: skip
         self._shadow = Counter(
-            "lathe_shadow_texts", "Texts that a version in shadow mode was asked, too: whether its label is the same.",
+            "lathe_shadow_texts", "Texts that a version in shadow mode was asked, too: whether its answer is the same.",
             ["model", "result"], registry=registry,
         )  # fmt: skip
         self._missing = Gauge(

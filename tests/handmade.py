@@ -19,12 +19,14 @@ from compression.bundle import (
     GoldenAnswers,
     Manifest,
     ModelFigures,
+    NumberOptions,
     ParentModel,
     Runtime,
     RuntimeOptions,
     open_bundle,
     write_bundle,
 )
+from compression.bundle.task import TaskName
 
 LABELS = ("negative", "positive")
 WORDS = {"good": (-1.0, 1.0), "bad": (1.0, -1.0)}
@@ -38,6 +40,7 @@ def make_bundle(
     golden: GoldenAnswers | None = None,
     model: bytes | None = None,
     thresholds: tuple[float, ...] | None = None,
+    number: NumberOptions | None = None,
 ) -> Bundle:
     """Writes a bundle.
 
@@ -46,13 +49,16 @@ def make_bundle(
         golden: in place of the bundle's own golden answers.
         model: in place of one made of the words.
         thresholds: of the labels, where a text may have several.
+        number: where it gives one; `labels` is its name then.
     """
     files = {"model.onnx": model or model_of(words, len(labels)), "tokenizer.json": _tokenizer(words)}
     manifest = Manifest(
-        task="text-classification" if thresholds is None else "multi-label-text-classification",
+        task=_task(thresholds, number),
         labels=tuple(labels),
         max_length=64,
-        runtime=RuntimeOptions(pad_token_id=0, batch_exact=True, temperature=temperature, thresholds=thresholds),
+        runtime=RuntimeOptions(
+            pad_token_id=0, batch_exact=True, temperature=temperature, thresholds=thresholds, number=number
+        ),
         recipe={"name": "handmade"},
         parent=ParentModel(name="none", sha256=""),
         data=DataUsed(
@@ -71,6 +77,12 @@ def make_bundle(
         golden = GoldenAnswers.of(runtime.encode, runtime.logits)
     write_bundle(path, manifest, {**files, GOLDEN: golden.model_dump_json().encode()})
     return open_bundle(path)
+
+
+def _task(thresholds: tuple[float, ...] | None, number: NumberOptions | None) -> TaskName:
+    if number is not None:
+        return "text-regression"
+    return "text-classification" if thresholds is None else "multi-label-text-classification"
 
 
 def without_golden(bundle: Bundle) -> Bundle:

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from compression.bundle import SingleLabel
 from compression.bundle.storage import require_replaceable
 from compression.data import read_examples, split_examples
 from compression.errors import StorageError
@@ -121,10 +122,10 @@ PARENTS: dict[str, tuple[Change, str]] = {
         "which lists 3 labels",
     ),
     "names of torch.compile": (renamed("_orig_mod."), "torch.compile had wrapped it: save model._orig_mod"),
-    "numbers": (config(problem_type="regression"), "gives numbers, not labels (problem_type regression)"),
-    "a number": (
-        config(id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0}, problem_type=None),
-        "has one output, which is a number",
+    "numbers": (config(problem_type="regression"), "gives 2 numbers to a text (problem_type regression); Lathe takes"),
+    "one label of any number": (
+        config(id2label={"0": "a"}, label2id={"a": 0}, problem_type="multi_label_classification"),
+        "has one label, and problem_type multi_label_classification in its config.json; set that to null",
     ),
     "labels of tokens": (
         config(architectures=["BertForTokenClassification"]),
@@ -152,10 +153,6 @@ PARENTS: dict[str, tuple[Change, str]] = {
     ),
     "answers to questions": (config(architectures=["BertForQuestionAnswering"]), "marks an answer in a text"),
     "a token without a row": (another_token, "1 tokens that the embedding table has no row for, '<order>' among them"),
-    "one label": (
-        config(id2label={"0": "negative"}, label2id={"negative": 0}, problem_type=None),
-        "two labels or more",
-    ),
     "one label that excludes others": (config(id2label={"0": "negative"}, label2id={"negative": 0}), "num_labels > 1"),
     "a label that is no line": (
         config(id2label={"0": "a\x1b[31m", "1": "b"}),
@@ -262,8 +259,8 @@ def test_what_makes_the_proof_weak_is_said(name: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     others = "\n".join(f"text {n},,{side}" for n in range(9) for side in ("calibration", "selection")[n % 2 :][:1])
     path.write_text("text,label,split\n" + "\n".join(rows) + f"\n{others}\n", "utf-8")
-    labels = ("negative", "positive", *(["neutral"] if name == "an empty class" else []))
-    found = doubts(split_examples(read_examples(path), path), labels)
+    task = SingleLabel(("negative", "positive", *(["neutral"] if name == "an empty class" else [])))
+    found = doubts(split_examples(read_examples(path), path), task)
     assert [doubt.startswith(start) for doubt, start in zip(found, expected, strict=True)] == [True] * len(expected)
 
 

@@ -84,7 +84,7 @@ def test_a_float_bundle_answers_as_transformers_pipeline(float_bundle: Bundle, s
     expected = pipeline("text-classification", str(several_parent), top_k=None)(TEXTS)
     runtime = Runtime.of(float_bundle)
     logits = np.concatenate([runtime.logits([runtime.encode(text)]) for text in TEXTS])
-    scores = float_bundle.task.probabilities(logits)
+    scores = float_bundle.task.scores(logits)
     for row, answer in zip(scores, expected, strict=True):
         by_label = {one["label"]: one["score"] for one in answer}
         assert row == pytest.approx([by_label[label] for label in float_bundle.manifest.labels], abs=1e-4)

@@ -15,10 +15,14 @@ from compression.bundle.figures import (
     Calibration,
     ClassFigures,
     Counterfactual,
+    Deviation,
     Difference,
+    Estimate,
     Figures,
     Latency,
     ModelFigures,
+    NumberDifferences,
+    NumberFigures,
     Perturbation,
     Reaction,
     Significance,
@@ -27,10 +31,10 @@ from compression.bundle.figures import (
     median_speedup,
 )
 from compression.bundle.golden import GOLDEN, GOLDEN_WITHIN, GoldenAnswers, read_golden
-from compression.bundle.manifest import DataUsed, Manifest, ParentModel, RuntimeOptions
+from compression.bundle.manifest import DataUsed, Manifest, NumberOptions, ParentModel, RuntimeOptions
 from compression.bundle.runtime import Provider, Runtime
 from compression.bundle.storage import Bundle, open_bundle, write_bundle
-from compression.bundle.task import Logits, SeveralLabels, SingleLabel, Task, softmax
+from compression.bundle.task import Labelling, Logits, Number, SeveralLabels, SingleLabel, Task, softmax
 from compression.bundle.tokenizer import Encoded
 from compression.errors import BundleError
 
@@ -44,14 +48,21 @@ __all__ = [
     "Classification",
     "Counterfactual",
     "DataUsed",
+    "Deviation",
     "Difference",
     "Encoded",
+    "Estimate",
     "Figures",
     "GoldenAnswers",
+    "Labelling",
     "Latency",
     "Logits",
     "Manifest",
     "ModelFigures",
+    "Number",
+    "NumberDifferences",
+    "NumberFigures",
+    "NumberOptions",
     "ParentModel",
     "Perturbation",
     "Provider",

@@ -1,4 +1,4 @@
-"""A bundle in a Python program: texts in, labels and probabilities out, as the service gives them."""
+"""A bundle in a Python program: texts in, labels and scores out, as the service gives them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,11 @@ class Classification:
     """The answer to one text.
 
     Attributes:
-        label: the most probable one; of a model that gives any number of labels, also where the text does not get it.
-        score: its probability, 0 to 1.
+        label: the most probable one; of a model that gives any number of labels, also where the text does not get it;
+            of one that gives a number, the number's name.
+        score: its probability, 0 to 1; or the number.
         labels: those that the text gets, the most probable first: that one, or any number, as the model's task is.
-        scores: probabilities of the `top_k` most probable labels, the most probable first.
+        scores: the same of the `top_k` most probable labels, the most probable first.
         truncated: whether the text was longer than the model's window and was cut.
     """
 
@@ -105,9 +106,9 @@ class TextClassifier:
     def _answers(
         self, logits: Logits, encoded: Sequence[Encoded], top_k: int | None, temperature: float
     ) -> list[Classification]:
-        probabilities, given = self._task.probabilities(logits, temperature), self._task.decide(logits)
+        scores, given = self._task.scores(logits, temperature), self._task.decide(logits)
         # A stable sort: of equal ones the first label wins, as in the service.
-        orders = np.argsort(-probabilities, axis=1, kind="stable")
+        orders = np.argsort(-scores, axis=1, kind="stable")
         return [
             Classification(
                 label=self.labels[order[0]],
@@ -116,7 +117,7 @@ class TextClassifier:
                 scores={self.labels[index]: float(row[index]) for index in order[:top_k]},
                 truncated=one.truncated,
             )
-            for row, order, gets, one in zip(probabilities, orders, given, encoded, strict=True)
+            for row, order, gets, one in zip(scores, orders, given, encoded, strict=True)
         ]
 
 

@@ -21,18 +21,44 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+class Estimate(Record):
+    """A figure with its 95 % interval (percentiles of a bootstrap over the texts)."""
+
+    value: float
+    low: float
+    high: float
+
+
+class NumberFigures(Record):
+    """How near numbers are to those of the data. Correlations are None where either side is the same for all texts.
+
+    Attributes:
+        spearman: correlation of the ranks (Spearman 1904).
+        pearson: correlation of the numbers themselves.
+        mae: mean of the absolute errors, in the units of the number.
+        rmse: root of the mean of the squared errors, likewise.
+    """
+
+    spearman: Estimate | None
+    pearson: Estimate | None
+    mae: Estimate
+    rmse: Estimate
+
+
 class ModelFigures(Record):
     """Of one model on the test texts. Fractions, not percent; None where there were no labels.
 
     Attributes:
         accuracy: share of the texts that get exactly their labels.
         micro_f1: of all labels of all texts together; only where a text may have several.
+        number: where the model gives one, and nothing of the above.
     """
 
     size_mb: float  # 10^6 bytes: weights of a parent, model.onnx of a bundle
     accuracy: float | None = None
     macro_f1: float | None = None
     micro_f1: float | None = Field(default=None, exclude_if=absent)
+    number: NumberFigures | None = Field(default=None, exclude_if=absent)
 
     @property
     def points(self) -> float | None:
@@ -46,6 +72,32 @@ class Difference(Record):
     value: float
     low: float
     high: float
+
+
+class NumberDifferences(Record):
+    """How much nearer to the data's numbers the bundle is than its parent, or further; see `NumberFigures`."""
+
+    spearman: Difference | None
+    pearson: Difference | None
+    mae: Difference
+    rmse: Difference
+    resamples: int
+
+
+class Deviation(Record):
+    """How far the bundle's numbers are from the parent's, on all test texts.
+
+    Attributes:
+        spearman: correlation of their ranks; None where either model gives all texts the same number.
+        mean: of the absolute differences.
+        largest: of them.
+        tolerance: up to it, two numbers count as the same.
+    """
+
+    spearman: float | None
+    mean: float
+    largest: float
+    tolerance: float
 
 
 class Significance(Record):
@@ -94,7 +146,7 @@ class Reaction(Record):
     """What a change of the texts did to one model; accuracies are None where no changed text has a label.
 
     Attributes:
-        changed: fraction of the changed texts that get another label than before.
+        changed: fraction of the changed texts that get another answer than before.
         accuracy_before: on the same texts, unchanged.
         accuracy_after: on the changed texts.
     """
@@ -114,7 +166,7 @@ class Perturbation(Record):
 
 
 class SwapReaction(Record):
-    """Fraction of texts whose label changed, and the largest change of any score, at temperature 1."""
+    """Fraction of texts whose answer changed, and the largest change of any score, at temperature 1."""
 
     changed: float
     largest_score_change: float
@@ -169,8 +221,9 @@ class StepFigures(Record):
     Attributes:
         seconds: that the step took; where it came from the cache, that reading it took.
         size_mb: 10^6 bytes of the model after the step.
-        agreement: fraction of texts with the parent's labels.
+        agreement: fraction of texts with the parent's answers.
         accuracy: share that gets exactly its labels; None where no selection text has a label.
+        spearman: of a number, its rank correlation with the labels; None likewise.
         cached: whether the result came from the cache.
     """
 
@@ -179,6 +232,7 @@ class StepFigures(Record):
     size_mb: float
     agreement: float
     accuracy: float | None
+    spearman: float | None = Field(default=None, exclude_if=absent)
     cached: bool
 
 
@@ -186,11 +240,12 @@ class Figures(Record):
     """The bundle against its parent, on the test texts.
 
     Attributes:
-        agreement: fraction of texts that both give the same label.
+        agreement: fraction of texts that both give the same label, or a number that counts as the same.
         agreement_low: lower end of its 95 % interval (Wilson 1927), which is not empty where all agree.
         agreement_high: upper end.
-        flipped: how many texts get another label; report.html shows them.
-        significance: None where no text has a label; so with `calibration`.
+        flipped: how many texts get another answer; report.html shows them.
+        significance: None where no text has a label; so with `calibration`, and `differences` of a number.
+        deviation: of a number.
         classes: the labels that occur in the test texts, in the model's order.
         robustness: the kinds of noise that changed any text.
         fairness: None where no text holds a name or pronoun to swap.
@@ -208,6 +263,8 @@ class Figures(Record):
     agreement_high: float
     flipped: int
     significance: Significance | None = None
+    differences: NumberDifferences | None = Field(default=None, exclude_if=absent)
+    deviation: Deviation | None = Field(default=None, exclude_if=absent)
     classes: tuple[ClassFigures, ...] = ()
     calibration: Calibration | None = None
     robustness: tuple[Perturbation, ...] = ()

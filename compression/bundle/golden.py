@@ -21,8 +21,8 @@ from compression.errors import BundleError
 
 GOLDEN = "golden.json"
 
-# The largest difference of any score that counts as the same answer. Rounding on another CPU or in float16 moves scores
-# by thousandths; saturation, a wrong tokenizer or other weights by tenths.
+# The largest difference of any score that counts as the same answer, as a part of `Task.scale`. Rounding on another CPU
+# or in float16 moves scores by thousandths; saturation, a wrong tokenizer or other weights by tenths.
 GOLDEN_WITHIN = 0.05
 
 _TEXTS = (
@@ -60,7 +60,7 @@ class GoldenAnswers(Record):
     def difference(self, task: Task, logits: Logits) -> str | None:
         """Where other answers to these texts are not the same ones; None where all are.
 
-        Scores may differ by GOLDEN_WITHIN, and the labels must be the same where they led by more than that.
+        Scores may differ by GOLDEN_WITHIN of their scale, and the labels must be the same where they led by more.
 
         Args:
             logits: (texts, labels)
@@ -68,11 +68,11 @@ class GoldenAnswers(Record):
         expected = np.asarray(self.logits, np.float32)
         if logits.shape != expected.shape:
             return f"it gives answers of shape {logits.shape} in place of {expected.shape}"
-        furthest_of = np.abs(task.probabilities(expected) - task.probabilities(logits)).max(axis=-1)
+        furthest_of = np.abs(task.scores(expected) - task.scores(logits)).max(axis=-1)
         flipped = ~task.same(expected, logits) & (task.lead(expected) > GOLDEN_WITHIN)
         for number, furthest in enumerate(furthest_of.tolist(), start=1):
-            if not furthest <= GOLDEN_WITHIN:  # also where it is not a number
-                return f"a score of text {number} of {len(logits)} is {furthest:.3f} from the golden one"
+            if not furthest <= GOLDEN_WITHIN * task.scale:  # also where it is not a number
+                return f"a score of text {number} of {len(logits)} is {furthest:.3g} from the golden one"
             if flipped[number - 1]:
                 return f"text {number} of {len(logits)} gets another label than the golden one"
         return None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from compression.bundle.figures import Figures, Record, absent
-from compression.bundle.task import TaskName
+from compression.bundle.task import Number, SeveralLabels, SingleLabel, Task, TaskName
 
 SCHEMA_VERSION: Literal[2] = 2
 FileName = str
@@ -32,6 +32,17 @@ class DataUsed(Record):
     labelled_test_texts: int
 
 
+class NumberOptions(Record):
+    """What makes a number of the model's one output, and how far such numbers lie apart.
+
+    Attributes:
+        spread: standard deviation of the parent's numbers on the selection texts.
+    """
+
+    function: Literal["none", "sigmoid"]
+    spread: float = Field(gt=0)
+
+
 class RuntimeOptions(Record):
     """How the model is to be run.
 
@@ -42,6 +53,7 @@ class RuntimeOptions(Record):
         temperature: divides the logits to give calibrated scores (Guo et al. 2017); 1 where there were no labels.
         thresholds: of each label, where a text may have several: probabilities at temperature 1; a text gets the labels
             at or over theirs.
+        number: where the model gives one.
     """
 
     pad_token_id: int
@@ -49,6 +61,7 @@ class RuntimeOptions(Record):
     batch_exact: bool
     temperature: float = Field(default=1.0, gt=0)
     thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(default=None, exclude_if=absent)
+    number: NumberOptions | None = Field(default=None, exclude_if=absent)
 
 
 class Manifest(Record):
@@ -56,7 +69,7 @@ class Manifest(Record):
 
     schema_version: Literal[2] = SCHEMA_VERSION
     task: TaskName = "text-classification"
-    labels: tuple[str, ...] = Field(min_length=2)
+    labels: tuple[str, ...]
     max_length: int = Field(ge=3)  # tokens, special tokens included
     runtime: RuntimeOptions
     recipe: dict[str, Any]
@@ -67,12 +80,18 @@ class Manifest(Record):
     tools: dict[str, str]  # package: version
 
     @model_validator(mode="after")
-    def _thresholds_fit(self) -> Self:
-        thresholds, wanted = self.runtime.thresholds, self.task != "text-classification"
-        if (thresholds is not None) != wanted or (thresholds is not None and len(thresholds) != len(self.labels)):
+    def _options_fit_the_task(self) -> Self:
+        thresholds, number, count = self.runtime.thresholds, self.runtime.number, len(self.labels)
+        one = self.task == Number.name
+        if (thresholds is not None) != (self.task == SeveralLabels.name) or len(thresholds or self.labels) != count:
             raise ValueError(
-                f"the task {self.task} with {len(self.labels)} labels and "
+                f"the task {self.task} with {count} labels and "
                 f"{'no' if thresholds is None else len(thresholds)} thresholds; several labels need one for each"
+            )
+        if (number is not None) != one or (count == 1) != one or not count:
+            raise ValueError(
+                f"the task {self.task} with {count} labels and {'no' if number is None else 'the'} options of a "
+                "number; a number needs these and one name, and others two labels or more"
             )
         return self
 
@@ -113,3 +132,11 @@ class Manifest(Record):
         if manifest.version() != version:
             raise ValueError(f"its content has the version {manifest.version()}, but it says {version}")
         return manifest
+
+
+def task_of(manifest: Manifest) -> Task:
+    """The task of a bundle."""
+    labels, options = manifest.labels, manifest.runtime
+    if options.number is not None:
+        return Number(labels, options.number.function, options.number.spread)
+    return SingleLabel(labels) if options.thresholds is None else SeveralLabels(labels, options.thresholds)

@@ -16,8 +16,8 @@ from pathlib import Path
 import zstandard
 
 from compression.bundle.atomic_files import replacing, require_writable
-from compression.bundle.manifest import FileName, Manifest
-from compression.bundle.task import Task, task_of
+from compression.bundle.manifest import FileName, Manifest, task_of
+from compression.bundle.task import Task
 from compression.errors import BundleError
 
 MANIFEST = "bundle.json"
@@ -46,8 +46,8 @@ class Bundle:
 
     @cached_property
     def task(self) -> Task:
-        """How its logits become labels."""
-        return task_of(self.manifest.task, self.manifest.labels, self.manifest.runtime.thresholds)
+        """How its logits become answers."""
+        return task_of(self.manifest)
 
     @property
     def model_path(self) -> Path:

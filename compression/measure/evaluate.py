@@ -1,4 +1,4 @@
-"""How good a classifier's logits are: against labels and against another classifier, alone and in a batch."""
+"""How good a model's logits are: against labels and against another model, alone and in a batch."""
 
 import random
 from collections.abc import Sequence
@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compression.bundle import ClassFigures, Logits, SeveralLabels, Task
+from compression.bundle import ClassFigures, Labelling, Logits, Number, SeveralLabels, Task
 from compression.bundle.task import DEFAULT_THRESHOLD, Answers
-from compression.data import Examples, names_of, require_known_labels
+from compression.data import Examples, names_of
 from compression.errors import DataError
+from compression.labels import require_known_labels
 from compression.measure.evidence import Bin
+from compression.measure.numbers import deviation, fit_spread, number_quality
 from compression.parent.classifier import Classifier, load_classifier, predict
 
 Counts = npt.NDArray[np.float64]
@@ -51,8 +53,9 @@ def evaluate(model: str, examples: Examples, source: Path, against: str | None =
     """Loads a model (and another to compare with) and measures it.
 
     Returns:
-        the fields of Quality; with `against`, `agreement` too: the fraction of texts with the same label from both.
-        Where no row has a label, `texts` and `agreement` alone.
+        the fields of Quality, or of a number those of NumberFigures, each with the ends of its interval; with
+        `against`, `agreement` too: the fraction of texts with the same answer from both; and of a number, how far the
+        two are apart. Where no row has a label, `texts` and what is against the other model alone.
 
     Raises:
         LatheError: a model cannot be loaded, labels do not fit, or there is neither a label nor another model.
@@ -67,28 +70,53 @@ def evaluate(model: str, examples: Examples, source: Path, against: str | None =
     require_known_labels(examples, classifier.task, source)
     logits = predict(classifier, examples.texts, "Evaluate")
     figures: dict[str, Any] = {"texts": len(examples)}
+    task = classifier.task
     if labelled:
-        figures = asdict(quality(logits, classifier.task, examples))
-        if not classifier.task.several:
-            del figures["micro_f1"]
+        figures = _figures(logits, task, examples)
     if against is not None:
         other = load_classifier(against)
-        columns = columns_of(other, classifier)
-        given = other.task.decide(predict(other, examples.texts, "Evaluate the other"))
-        figures["agreement"] = float((classifier.task.decide(logits) == given[:, columns]).all(axis=-1).mean())
+        require_comparable(other, classifier)
+        theirs = predict(other, examples.texts, "Evaluate the other")
+        if isinstance(task, Number) and not task.spread:  # that of a parent is known to its bundles alone
+            known = other.task.spread if isinstance(other.task, Number) else 0.0
+            task = replace(task, spread=known or fit_spread(task, theirs).spread)
+        figures["agreement"] = float(task.same(logits, theirs, other.task).mean())
+        if isinstance(task, Number):
+            apart = deviation(theirs, logits, task)
+            figures |= {"spearman_with_other": apart.spearman, "mean_difference": apart.mean,
+                        "largest_difference": apart.largest}  # fmt: skip
     return figures
 
 
-def columns_of(other: Classifier, classifier: Classifier) -> list[int]:
-    """Where another model has the labels of this one.
+def _figures(logits: Logits, task: Task, examples: Examples) -> dict[str, Any]:
+    if isinstance(task, Labelling):
+        figures = asdict(quality(logits, task, examples))
+        if not task.several:
+            del figures["micro_f1"]
+        return figures
+    assert isinstance(task, Number)  # there is no third
+    measured = number_quality(logits, task, examples)
+    figures = {"texts": measured.texts, "labelled": measured.labelled}
+    for name, estimate in measured.number or ():
+        figures[name] = None if estimate is None else estimate.value
+        if estimate is not None:
+            figures |= {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return figures
+
+
+def require_comparable(other: Classifier, classifier: Classifier) -> None:
+    """Refuses two models whose answers do not compare.
 
     Raises:
-        DataError: it has others, or gives them in another way.
+        DataError: one has other labels, or gives them in another way.
     """
     mine, theirs = classifier.task, other.task
-    if set(mine.labels) != set(theirs.labels) or mine.name != theirs.name:
+    if mine.name != theirs.name:
+        raise DataError(
+            f"{classifier.name} gives {mine.gives} to a text, and {other.name} {theirs.gives}; they cannot be compared"
+        )
+    if set(mine.labels) != set(theirs.labels):
         raise DataError(f"{classifier.name} and {other.name} have different labels; they cannot be compared")
-    return [theirs.labels.index(label) for label in mine.labels]
 
 
 def quality(logits: Logits, task: Task, examples: Examples) -> Quality:
@@ -135,7 +163,7 @@ def micro_f1(drawn: Counts, truth: Answers, answered: Answers) -> Counts:
 
 
 def agreement(one: Logits, other: Logits, task: Task) -> float:
-    """Fraction of texts that get the same labels from both; the columns must be in the same order."""
+    """Fraction of texts that get the same answers from both; the columns must be in the same order."""
     return float(task.same(one, other).mean())
 
 
@@ -143,7 +171,7 @@ def batch_invariance(classifier: Classifier, texts: Sequence[str], seed: int = 0
     """A text alone against the same text in a shuffled batch of sixteen.
 
     Returns:
-        how many texts get other labels, and the largest difference of any score.
+        how many texts get other answers, and the largest difference of any score.
     """
     task = classifier.task
     encoded = [classifier.encode(text) for text in texts]
@@ -154,7 +182,7 @@ def batch_invariance(classifier: Classifier, texts: Sequence[str], seed: int = 0
         together = classifier.forward(batch)
         alone = np.concatenate([classifier.forward([text]) for text in batch])
         changes += int((~task.same(together, alone)).sum())
-        moved = np.abs(task.probabilities(together) - task.probabilities(alone))
+        moved = np.abs(task.scores(together) - task.scores(alone))
         deviation = max(deviation, float(moved.max()))
     return changes, deviation
 
@@ -175,7 +203,7 @@ def class_figures(parent: Logits, bundle: Logits, task: Task, examples: Examples
     )
 
 
-def reliability(logits: Logits, task: Task, examples: Examples, temperature: float = 1.0) -> tuple[Bin, ...]:
+def reliability(logits: Logits, task: Labelling, examples: Examples, temperature: float = 1.0) -> tuple[Bin, ...]:
     """The labelled texts in bins of equal width by their top score; empty bins are left out (Naeini et al. 2015).
 
     Where a text may have several labels, each label of each text counts, by its score.
@@ -195,7 +223,7 @@ def calibration_error(bins: Sequence[Bin]) -> float:
     return sum(one.texts * abs(one.confidence - one.accuracy) for one in bins) / sum(one.texts for one in bins)
 
 
-def fit_temperature(logits: Logits, task: Task, examples: Examples) -> float:
+def fit_temperature(logits: Logits, task: Labelling, examples: Examples) -> float:
     """The temperature that minimises the labels' negative log likelihood (Guo et al. 2017).
 
     It is 1 with too few texts, or where all have the same labels: they would only say how often those are given.
@@ -222,7 +250,7 @@ def fit_thresholds(task: SeveralLabels, logits: Logits, examples: Examples) -> S
         logits: (texts, labels) for all of the examples.
     """
     rows, truth = labelled_rows(task, examples)
-    scores = task.probabilities(logits[rows])
+    scores = task.scores(logits[rows])
     fitted = [_best_threshold(scores[:, index], truth[:, index]) for index in range(len(task.labels))]
     return replace(task, thresholds=tuple(fitted))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Answer:
-    """A label and its score, 0 to 1."""
+    """A label and its score: 0 to 1, or the number."""
 
     label: str
     score: float
@@ -13,7 +13,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Flip:
-    """A test text that the bundle labels otherwise than its parent; `truth` is None where it has no label."""
+    """A test text that the bundle answers otherwise than its parent; `truth` is None where it has no label."""
 
     text: str
     parent: Answer
@@ -35,7 +35,7 @@ class Evidence:
     """Empty where there is nothing to show.
 
     Attributes:
-        flips: the first of the texts that flipped, surest answers of the bundle first.
+        flips: the first of the texts that flipped, surest answers of the bundle first; of numbers, the furthest.
         before: bins of the bundle at temperature 1; `after` at the temperature that it serves with.
     """
 

@@ -1,4 +1,4 @@
-"""Counterfactual fairness: the same text with its names and pronouns swapped should keep its label.
+"""Counterfactual fairness: the same text with its names and pronouns swapped should keep its answer.
 
 After Kusner et al. 2017 and Garg et al. 2019. The word lists are small and of two languages, so this can show a
 difference between parent and bundle, and never that a model is fair.
@@ -87,7 +87,7 @@ def measure_fairness(
 def _reaction(before: Logits, after: Logits, task: Task) -> SwapReaction:
     return SwapReaction(
         changed=float((~task.same(before, after)).mean()),
-        largest_score_change=float(np.abs(task.probabilities(before) - task.probabilities(after)).max()),
+        largest_score_change=float(np.abs(task.scores(before) - task.scores(after)).max()),
     )
 
 

@@ -1,4 +1,4 @@
-"""How often noise that leaves the meaning alone changes the label: typos, case, punctuation, whitespace.
+"""How often noise that leaves the meaning alone changes the answer: typos, case, punctuation, whitespace.
 
 The kinds are of the sort that CheckList (Ribeiro et al. 2020) calls invariance tests. What counts is parent against
 bundle: compression is known to cost most on texts that are already hard (Hooker et al. 2020).
@@ -8,7 +8,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-from compression.bundle import Logits, Perturbation, Reaction, Task
+from compression.bundle import Labelling, Logits, Perturbation, Reaction, Task
 from compression.data import Examples
 from compression.measure.evaluate import labelled_rows
 from compression.parent.classifier import Classifier, predict
@@ -108,10 +108,13 @@ def _answers(
 
 
 def _reaction(before: Logits, after: Logits, examples: Examples, task: Task) -> Reaction:
+    changed = float((~task.same(before, after)).mean())
+    if not isinstance(task, Labelling):
+        return Reaction(changed=changed)
     labelled, truth = labelled_rows(task, examples)
     right = [(task.decide(logits[labelled]) == truth).all(axis=-1) for logits in (before, after)]
     return Reaction(
-        changed=float((~task.same(before, after)).mean()),
+        changed=changed,
         accuracy_before=float(right[0].mean()) if labelled else None,
         accuracy_after=float(right[1].mean()) if labelled else None,
     )

@@ -8,15 +8,19 @@ import numpy as np
 from compression.bundle import (
     Calibration,
     Figures,
+    Labelling,
     Logits,
     ModelFigures,
+    Number,
+    NumberDifferences,
+    NumberFigures,
     Significance,
     StepFigures,
     Task,
 )
 from compression.bundle.task import Answers
 from compression.data import Examples, names_of
-from compression.errors import VerificationError
+from compression.errors import RecipeError, VerificationError
 from compression.measure.evaluate import (
     agreement,
     batch_invariance,
@@ -28,10 +32,18 @@ from compression.measure.evaluate import (
     quality,
     reliability,
 )
-from compression.measure.evidence import Answer, Evidence, Flip
+from compression.measure.evidence import Answer, Bin, Evidence, Flip
 from compression.measure.fairness import measure_fairness
 from compression.measure.intervals import wilson
 from compression.measure.latency import compare_latency
+from compression.measure.numbers import (
+    compare_numbers,
+    deviation,
+    number_quality,
+    number_rows,
+    pearson,
+    plain,
+)
 from compression.measure.robustness import measure_robustness
 from compression.measure.significance import compare_answers
 from compression.parent.checkpoint import Parent, weight_bytes
@@ -77,13 +89,11 @@ def measure(
     got = predict(candidate, test.texts, "Judge the bundle")
     require_sane(expected, got, task)
     labelled = calibration.labelled
-    temperature = (
-        fit_temperature(predict(candidate, labelled.texts, "Fit the temperature"), task, labelled)
-        if len(labelled)
-        else 1.0
-    )
-    before = reliability(got, task, test)
-    after = reliability(got, task, test, temperature)
+    temperature, before, after = 1.0, tuple[Bin, ...](), tuple[Bin, ...]()
+    if isinstance(task, Labelling):
+        if len(labelled):
+            temperature = fit_temperature(predict(candidate, labelled.texts, "Fit the temperature"), task, labelled)
+        before, after = reliability(got, task, test), reliability(got, task, test, temperature)
     # Not the first of them: files are often sorted by label, and like texts make like batches.
     probe = random.Random(0).sample(test.texts, min(_BATCH_PROBE_TEXTS, len(test)))  # noqa: S311
     batch_label_changes, batch_deviation = batch_invariance(candidate, probe)
@@ -97,13 +107,15 @@ def measure(
         agreement_high=agreement_high,
         flipped=flipped,
         significance=_significance(expected, got, task, test),
-        classes=class_figures(expected, got, task, test),
+        differences=_differences(expected, got, task, test),
+        deviation=deviation(expected, got, task) if isinstance(task, Number) else None,
+        classes=class_figures(expected, got, task, test) if isinstance(task, Labelling) else (),
         calibration=Calibration(
             parent_ece=calibration_error(reliability(expected, task, test)),
             ece_before=calibration_error(before),
             ece_after=calibration_error(after),
         )
-        if before
+        if before and isinstance(task, Labelling)
         else None,
         robustness=measure_robustness(reference, candidate, test, expected, got),
         fairness=measure_fairness(reference, candidate, test.texts, expected, got),
@@ -119,14 +131,15 @@ def measure(
 
 
 def require_sane(parent: Logits, bundle: Logits, task: Task) -> None:
-    """Refuses a candidate that no longer is a classifier, whatever the budget allows.
+    """Refuses a candidate whose answers no longer say anything, whatever the budget allows.
 
     Args:
         parent: (texts, labels) on real text; `bundle` of the same texts.
 
     Raises:
         VerificationError: logits that are not finite (float16 overflow), one answer for every text where the parent
-            gives several (optimum#151), or agreement no better than chance (onnxruntime#9599).
+            gives several (optimum#151), agreement no better than chance (onnxruntime#9599), or numbers that hardly
+            follow the parent's.
     """
     for who, logits in (("the parent", parent), ("the compressed model", bundle)):
         broken = int((~np.isfinite(logits).all(axis=-1)).sum())
@@ -135,6 +148,9 @@ def require_sane(parent: Logits, bundle: Logits, task: Task) -> None:
                 f"{who} gives logits that are not finite on {broken} of {len(logits)} real texts; "
                 "its weights are damaged, or 16 bits overflow: keep those layers in float32"
             )
+    if isinstance(task, Number):
+        _require_correlated(parent, bundle, task)
+        return
     answers, (expected, got) = numbered(task.decide(parent), task.decide(bundle))
     lost = int((expected != got).sum())
     if len(np.unique(got)) == 1 < len(np.unique(expected)) and lost >= min(_COLLAPSED_TEXTS, len(got) / 3):
@@ -153,6 +169,36 @@ def require_sane(parent: Logits, bundle: Logits, task: Task) -> None:
         )
 
 
+def _require_correlated(parent: Logits, bundle: Logits, task: Number) -> None:
+    expected, got = (task.scores(logits)[:, 0] for logits in (parent, bundle))
+    lost = int((~task.same(parent, bundle)).sum())
+    correlation = plain(pearson, expected, got) or 0.0
+    if (
+        lost >= min(_COLLAPSED_TEXTS, len(got) / 3)
+        and correlation <= _CHANCE_KAPPA
+        and lost > (1 - _SURELY_AGREED) * len(got)
+    ):
+        raise VerificationError(
+            f"the compressed model's numbers hardly follow the parent's (correlation {correlation:.2f} on {len(got)} "
+            "texts): it has collapsed; keep more layers in float or prune less"
+        )
+
+
+def require_bounds_of(task: Task, budget: Budget, parent: str) -> None:
+    """Refuses bounds of what this model does not give.
+
+    Raises:
+        RecipeError: names the bound, and those to take in its place.
+    """
+    of_numbers = ("max_spearman_drop", "max_mae_rise")
+    wrong, right = (
+        (("max_accuracy_drop",), of_numbers) if isinstance(task, Number) else (of_numbers, ("max_accuracy_drop",))
+    )
+    for bound in wrong:
+        if getattr(budget, bound) is not None:
+            raise RecipeError(f"{bound}: {parent} gives {task.gives} to a text; bound it by {' or '.join(right)}")
+
+
 def require_budget(figures: Figures, budget: Budget) -> None:
     """Compares what was measured with what was allowed.
 
@@ -162,17 +208,21 @@ def require_budget(figures: Figures, budget: Budget) -> None:
     parent, bundle = figures.parent.points, figures.bundle.points
     what = "accuracy" if figures.parent.micro_f1 is None else "micro F1"
     drop = None if parent is None or bundle is None else 100 * (parent - bundle)
+    less, more = number_losses(figures.parent.number, figures.bundle.number)
+    unknown = "no test text has a label, which is needed for"
     sentences = {
         "min_agreement": f"agreement {figures.agreement:.4f} is below",
-        "max_accuracy_drop": "no test text has a label, which is needed for"
-        if drop is None
-        else f"{what} dropped by {drop:.2f} points, above",
+        "max_accuracy_drop": unknown if drop is None else f"{what} dropped by {drop:.2f} points, above",
+        "max_spearman_drop": unknown if less is None else f"Spearman's correlation dropped by {less:.4f}, above",
+        "max_mae_rise": unknown if more is None else f"the mean absolute error rose by {more:.4g}, above",
         "max_size_mb": f"the model has {figures.bundle.size_mb} MB, above",
         "min_speedup": f"the bundle is {figures.speedup:.2f} times as fast as the parent, below",
     }
     measured = {
         "min_agreement": figures.agreement,
         "max_accuracy_drop": drop,
+        "max_spearman_drop": less,
+        "max_mae_rise": more,
         "max_size_mb": figures.bundle.size_mb,
         "min_speedup": figures.speedup,
     }
@@ -183,10 +233,22 @@ def require_budget(figures: Figures, budget: Budget) -> None:
         raise VerificationError(f"outside the budget, nothing was written: {reasons}", reached)
 
 
+def number_losses(parent: NumberFigures | None, bundle: NumberFigures | None) -> tuple[float | None, float | None]:
+    """By how much Spearman's correlation has dropped and the mean absolute error risen; None what is not known."""
+    if parent is None or bundle is None:
+        return None, None
+    before, after = parent.spearman, bundle.spearman
+    return None if before is None or after is None else before.value - after.value, bundle.mae.value - parent.mae.value
+
+
 def _model_figures(logits: Logits, task: Task, test: Examples, size_bytes: int) -> ModelFigures:
+    size_mb = round(size_bytes / 1e6, 2)
+    if isinstance(task, Number):
+        return ModelFigures(size_mb=size_mb, number=number_quality(logits, task, test).number)
+    assert isinstance(task, Labelling)  # there is no third
     result = quality(logits, task, test)
     return ModelFigures(
-        size_mb=round(size_bytes / 1e6, 2),
+        size_mb=size_mb,
         accuracy=result.accuracy,
         macro_f1=result.macro_f1,
         micro_f1=result.micro_f1,
@@ -194,17 +256,28 @@ def _model_figures(logits: Logits, task: Task, test: Examples, size_bytes: int) 
 
 
 def _significance(expected: Logits, got: Logits, task: Task, test: Examples) -> Significance | None:
+    if not isinstance(task, Labelling):
+        return None
     rows, truth = labelled_rows(task, test)
     if not rows:
         return None
     return compare_answers(truth, task.decide(expected[rows]), task.decide(got[rows]), several=task.several)
 
 
+def _differences(expected: Logits, got: Logits, task: Task, test: Examples) -> NumberDifferences | None:
+    if not isinstance(task, Number):
+        return None
+    rows, truth = number_rows(test)
+    parent, bundle = (task.scores(logits)[rows, 0] for logits in (expected, got))
+    return compare_numbers(truth, parent, bundle) if rows else None
+
+
 def _flips(expected: Logits, got: Logits, temperature: float, task: Task, test: Examples) -> tuple[Flip, ...]:
-    """The texts whose labels changed, surest answers of the bundle first."""
+    """The texts whose answers changed, surest answers of the bundle first; of numbers, the furthest."""
     was, now = task.decide(expected), task.decide(got)
-    before, after = task.probabilities(expected), task.probabilities(got, temperature)
-    rows = sorted(np.flatnonzero(~task.same(expected, got)), key=lambda row: -after[row].max())[:_MAX_FLIPS_SHOWN]
+    before, after = task.scores(expected), task.scores(got, temperature)
+    first = np.abs(after - before)[:, 0] if isinstance(task, Number) else after.max(axis=1)
+    rows = sorted(np.flatnonzero(~task.same(expected, got)), key=lambda row: -first[row])[:_MAX_FLIPS_SHOWN]
     return tuple(
         Flip(
             text=test.texts[row],

@@ -23,10 +23,10 @@ from compression.errors import CheckpointError
 from compression.parent.adapter import adapter_labels, adapter_weights, merge_adapter, whole_weights
 from compression.parent.files import digest, locate, safetensors_files, settings_digest
 from compression.parent.kind import (
+    require_answers_to_one_text,
     require_classifier,
     require_classifying_adapter,
     require_complete,
-    require_labels_of_one_text,
     require_rows_for_all_tokens,
 )
 from compression.parent.predictions import task_of
@@ -150,7 +150,7 @@ def _load_adapter(parent: str, folder: Path) -> Parent:
     base = locate(encoder)
     base_weights = safetensors_files(base)
     config = load_config(base, **adapter_labels(folder, weights))
-    require_labels_of_one_text(config, parent)
+    require_answers_to_one_text(config, parent)
     tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").is_file() else base)
     settle_padding(config, tokenizer, parent)
     model = load_classifier(base, config, whole_weights(weights))

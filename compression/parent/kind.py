@@ -1,5 +1,5 @@
-"""What kind of model a user brings. Lathe takes those that give one text one label or several, and says what
-another one is.
+"""What kind of model a user brings. Lathe takes those that give one text labels or a number, and says what another
+one is.
 
 Every check is against an answer that would be wrong without a word: a number read as a class, a token that has no row
 in the embedding table.
@@ -14,11 +14,9 @@ from optimum.exporters.tasks import TasksManager
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from compression.errors import CheckpointError
+from compression.parent.predictions import REGRESSION, SEVERAL
 
-_TAKES = "Lathe takes classifiers that give labels to one text"
-_PROBLEMS = {
-    "regression": "gives numbers, not labels (problem_type regression)",
-}
+_TAKES = "Lathe takes models that give labels, or a number, to one text"
 _TASKS = {  # optimum's names of them
     "token-classification": "labels each token",
     "question-answering": "marks an answer in a text",
@@ -58,7 +56,7 @@ def require_classifier(config: PreTrainedConfig, parent: str) -> None:
             f"{parent}: {', '.join(names) or 'this model'} is not fine-tuned for classification; "
             "train a head first: lathe finetune"
         )
-    require_labels_of_one_text(config, parent)
+    require_answers_to_one_text(config, parent)
 
 
 def task_of(architecture: str) -> str | None:
@@ -72,18 +70,20 @@ def task_of(architecture: str) -> str | None:
         return "next-sentence-prediction" if architecture.endswith("ForNextSentencePrediction") else None
 
 
-def require_labels_of_one_text(config: PreTrainedConfig, parent: str) -> None:
-    """Refuses a classifier whose outputs are no labels, or are of two texts.
+def require_answers_to_one_text(config: PreTrainedConfig, parent: str) -> None:
+    """Refuses a model whose outputs are neither labels nor one number, or are of two texts.
 
     Raises:
         CheckpointError: as above.
     """
-    if config.problem_type in _PROBLEMS:
-        raise CheckpointError(f"{parent}: {_PROBLEMS[config.problem_type]}; {_TAKES}")
-    if config.num_labels == 1:
+    if config.problem_type == REGRESSION and config.num_labels != 1:
         raise CheckpointError(
-            f"{parent}: has one output, which is a number (a regression, or a score of a pair); {_TAKES}, "
-            "and two labels or more"
+            f"{parent}: gives {config.num_labels} numbers to a text (problem_type regression); {_TAKES}"
+        )
+    if config.problem_type == SEVERAL and config.num_labels == 1:
+        raise CheckpointError(
+            f"{parent}: has one label, and problem_type {SEVERAL} in its config.json; set that to null for a score "
+            "between 0 and 1, as transformers' pipeline gives it"
         )
     names = {str(name).lower() for name in config.id2label.values()}
     if any(labels <= names for labels in _PAIR_LABELS):

@@ -58,14 +58,13 @@ def label_names(config: PreTrainedConfig, parent: str) -> tuple[str, ...]:
     """Label names in the order of the logits.
 
     Raises:
-        CheckpointError: there are fewer than two, the config's `id2label` does not name each logit once, or a name is
-            more than a line of text.
+        CheckpointError: the config's `id2label` does not name each logit once, or a name is more than a line of text.
     """
     names = tuple(str(config.id2label.get(index)) for index in range(config.num_labels))
-    if len(names) < 2 or len(set(names)) < len(names) or set(config.id2label) != set(range(len(names))):
+    if not names or len(set(names)) < len(names) or set(config.id2label) != set(range(len(names))):
         raise CheckpointError(
-            f"{parent}: id2label in its config.json is {config.id2label}; a classifier has two labels or more, "
-            "numbered from 0 on, each with a name of its own"
+            f"{parent}: id2label in its config.json is {config.id2label}; labels are numbered from 0 on, each with a "
+            "name of its own"
         )
     for name in names:
         if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):

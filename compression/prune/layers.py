@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from compression.errors import RecipeError
 from compression.parent.batches import Batch
 from compression.parent.checkpoint import Parent
-from compression.parent.predictions import log_probabilities
+from compression.parent.predictions import divergence, outcomes
 from compression.progress import track
 from compression.prune.encoder import encoder_layers, remove_layer
 from compression.prune.observe import batches
@@ -33,7 +33,7 @@ def drop_layers(parent: Parent, texts: Sequence[str], count: int) -> Parent:
     if count >= layers:
         raise RecipeError(f"drop_layers: count is {count}, but {parent.name} has {layers} layers; leave at least one")
     found = batches(parent, texts, _MAX_TOKENS)
-    expected = [_log_probabilities(model, batch) for batch in found]
+    expected = [_outcomes(model, batch) for batch in found]
     for _ in track(range(count), "Drop layers"):
         divergences = [_without(model, index, found, expected) for index in range(len(encoder_layers(model)))]
         remove_layer(model, divergences.index(min(divergences)))
@@ -47,11 +47,11 @@ def _without(model: PreTrainedModel, index: int, found: Sequence[Batch], expecte
     del stack[index]
     total = 0.0
     for batch, theirs in zip(found, expected, strict=True):
-        total += float((theirs.exp() * (theirs - _log_probabilities(model, batch))).sum())
+        total += float(divergence(model, theirs, _outcomes(model, batch)).sum())
     stack.insert(index, layer)
     return total
 
 
 @torch.inference_mode()
-def _log_probabilities(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    return log_probabilities(model, model(**batch).logits)
+def _outcomes(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    return outcomes(model, model(**batch).logits)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from compression.parent.batches import Batch, by_length, collate, encode
 from compression.parent.checkpoint import Parent
-from compression.parent.predictions import SEVERAL, log_probabilities
+from compression.parent.predictions import are_apart, are_numbers, outcomes
 from compression.progress import track
 from compression.prune.encoder import Sublayer, encoder_layers, sublayers
 
@@ -28,14 +28,14 @@ class Observation:
         hidden: per layer, its input: (texts, tokens, width).
         outputs: per sublayer, residual and output together, before its layer norm.
         weights: per sublayer, how much each token's output matters to the predictions: (texts, tokens); padding is 0.
-        log_probabilities: see `compression.parent.predictions`.
+        outcomes: see `compression.parent.predictions`.
     """
 
     batch: Batch
     hidden: list[torch.Tensor]
     outputs: list[torch.Tensor]
     weights: list[torch.Tensor]
-    log_probabilities: torch.Tensor
+    outcomes: torch.Tensor
 
 
 @dataclass
@@ -89,9 +89,7 @@ def _observe(model: PreTrainedModel, batch: Batch, generator: torch.Generator) -
     finally:
         for hook in hooks:
             hook.remove()
-    return Observation(
-        batch, hidden, [tap.summed.detach() for tap in taps], weights, log_probabilities(model, logits.detach())
-    )
+    return Observation(batch, hidden, [tap.summed.detach() for tap in taps], weights, outcomes(model, logits.detach()))
 
 
 @contextmanager
@@ -152,9 +150,12 @@ def fisher_directions(model: PreTrainedModel, logits: torch.Tensor, generator: t
     """Directions of the logits, each (texts, labels): squared derivatives along them give the Fisher information.
 
     It is that of the predictive distribution p: exact for two labels, and for more estimated without bias from random
-    directions of covariance diag(p) - p p'; diag(p (1 - p)) where each label is there or not by itself.
+    directions of covariance diag(p) - p p'; diag(p (1 - p)) where each label is there or not by itself, and 1 of a
+    number.
     """
-    if model.config.problem_type == SEVERAL:
+    if are_numbers(model):
+        return [torch.ones_like(logits)]
+    if are_apart(model):
         apart = logits.detach().sigmoid()
         spread = (apart * (1 - apart)).sqrt()
         return [spread * torch.randn(spread.shape, generator=generator) for _ in range(_DRAWS)]

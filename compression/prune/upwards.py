@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from compression.parent import predictions
 from compression.parent.checkpoint import Parent
-from compression.parent.predictions import log_probabilities
 from compression.progress import track
 from compression.prune.encoder import Sublayer, sublayers
 from compression.prune.observe import Observation, batches, observe, run_layers, tapped
@@ -91,6 +91,6 @@ def divergence(model: PreTrainedModel, observations: Sequence[Observation], firs
     total, texts = 0.0, 0
     for one in observations:
         logits = run_layers(model, one.batch, one.hidden[first], first)[1]
-        total += float((one.log_probabilities.exp() * (one.log_probabilities - log_probabilities(model, logits))).sum())
+        total += float(predictions.divergence(model, one.outcomes, predictions.outcomes(model, logits)).sum())
         texts += len(logits)
     return total / texts

@@ -4,19 +4,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
-from compression.bundle import Bundle, Runtime, open_bundle
-from compression.data import Examples, require_known_labels
-from compression.measure.evaluate import columns_of, quality
+from compression.bundle import Bundle, Logits, Number, NumberFigures, Runtime, Task, open_bundle
+from compression.data import Examples
+from compression.labels import require_known_labels
+from compression.measure.evaluate import quality, require_comparable
 from compression.measure.intervals import Interval, wilson
 from compression.measure.latency import Quartiles, time_against_first
+from compression.measure.numbers import number_quality
 from compression.parent.classifier import BundleClassifier, predict
 from compression.progress import plain_console
-from compression.report.words import percent
+from compression.report.words import percent, plain
 
 _COLUMNS = 80
+_OF_NUMBERS = ("Spearman", "MAE", "RMSE")
 Shape = tuple[int, int]  # texts, tokens of each
 
 
@@ -29,7 +33,8 @@ class Entry:
         texts: that judged it; `labelled` of them have labels.
         accuracy: share of the texts that get exactly their labels.
         micro_f1: where a text may have several labels.
-        agreement: fraction of texts with the same labels as the reference.
+        number: of models that give one, in place of those.
+        agreement: fraction of texts with the same answers as the reference.
         speeds: by shape (texts, tokens), the reference's time over this one's.
     """
 
@@ -42,6 +47,7 @@ class Entry:
     agreement: float
     speeds: dict[Shape, Quartiles]
     micro_f1: float | None = None
+    number: NumberFigures | None = None
 
     @property
     def accuracy_interval(self) -> Interval | None:
@@ -101,24 +107,19 @@ def compare_on(paths: Sequence[Path], examples: Examples, source: Path) -> Compa
     models = [BundleClassifier(str(one.path), Runtime.of(one), one.task) for one in bundles]
     for model in models:
         require_known_labels(examples, model.task, source)
-        columns_of(model, models[0])
+        require_comparable(model, models[0])
     logits = [predict(model, examples.texts, "Compare") for model in models]
-    expected = models[0].task.decide(logits[0])
     speeds = time_against_first(models, examples.texts)
     entries = []
     for bundle, model, got, speed in zip(bundles, models, logits, speeds, strict=True):
-        result = quality(got, model.task, examples)
-        given = model.task.decide(got)[:, columns_of(model, models[0])]
         entries.append(
             Entry(
                 name=model.name,
                 size_mb=bundle.manifest.figures.bundle.size_mb,
-                texts=result.texts,
-                labelled=result.labelled,
-                accuracy=result.accuracy,
-                macro_f1=result.macro_f1,
-                micro_f1=result.micro_f1,
-                agreement=float((expected == given).all(axis=-1).mean()),
+                texts=len(examples),
+                labelled=len(examples.labelled),
+                **_held_against_labels(got, model.task, examples),
+                agreement=float(models[0].task.same(logits[0], got, model.task).mean()),
                 speeds=speed,
             )
         )
@@ -133,23 +134,35 @@ def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """The comparison as text: headings, and the cells of each bundle; the number stands for its name below it."""
     shapes = comparison.shapes()
     several = [one for one in comparison.entries if one.micro_f1 is not None]
+    numbers = [one for one in comparison.entries if one.number is not None]
     accuracy = "exact match, %" if len(several) == len(comparison.entries) else "accuracy, %"
+    labels = [] if len(numbers) == len(comparison.entries) else [accuracy, "macro-F1, %"]
     micro = ["micro-F1, %"] if several else []
-    headings = ["", "bundle", "MB", accuracy, "macro-F1, %", *micro, "agreement, %"]
+    headings = ["", "bundle", "MB", *labels, *micro, *(_OF_NUMBERS if numbers else ()), "agreement, %"]
     cells = [
         [
             str(number),
             entry.name,
             f"{entry.size_mb:.1f}",
-            percent(entry.accuracy),
-            percent(entry.macro_f1),
+            *([_share(entry, entry.accuracy), _share(entry, entry.macro_f1)] if labels else []),
             *(["" if entry.micro_f1 is None else percent(entry.micro_f1)] if several else []),
+            *(_numbers(entry.number) if numbers else ()),
             percent(entry.agreement),
             *(f"{entry.speeds[shape].median:.1f} x" for shape in shapes),
         ]
         for number, entry in enumerate(comparison.entries, start=1)
     ]
     return [*headings, *(f"{batch} x {tokens}" for batch, tokens in shapes)], cells
+
+
+def _share(entry: Entry, fraction: float | None) -> str:
+    return "" if entry.number is not None else percent(fraction)
+
+
+def _numbers(figures: NumberFigures | None) -> list[str]:
+    if figures is None:
+        return [""] * len(_OF_NUMBERS)
+    return [plain(figures.spearman), plain(figures.mae), plain(figures.rmse)]
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -171,11 +184,20 @@ def comparison_json(comparison: Comparison) -> str:
     """The comparison as one JSON object, nothing rounded."""
     content = asdict(comparison)
     for entry, one in zip(content["entries"], comparison.entries, strict=True):
+        entry["number"] = None if one.number is None else one.number.model_dump()
         entry["speeds"] = [
             {"batch": batch, "tokens": tokens, "speed": speed.median, "low": speed.low, "high": speed.high}
             for (batch, tokens), speed in one.speeds.items()
         ]
     return json.dumps(content, indent=2)
+
+
+def _held_against_labels(logits: Logits, task: Task, examples: Examples) -> dict[str, Any]:
+    """The fields of an entry that say how near answers are to the labels."""
+    if isinstance(task, Number):
+        return {"accuracy": None, "macro_f1": None, "number": number_quality(logits, task, examples).number}
+    result = quality(logits, task, examples)
+    return {"accuracy": result.accuracy, "macro_f1": result.macro_f1, "micro_f1": result.micro_f1}
 
 
 def _from_manifest(bundle: Bundle) -> Entry:
@@ -188,6 +210,7 @@ def _from_manifest(bundle: Bundle) -> Entry:
         accuracy=figures.bundle.accuracy,
         macro_f1=figures.bundle.macro_f1,
         micro_f1=figures.bundle.micro_f1,
+        number=figures.bundle.number,
         agreement=figures.agreement,
         speeds={
             (latency.batch, latency.tokens): Quartiles(latency.ratio_low, latency.ratio, latency.ratio_high)

@@ -8,6 +8,7 @@ from compression.bundle import (
     Figures,
     Latency,
     Manifest,
+    Number,
     SeveralLabels,
     Significance,
     SingleLabel,
@@ -16,6 +17,7 @@ from compression.measure.evaluate import SELECTION_TEXTS
 from compression.measure.evidence import Evidence
 from compression.measure.intervals import newcombe
 from compression.progress import plain_console
+from compression.report import numbers
 from compression.report.plots import Axis, Row, bar_chart, reliability_diagram
 from compression.report.rendering import Origin, render
 from compression.report.words import counted, percent, ranged, signed, small
@@ -31,6 +33,11 @@ def is_several(manifest: Manifest) -> bool:
     return manifest.task == SeveralLabels.name
 
 
+def is_number(manifest: Manifest) -> bool:
+    """Whether a text gets a number."""
+    return manifest.task == Number.name
+
+
 def accuracy_name(manifest: Manifest) -> str:
     """What the share of texts that get exactly their labels is called."""
     return SeveralLabels.accuracy if is_several(manifest) else SingleLabel.accuracy
@@ -42,6 +49,9 @@ def verdict(manifest: Manifest) -> str:
     size = figures.bundle.size_mb / figures.parent.size_mb
     gained = f"{100 * size:.0f} % of the size, {_speeds(figures.latency)}"
     significance = figures.significance
+    if is_number(manifest):
+        cost = numbers.cost(figures, manifest.data.labelled_test_texts, manifest.data.test_texts)
+        return f"{gained}; {cost}."
     if significance is None:
         return (
             f"{gained}; the parent's {'labels' if is_several(manifest) else 'label'} on "
@@ -62,8 +72,22 @@ def comparison(manifest: Manifest) -> list[Line]:
     figures, data = manifest.figures, manifest.data
     labelled = data.labelled_test_texts
     same = data.test_texts - figures.flipped
+    size = ("size, MB", f"{figures.parent.size_mb:.1f}", f"{figures.bundle.size_mb:.1f}")
+    rest = [
+        ("agreement with parent, % (95 %)", "", _agreement(figures)),
+        ("largest difference of a logit", "", f"{figures.max_logit_difference:.2f}"),
+        ("largest change of a score by a batch", "", small(figures.batch_deviation)),
+        *((f"speed, {latency.batch} x {latency.tokens} tokens", "1", _speed(latency)) for latency in figures.latency),
+    ]
+    if is_number(manifest):
+        return [
+            size,
+            *numbers.lines(figures),
+            ("number as the parent's, texts", "", f"{same} of {data.test_texts}"),
+            *rest,
+        ]
     return [
-        ("size, MB", f"{figures.parent.size_mb:.1f}", f"{figures.bundle.size_mb:.1f}"),
+        size,
         (
             f"{accuracy_name(manifest)}, %",
             counted(figures.parent.accuracy, labelled),
@@ -73,18 +97,16 @@ def comparison(manifest: Manifest) -> list[Line]:
         *_micro_f1_rows(figures),
         *_significance_rows(figures.significance, accuracy_name(manifest)),
         ("label as the parent's, texts", "", f"{same} of {data.test_texts}"),
-        ("agreement with parent, % (95 %)", "", _agreement(figures)),
-        ("largest difference of a logit", "", f"{figures.max_logit_difference:.2f}"),
-        ("largest change of a score by a batch", "", small(figures.batch_deviation)),
-        *((f"speed, {latency.batch} x {latency.tokens} tokens", "1", _speed(latency)) for latency in figures.latency),
+        *rest,
     ]
 
 
-def behaviour(figures: Figures) -> list[Line]:
+def behaviour(manifest: Manifest) -> list[Line]:
     """How both behave on changed texts, and how sure they are: what, parent, bundle."""
+    figures, what = manifest.figures, "number" if is_number(manifest) else "label"
     rows = [
         (
-            f"label changed by {noise.kind}, %",
+            f"{what} changed by {noise.kind}, %",
             counted(noise.parent.changed, noise.texts),
             counted(noise.bundle.changed, noise.texts),
         )
@@ -93,7 +115,7 @@ def behaviour(figures: Figures) -> list[Line]:
     if figures.fairness:
         texts = figures.fairness.texts
         changed = [counted(side.changed, texts) for side in (figures.fairness.parent, figures.fairness.bundle)]
-        rows.append(("label changed by swapped names and pronouns, %", changed[0], changed[1]))
+        rows.append((f"{what} changed by swapped names and pronouns, %", changed[0], changed[1]))
     if figures.calibration:
         before, after = figures.calibration.ece_before, figures.calibration.ece_after
         rows.append(("calibration error, points", percent(figures.calibration.parent_ece), percent(before)))
@@ -127,6 +149,8 @@ def report_html(manifest: Manifest, origin: Origin, evidence: Evidence = Evidenc
         verdict=verdict(manifest),
         accuracy=accuracy_name(manifest),
         several=is_several(manifest),
+        number=manifest.runtime.number,
+        conclusion=numbers.conclusion(figures.differences) if figures.differences else "",
         rows=comparison(manifest),
         recipe=_recipe(manifest),
         evidence=evidence,
@@ -147,9 +171,10 @@ def model_card(manifest: Manifest, name: str) -> str:
         title=name,
         manifest=manifest,
         several=is_several(manifest),
+        number=manifest.runtime.number,
         verdict=verdict(manifest),
         rows=comparison(manifest),
-        behaviour=behaviour(manifest.figures),
+        behaviour=behaviour(manifest),
     )
 
 

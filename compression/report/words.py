@@ -1,7 +1,10 @@
 """How figures are written for people."""
 
+import math
 import re
 import unicodedata
+
+from compression.bundle.figures import Difference, Estimate
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MARKDOWN = re.compile(r"[\\`*{}\[\]<>#|~&!]|(?<![^\W_])_|_(?![^\W_])")  # a _ within a word is just that
@@ -15,6 +18,26 @@ def percent(fraction: float | None) -> str:
 def counted(fraction: float | None, texts: int) -> str:
     """In percent, and how many of the texts that is: `97.5 (39 of 40)`."""
     return "no labels" if fraction is None else f"{percent(fraction)} ({round(fraction * texts)} of {texts})"
+
+
+def plain(figure: Estimate | Difference | None, sign: bool = False) -> str:
+    """A number's figure, which is no fraction, without its interval."""
+    return "undefined" if figure is None else number(figure.value, sign)
+
+
+def measured(figure: Estimate | Difference | None, sign: bool = False) -> str:
+    """The same with its interval."""
+    if figure is None:
+        return "undefined"
+    return ranged(*(number(value, sign) for value in (figure.value, figure.low, figure.high)))
+
+
+def number(value: float, sign: bool = False) -> str:
+    """In three digits, or all those before the point; a zero has no sign."""
+    if not abs(value) >= 5e-5:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if abs(value) < 1000 else 0
+    return f"{value:{'+' if sign else ''}.{min(digits, 4)}f}"
 
 
 def signed(fraction: float) -> str:

@@ -150,8 +150,8 @@ class _Training:
 
 @torch.inference_mode()
 def _evaluate(model: PreTrainedModel, exam: Sequence[Lesson]) -> float:
-    losses = [float(distillation_loss(model, lesson)) * len(lesson.log_probabilities) for lesson in exam]
-    return sum(losses) / sum(len(lesson.log_probabilities) for lesson in exam)
+    losses = [float(distillation_loss(model, lesson)) * len(lesson.outcomes) for lesson in exam]
+    return sum(losses) / sum(len(lesson.outcomes) for lesson in exam)
 
 
 def _trainable(model: PreTrainedModel) -> list[nn.Parameter]:

@@ -1,4 +1,4 @@
-"""Fine-tunes a classifier from labelled text: a thin layer over transformers' Trainer and peft.
+"""Fine-tunes a model from labelled text: a thin layer over transformers' Trainer and peft.
 
 The result is a plain Hugging Face directory (full) or a peft adapter directory (LoRA), which `lathe compress` takes
 like any other parent.
@@ -11,13 +11,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
-    EvalPrediction,
     PreTrainedConfig,
     PreTrainedModel,
     PrinterCallback,
@@ -28,19 +26,18 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from compression.bundle.atomic_files import explained, replacing
-from compression.data import Examples, Labels, names_of, require_labelled
+from compression.data import Examples
 from compression.errors import CheckpointError, DataError
-from compression.measure.evaluate import micro_f1
 from compression.parent.checkpoint import load_classifier
 from compression.parent.files import locate, safetensors_files
 from compression.parent.kind import require_rows_for_all_tokens, task_of
-from compression.parent.predictions import SEVERAL
 from compression.parent.quiet import quiet
 from compression.parent.settings import load_config, settle_padding, window
 from compression.parent.tokenizer import load_tokenizer
 from compression.progress import console, warn
 from compression.train.destination import CHECKPOINTS, OUT_REMEDY, RECORD, require_free
-from compression.train.watching import EpochLines, doubt_of_learning
+from compression.train.goals import Goal, OneLabel, goal_of, wide
+from compression.train.watching import EpochLines
 
 _RATES = {"full": 5e-5, "lora": 1e-3}  # an adapter starts from nothing, with few weights: it takes larger steps
 _CHECKED_ROWS = 1000  # training rows that say whether anything was learned, where there is no validation
@@ -50,7 +47,8 @@ _CHECKED_ROWS = 1000  # training rows that say whether anything was learned, whe
 class FinetuneOptions:
     """How to train. `lora_rank` 0 trains every weight; otherwise only adapters, pooler and head.
 
-    `learning_rate` None means 5e-5 for every weight, 1e-3 for adapters.
+    `learning_rate` None means 5e-5 for every weight, 1e-3 for adapters. `number` says that labels are numbers, which
+    the model learns to give.
     """
 
     epochs: float = 3.0
@@ -72,6 +70,7 @@ class FinetuneOptions:
     lora_dropout: float = 0.0
     lora_targets: str = "all-linear"  # or comma-separated module names
     freeze_embeddings: bool = False
+    number: bool = False
 
 
 def finetune(
@@ -85,7 +84,8 @@ def finetune(
 ) -> dict[str, float]:
     """Trains, keeps the epoch with the best validation accuracy, and writes it to `out`.
 
-    Where rows have lists of labels, the model is one that gives a text several, and the best micro F1 is kept.
+    Where rows have lists of labels, the model is one that gives a text several, and the best micro F1 is kept; where
+    they have numbers and `options` say so, one that gives a number, and the least mean absolute error.
 
     Args:
         parent: an encoder or a classifier: local directory, hub id or `embedded:NAME`.
@@ -95,19 +95,19 @@ def finetune(
         overwrite: an older model, or a run that was stopped, may be replaced.
 
     Returns:
-        `accuracy` (a fraction; `micro_f1` where rows have lists of labels) and `loss` on the validation rows; nothing
-        without them.
+        `accuracy` (a fraction; `micro_f1` where rows have lists of labels, `mae` of numbers) and `loss` on the
+        validation rows; nothing without them.
 
     Raises:
-        DataError: rows without a label, fewer than two labels, or validation labels that train does not have.
+        DataError: see `goal_of`; or an option does not suit what is trained.
         CheckpointError: the parent cannot be loaded or trained, `out` is taken, or there is nothing to resume.
         StorageError: `out` cannot be written.
     """
     require_free(out, resume, overwrite)
-    several = train.several or (validation is not None and validation.several)
-    labels = _labels(train, validation)
-    if several and options.label_smoothing:
-        raise DataError("label smoothing is for one label to a text, and these rows have lists; leave it out")
+    goal = goal_of(train, validation, options.number)
+    if options.label_smoothing and not isinstance(goal, OneLabel):
+        have = "numbers" if options.number else "lists"
+        raise DataError(f"label smoothing is for one label to a text, and these rows have {have}; leave it out")
     if options.early_stopping and validation is None:
         raise DataError("early stopping needs validation rows, which say when to stop")
     options = replace(options, learning_rate=options.learning_rate or _RATES["lora" if options.lora_rank else "full"])
@@ -116,36 +116,37 @@ def finetune(
     if (folder / "adapter_config.json").is_file():
         raise CheckpointError(f"{parent}: is an adapter; fine-tune the encoder that its adapter_config.json names")
     safetensors_files(folder)
-    labels = _in_the_order_of(load_config(folder), labels, parent)
+    before = load_config(folder)
+    labels = _in_the_order_of(before, goal.labels, parent)
     config = load_config(
         folder,
         id2label=dict(enumerate(labels)),
         label2id={name: i for i, name in enumerate(labels)},
-        problem_type=SEVERAL if several else "single_label_classification",
+        problem_type=goal.problem,
     )
     _set_dropout(config, options.dropout)
     tokenizer = load_tokenizer(folder)
     settle_padding(config, tokenizer, parent)
     model = load_classifier(folder, config, new_head=True)
     require_rows_for_all_tokens(model, tokenizer, parent)
+    goal.begin(model, kept=before.problem_type == goal.problem and before.num_labels == config.num_labels)
     max_length = min(options.max_length, window(config, tokenizer))
 
     def encode(examples: Examples) -> list[dict[str, Any]]:
         batch = tokenizer(list(examples.texts), truncation=True, max_length=max_length)
-        targets = [_target(label, config, several) for label in examples.labels]
+        targets = [goal.target(label, config) for label in examples.labels]
         return [
             {"input_ids": tokens, "labels": target} for tokens, target in zip(batch["input_ids"], targets, strict=True)
         ]
 
-    measure = "micro_f1" if several else "accuracy"
-    checkpoints, lines = out / CHECKPOINTS, EpochLines(measure)
+    checkpoints, lines = out / CHECKPOINTS, EpochLines(goal.measure, goal.spoken)
     trainer = Trainer(
         model=_trainable(model, parent, options),
-        args=_training_arguments(checkpoints, options, len(train), validation is not None, measure),
+        args=_training_arguments(checkpoints, options, len(train), validation is not None, goal),
         train_dataset=encode(train),
         eval_dataset=None if validation is None else encode(validation),
         data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=_micro_f1 if several else _accuracy,
+        compute_metrics=goal.measured,
         callbacks=[lines, *([EarlyStoppingCallback(options.early_stopping)] if options.early_stopping else [])],
     )
     trainer.remove_callback(PrinterCallback)
@@ -158,13 +159,14 @@ def finetune(
         trainer.train(resume_from_checkpoint=last)
     judges, rows = (train.head(_CHECKED_ROWS), "training rows") if validation is None else (validation, "rows")
     figures = trainer.evaluate(encode(judges))
-    doubt = doubt_of_learning(figures[f"eval_{measure}"], judges.labels, rows)
+    doubt = goal.doubt(figures[f"eval_{goal.measure}"], judges.labels, rows)
     if doubt is not None:
         warn(doubt)
+    goal.end(trainer.model)
     with replacing(out, OUT_REMEDY) as staging, quiet():
         staging.mkdir()
-        _save(trainer.model, config, tokenizer, staging, options)
-    return {} if validation is None else {name: figures[f"eval_{name}"] for name in (measure, "loss")}
+        _save(trainer.model, config, tokenizer, staging, options, goal)
+    return {} if validation is None else {name: figures[f"eval_{name}"] for name in (goal.measure, "loss")}
 
 
 def _in_the_order_of(config: PreTrainedConfig, labels: list[str], parent: str) -> list[str]:
@@ -177,27 +179,6 @@ def _in_the_order_of(config: PreTrainedConfig, labels: list[str], parent: str) -
     if len(known) != len(labels):
         console.print(f"{parent}: has a head of {len(known)} labels; a new one of {len(labels)} is trained")
     return labels
-
-
-def _labels(train: Examples, validation: Examples | None) -> list[str]:
-    for name, examples in (("train", train), ("validation", validation)):
-        if examples is not None:
-            require_labelled(examples, name)
-    labels = sorted({name for label in train.labels for name in names_of(label)})
-    if len(labels) < 2:
-        only = f"only the label {labels[0]!r}" if labels else "no label"
-        raise DataError(f"train has {only}; a classifier needs two or more")
-    seen = () if validation is None else validation.labels
-    unseen = sorted({name for label in seen for name in names_of(label)} - set(labels))
-    if unseen:
-        raise DataError(f"validation has labels that train does not: {', '.join(map(repr, unseen[:5]))}")
-    return labels
-
-
-def _target(labels: Labels, config: PreTrainedConfig, several: bool) -> int | list[float]:
-    """What a row is to be answered: a label's number, or 1 for each of its labels and 0 for the others."""
-    numbers = [config.label2id[name] for name in names_of(labels)]
-    return [float(number in numbers) for number in range(config.num_labels)] if several else numbers[0]
 
 
 def _set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
@@ -238,7 +219,7 @@ def _trainable(model: PreTrainedModel, parent: str, options: FinetuneOptions) ->
 
 
 def _training_arguments(
-    checkpoints: Path, options: FinetuneOptions, rows: int, validate: bool, measure: str
+    checkpoints: Path, options: FinetuneOptions, rows: int, validate: bool, goal: Goal
 ) -> TrainingArguments:
     precision = options.precision
     if precision == "auto":
@@ -264,7 +245,8 @@ def _training_arguments(
         save_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=validate,
-        metric_for_best_model=measure,
+        metric_for_best_model=goal.measure,
+        greater_is_better=goal.higher_is_better,
         logging_steps=max(1, steps // 10),
         seed=options.seed,
         report_to=[],
@@ -280,22 +262,15 @@ def has_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    logits = np.asarray(prediction.predictions)
-    return {"accuracy": float((logits.argmax(-1) == prediction.label_ids).mean())}
-
-
-def _micro_f1(prediction: EvalPrediction) -> dict[str, float]:
-    given, truth = np.asarray(prediction.predictions) >= 0, np.asarray(prediction.label_ids) > 0  # thresholds of 0.5
-    return {"micro_f1": float(micro_f1(np.ones((1, len(truth))), truth, given)[0])}
-
-
-def _save(model: Any, config: PreTrainedConfig, tokenizer: Any, out: Path, options: FinetuneOptions) -> None:
+def _save(
+    model: Any, config: PreTrainedConfig, tokenizer: Any, out: Path, options: FinetuneOptions, goal: Goal
+) -> None:
     if options.lora_rank:
         model.save_pretrained(out, save_embedding_layers=False)
         # The adapter is stored in half precision, which halves it; peft reads it back into float32.
         path = out / "adapter_model.safetensors"
-        save_file({name: tensor.half().contiguous() for name, tensor in load_file(path).items()}, path)
+        stored = {name: tensor if wide(name, goal) else tensor.half() for name, tensor in load_file(path).items()}
+        save_file({name: tensor.contiguous() for name, tensor in stored.items()}, path)
         config.save_pretrained(out)  # label names
         (out / "README.md").unlink(missing_ok=True)  # peft's empty template
     else:

@@ -12,9 +12,10 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from compression.bundle import Number
 from compression.parent.batches import Batch, by_length, collate, encode
 from compression.parent.checkpoint import Parent
-from compression.parent.predictions import log_probabilities
+from compression.parent.predictions import divergence, outcomes
 from compression.words import words
 
 _AS_IT_IS = 0.3  # share of the texts that are not varied
@@ -26,16 +27,18 @@ class Lesson:
     """A batch for the pruned model, and what the parent says of it.
 
     Attributes:
-        log_probabilities: see `compression.parent.predictions`.
+        outcomes: see `compression.parent.predictions`.
+        spread: of the parent's numbers, where it gives numbers.
         hidden: the parent's output of each layer, (texts, tokens, width) each; none where they were not asked for.
         compared: (texts, tokens), which tokens' hidden states both models have: all of a text that both cut alike, else
             the first.
     """
 
     batch: Batch
-    log_probabilities: torch.Tensor
+    outcomes: torch.Tensor
     hidden: tuple[torch.Tensor, ...]
     compared: torch.Tensor
+    spread: float = 1.0
 
 
 def lessons(
@@ -67,12 +70,13 @@ def lessons(
         longest = compared.shape[1]
         yield Lesson(
             batch,
-            log_probabilities(parent.model, output.logits).clone(),
+            outcomes(parent.model, output.logits).clone(),
             tuple(
                 functional.pad(layer, (0, 0, 0, longest - layer.shape[1])).clone()
                 for layer in (output.hidden_states[1:] if hidden else ())
             ),
             compared,
+            parent.task.spread if isinstance(parent.task, Number) and parent.task.spread else 1.0,
         )
 
 
@@ -85,12 +89,7 @@ def distillation_loss(model: PreTrainedModel, lesson: Lesson, hidden_weight: flo
             there alone.
     """
     output = model(**lesson.batch, output_hidden_states=bool(hidden_weight))
-    loss = functional.kl_div(
-        log_probabilities(model, output.logits.float()),
-        lesson.log_probabilities,
-        log_target=True,
-        reduction="batchmean",
-    )
+    loss = divergence(model, lesson.outcomes, outcomes(model, output.logits.float()), lesson.spread).mean()
     if hidden_weight:
         mine, *lower = reversed(output.hidden_states[1:])
         theirs, *lower_theirs = reversed(lesson.hidden)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from compression.data import Labels, names_of
 from compression.progress import console
 
-_CHANCE = 0.2  # of the way from the commonest label's share to all right; below it, next to nothing was learned
+LITTLE = 0.2  # of the way from the commonest label's share to all right; below it, next to nothing was learned
 
 
 class EpochLines(TrainerCallback):  # type: ignore[misc]
@@ -20,11 +20,13 @@ class EpochLines(TrainerCallback):  # type: ignore[misc]
     The bar is there inside its `with` block, however that ends.
 
     Args:
-        measure: what the Trainer measures on the validation rows, a fraction.
+        measure: what the Trainer measures on the validation rows.
+        spoken: that figure for people.
     """
 
-    def __init__(self, measure: str = "accuracy") -> None:
+    def __init__(self, measure: str, spoken: Callable[[float], str]) -> None:
         self._measure = measure
+        self._spoken = spoken
         self._bar = Progress(
             TextColumn("Train"), BarColumn(), MofNCompleteColumn(" of "),
             TimeRemainingColumn(), console=console, transient=True,
@@ -73,7 +75,7 @@ class EpochLines(TrainerCallback):  # type: ignore[misc]
             return
         words = [f"loss {sum(self._losses) / len(self._losses):.3f}"]
         if measured is not None:
-            words.append(f"validation {self._measure.replace('_f1', ' F1')} {100 * measured:.1f} %")
+            words.append(f"validation {self._spoken(measured)}")
         words.append(f"{time.monotonic() - self._begun:.0f} s")
         console.print(f"Epoch {epoch:g} of {epochs:g}: {', '.join(words)}", highlight=False)
         self._losses.clear()
@@ -92,7 +94,7 @@ def doubt_of_learning(measured: float, labels: Sequence[Labels], rows: str) -> s
     """
     several = any(isinstance(label, tuple) for label in labels)
     answer, commonest = _commonest(labels) if several else _commonest_label(labels)
-    if measured >= commonest + _CHANCE * (1 - commonest):
+    if measured >= commonest + LITTLE * (1 - commonest):
         return None
     did, constant = ("a micro F1 of", "has") if several else ("right for", "is right for")
     rows = f"{'on' if several else 'of'} {len(labels)} {rows}"

@@ -59,8 +59,8 @@ class Api:
                 one_cut or other_cut,
             )
             for sentiment_row, intent_row, one_cut, other_cut in zip(
-                sentiment.probabilities.tolist(),
-                intent.probabilities.tolist(),
+                sentiment.scores.tolist(),
+                intent.scores.tolist(),
                 sentiment.truncated,
                 intent.truncated,
                 strict=True,
@@ -109,7 +109,7 @@ def _classifications(scored: Scored, top_k: int | None) -> list[dict[str, Any]]:
     """The results as schemas.Classification describes them; plain, because this is done for every text."""
     labels, several = scored.labels, scored.task.several
     results = []
-    for row, given, truncated in zip(scored.probabilities.tolist(), scored.given, scored.truncated, strict=True):
+    for row, given, truncated in zip(scored.scores.tolist(), scored.given, scored.truncated, strict=True):
         best = _highest(row, top_k)
         result: dict[str, Any] = {"label": labels[best[0]], "score": row[best[0]]}
         if several:

@@ -1,9 +1,9 @@
 """The Open Inference Protocol v2 over HTTP, as Triton, KServe and MLServer speak it; `tritonclient.http` works with it.
 
 One input tensor of texts (BYTES, any name and shape), two outputs: `label` (BYTES, one for each text; where a text may
-have several, a JSON list of them) and `scores` (FP32, texts x labels; the model's metadata names the labels). Tensors
-may be JSON or, with the header Inference-Header-Content-Length, binary behind the JSON: BYTES as a length in 4 bytes,
-little-endian, before each text.
+have several, a JSON list of them; of a number, its name) and `scores` (FP32, texts x labels; the model's metadata names
+the labels). Tensors may be JSON or, with the header Inference-Header-Content-Length, binary behind the JSON: BYTES as a
+length in 4 bytes, little-endian, before each text.
 Source: github.com/kserve/open-inference-protocol, and Triton's extension binary_tensor_data.
 """
 
@@ -119,7 +119,7 @@ class ResponseParameters(BaseModel):
         default=None, description="The model answered without all members of its ensemble."
     )
     calibrated: Literal[True] | None = Field(
-        default=None, description="The scores are calibrated; otherwise they are the model's own probabilities."
+        default=None, description="The scores are calibrated; otherwise they are the model's own."
     )
 
 
@@ -246,7 +246,8 @@ def routes(serving: Serving) -> Group:
         "Open Inference Protocol v2",
         "As Triton, KServe and MLServer speak it, for `tritonclient.http` and others: texts as BYTES, in JSON or, with "
         "`Inference-Header-Content-Length`, binary behind it. The output `label` is a text's label; where it may have "
-        'several, a JSON list of them, such as `["billing", "card"]`.',
+        'several, a JSON list of them, such as `["billing", "card"]`. Of a model that gives a number, `scores` '
+        "holds that, and `label` its name.",
         [
             _get("/v2", api.server, Operation("v2_server", "Name and version.", ServerMetadata)),
             _get("/v2/health/live", api.live, probe("v2_live", "As /livez.", dict[str, bool]), public=True),
@@ -337,7 +338,7 @@ def _labels(scored: Scored) -> list[str]:
     """Each text's label; where it may have several, a JSON list of them, the most probable first."""
     if not scored.task.several:
         return [scored.labels[index] for index in scored.given.argmax(axis=1).tolist()]
-    orders = np.argsort(-scored.probabilities, axis=1, kind="stable")
+    orders = np.argsort(-scored.scores, axis=1, kind="stable")
     return [
         json.dumps([scored.labels[index] for index in order if given[index]], ensure_ascii=False)
         for order, given in zip(orders, scored.given, strict=True)
@@ -345,7 +346,7 @@ def _labels(scored: Scored) -> list[str]:
 
 
 def _answer(body: InferRequest, model: str, scored: Scored) -> Response:
-    probabilities = scored.probabilities
+    scores = scored.scores
     labels = _labels(scored)
     tensors: list[dict[str, Any]] = []
     binary = b""
@@ -355,15 +356,15 @@ def _answer(body: InferRequest, model: str, scored: Scored) -> Response:
         tensor: dict[str, Any] = {
             "name": output.name,
             "datatype": "BYTES" if is_label else "FP32",
-            "shape": [len(labels)] if is_label else list(probabilities.shape),
+            "shape": [len(labels)] if is_label else list(scores.shape),
         }
         wanted = (output.parameters or OutputParameters()).binary_data
         if all_binary if wanted is None else wanted:
-            content = _packed(labels) if is_label else probabilities.astype("<f4").tobytes()
+            content = _packed(labels) if is_label else scores.astype("<f4").tobytes()
             tensor["parameters"] = {"binary_data_size": len(content)}
             binary += content
         else:
-            tensor["data"] = labels if is_label else probabilities.ravel().tolist()
+            tensor["data"] = labels if is_label else scores.ravel().tolist()
         tensors.append(tensor)
     extras: dict[str, object] = {} if body.id is None else {"id": body.id}
     parameters = {"degraded": scored.degraded, "calibrated": scored.calibrated}

@@ -92,9 +92,10 @@ class TriageRequest(StrictBody):
 
 class Classification(StrictBody):
     label: str = Field(
-        description="The most probable label. Where a text may have several, the text need not have it: see `labels`."
+        description="The most probable label. Where a text may have several, the text need not have it: see `labels`. "
+        "Of a model that gives a number, the number's name."
     )
-    score: float = Field(description="Probability of the label: the model's own, or calibrated.")
+    score: float = Field(description="Probability of the label: the model's own, or calibrated. Or the number.")
     labels: list[str] = Field(
         default=[],
         description="The labels that the text gets, the most probable first: those at or over their thresholds, maybe "
@@ -207,10 +208,10 @@ class ModelDescription(StrictBody):
     name: str
     version: str
     degraded: bool = _DEGRADED
-    task: Literal["text-classification", "multi-label-text-classification"] = Field(
-        description="Whether a text has one label, or any number of them."
+    task: Literal["text-classification", "multi-label-text-classification", "text-regression"] = Field(
+        description="Whether a text has one label, or any number of them, or gets a number."
     )
-    labels: list[str]
+    labels: list[str] = Field(description="Of a number, its name alone.")
     thresholds: dict[str, float] | None = Field(
         description="Of each label, where a text may have several: it gets those whose own probability is that high. "
         "`calibrated` changes scores, not what a text gets."

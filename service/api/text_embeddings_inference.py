@@ -62,7 +62,8 @@ class PredictParameters(LenientBody):
     top_k: FromOne | None = Field(default=None, description="How many labels an answer has. Default: all.")
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
         default=None,
-        description="What makes scores of logits. Default: sigmoid where a text may have several labels, else softmax.",
+        description="What makes scores of logits. Default: as transformers' pipeline: sigmoid where a text may have "
+        "several labels, softmax where it has one; of a number, none or sigmoid, as the model is made.",
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from compression.bundle import Task
+from compression.bundle import SingleLabel, Task
 from service.api.schemas import Reason, Sentiment, TriageResult
 from service.api.sentiment_labels import sentiments_of
 from service.errors import ConfigurationError
@@ -87,7 +87,7 @@ def check_labels(settings: Settings, tasks: Mapping[str, Task]) -> None:
         tasks: of each model, by name.
 
     Raises:
-        ConfigurationError: the labels of a model of triage do not fit it, or a text may have several of them.
+        ConfigurationError: the labels of a model of triage do not fit it, or it does not give one to a text.
     """
     if why_no_triage(settings) is not None:
         return
@@ -96,10 +96,10 @@ def check_labels(settings: Settings, tasks: Mapping[str, Task]) -> None:
         ("LATHE_TRIAGE_SENTIMENT", settings.triage_sentiment, sentiment),
         ("LATHE_TRIAGE_INTENT", settings.triage_intent, intent),
     ):
-        if task.several:
+        if not isinstance(task, SingleLabel):
             raise ConfigurationError(
-                f"{setting}={name!r} gives any number of labels to a text, and triage needs one; name another model, "
-                "or set LATHE_TRIAGE=off"
+                f"{setting}={name!r} gives {task.gives} to a text, and triage needs one label; name another model, or "
+                "set LATHE_TRIAGE=off"
             )
     Triage(settings, sentiment.labels, intent.labels)
 

@@ -83,9 +83,10 @@ class Engine:
             answers = [runtime.logits([runtime.encode(text)]) for text in golden.texts]
             difference = golden.difference(self.bundle.task, np.concatenate(answers))
             if difference is not None:
+                allowed = GOLDEN_WITHIN * self.bundle.task.scale
                 raise BundleError(
                     f"{self.bundle.path}: this machine does not give the bundle's golden answers: {difference}, and "
-                    f"{GOLDEN_WITHIN} is allowed; make the bundle on a machine like this one, without int8 if need be"
+                    f"{allowed:.2g} is allowed; make the bundle on a machine like this one, without int8 if need be"
                 )
 
     def rehearsal(self) -> list[list[Encoded]]:

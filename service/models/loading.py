@@ -53,10 +53,10 @@ def open_members(location: str, locate: Locate, degraded: bool = False) -> list[
         raise failure
     (first, _), *others = opened
     for other, _ in others:
-        if other.task.name != first.task.name:
+        if not other.task.like(first.task):
             raise ConfigurationError(
-                f"{other.path} is of the task {other.task.name}, and {first.path} of {first.task.name}; members of an "
-                "ensemble need the same"
+                f"{other.path} is of the task {other.task.name} ({other.task.function}), and {first.path} of "
+                f"{first.task.name} ({first.task.function}); members of an ensemble need the same"
             )
         if other.manifest.labels != first.manifest.labels:
             raise ConfigurationError(

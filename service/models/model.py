@@ -135,7 +135,7 @@ class Model:
             self._run(version.stop())
 
     async def _compare(self, candidate: Candidate, texts: Texts, options: CallOptions, answer: Scored) -> None:
-        """Asks the candidate, too, and counts where its labels are others; its failures are nobody's but its own."""
+        """Asks the candidate, too, and counts where its answers are others; its failures are nobody's but its own."""
         if self.candidate is not candidate:
             return
         try:
@@ -144,7 +144,7 @@ class Model:
         except ServiceError:
             self._telemetry.shadow(self.name, "failed", len(texts))
             return
-        agreeing = int((answer.given == other.given).all(axis=1).sum())
+        agreeing = int(answer.same(other).sum())
         self._telemetry.shadow(self.name, "agree", agreeing)
         self._telemetry.shadow(self.name, "disagree", len(texts) - agreeing)
 

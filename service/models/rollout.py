@@ -176,12 +176,12 @@ class Rollout:
 
     def _require_fitting(self, model: Model, version: Version, on_trial: bool, other_labels: bool) -> None:
         live = model.live.task
-        if version.labels == live.labels and version.task.name == live.name:
+        if version.labels == live.labels and version.task.like(live):
             return
         if not other_labels:
             raise ConfigurationError(
-                "its labels, or how many a text may have, are not those of the live version; clients may rely on "
-                "them. Send other_labels: true to change them"
+                "its labels, or how many a text may have, or what its scores are, are not those of the live version; "
+                "clients may rely on them. Send other_labels: true to change them"
             )
         if on_trial:
             raise ConfigurationError("a version on trial needs the labels of the live one, also with other_labels")

@@ -1,4 +1,4 @@
-"""One version of a model, as it runs: a bundle, or several whose probabilities are averaged.
+"""One version of a model, as it runs: a bundle, or several whose scores are averaged.
 
 Knows no HTTP, and not which versions there are besides; that is service/models/model.py.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compression.bundle import Bundle, Encoded, Task
-from compression.bundle.task import Answers, Probabilities
+from compression.bundle.task import Answers, Flags, Scores
 from service.batching import Batcher, Cancellation, Predictor
 from service.engine.engine import Engine
 from service.errors import PayloadTooLarge
@@ -34,8 +34,8 @@ class Scored:
 
     Attributes:
         version: of what answered.
-        task: what makes probabilities of logits like these; its labels are the names of the columns.
-        logits: (texts, labels); of an ensemble, whose probabilities are averaged, logits that have those.
+        task: what makes scores of logits like these; its labels are the names of the columns.
+        logits: (texts, labels); of an ensemble, whose scores are averaged, logits that have those.
         given: the labels that each text gets.
         truncated: of each text, whether it was cut.
         tokens: of all texts, as far as they were read; each member of an ensemble reads them.
@@ -59,9 +59,13 @@ class Scored:
         return self.task.labels
 
     @cached_property
-    def probabilities(self) -> Probabilities:
+    def scores(self) -> Scores:
         """(texts, labels)."""
-        return self.task.probabilities(self.logits)
+        return self.task.scores(self.logits)
+
+    def same(self, other: "Scored") -> Flags:
+        """Whether another model's answers to these texts are the same, (texts,)."""
+        return self.task.same(self.logits, other.logits, other.task)
 
 
 class Member:
@@ -246,9 +250,9 @@ class Version:
             return await self.members[0].ask(texts, options)
         answers = await together((member.ask(texts, options) for member in self.members), options.cancellation)
         weights = [member.weight for member in self.members]
-        probabilities = np.average([answer.probabilities for answer in answers], axis=0, weights=weights)
+        scores = np.average([answer.scores for answer in answers], axis=0, weights=weights)
         task = answers[0].task.mean([answer.task for answer in answers], weights)
-        logits = task.logits_of(probabilities)
+        logits = task.logits_of(scores)
         return Scored(
             self.id,
             task,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from compression.bundle import Bundle, open_bundle
+from compression.bundle import Bundle, Number, open_bundle
 from compression.tables import CHUNK_ROWS, Added, Chunk, Format, open_table, require_same_kind
 from service.errors import ScoringError, ServiceError
 from service.scoring.local import Compute, ScoredChunk
@@ -98,8 +98,16 @@ def score(bundle: Path, source: Path, out: Path, options: Options, compute: Comp
 
 
 def _columns(bundle: Bundle, options: Options) -> dict[str, type]:
-    """Names of the new columns, and what they hold."""
+    """Names of the new columns, and what they hold; a number has no label.
+
+    Raises:
+        ScoringError: probabilities are wanted of a number.
+    """
     columns: dict[str, type] = {"label": str, "score": float, "note": str}
+    if isinstance(bundle.task, Number):
+        if options.probabilities:
+            raise ScoringError(f"{bundle.path}: gives a number, which has no probabilities; leave out --probabilities")
+        del columns["label"]
     if options.probabilities:
         columns |= {f"probability_{label}": float for label in bundle.manifest.labels}
     return {f"{options.prefix}{name}": kind for name, kind in columns.items()}
@@ -159,9 +167,9 @@ def _results(
 def _added(bundle: Bundle, options: Options, part: Part) -> Added:
     answered = [bool(np.isfinite(row).all()) for row in part.logits]
     task, labels = bundle.task, bundle.manifest.labels
-    probabilities = task.probabilities(part.logits, bundle.manifest.runtime.temperature if options.calibrated else 1.0)
+    scores = task.scores(part.logits, bundle.manifest.runtime.temperature if options.calibrated else 1.0)
     given = task.decide(part.logits)
-    orders = np.argsort(-probabilities, axis=1, kind="stable")
+    orders = np.argsort(-scores, axis=1, kind="stable")
 
     def where_answered(values: list[Any]) -> list[Any]:
         return [value if known else None for value, known in zip(values, answered, strict=True)]
@@ -173,12 +181,13 @@ def _added(bundle: Bundle, options: Options, part: Part) -> Added:
                 for order, gets in zip(orders, given, strict=True)
             ]
         ),
-        "score": where_answered(probabilities.max(axis=1).tolist()),
+        "score": where_answered(scores.max(axis=1).tolist()),
         "note": [NOTES[note] or None for note in part.notes],
     }
     if options.probabilities:
         added |= {
             f"probability_{label}": where_answered(column)
-            for label, column in zip(labels, probabilities.T.tolist(), strict=True)
+            for label, column in zip(labels, scores.T.tolist(), strict=True)
         }
-    return {f"{options.prefix}{name}": values for name, values in added.items()}
+    wanted = _columns(bundle, options)
+    return {name: values for key, values in added.items() if (name := f"{options.prefix}{key}") in wanted}

@@ -5,8 +5,9 @@ import pyarrow.parquet
 import pytest
 
 from compression.bundle import SingleLabel
-from compression.data import Columns, read_examples, require_known_labels, split_examples
+from compression.data import Columns, read_examples, split_examples
 from compression.errors import DataError
+from compression.labels import require_known_labels
 
 
 def write(path: Path, content: str) -> Path:

@@ -81,5 +81,5 @@ def test_bounds_on_the_command_line_are_a_budget() -> None:
 
 @pytest.mark.parametrize("bound", ["max_size=8", "max_size_mb", "max_size_mb=big", "min_agreement=95"])
 def test_a_bound_that_cannot_be_meant_is_refused(bound: str) -> None:
-    with pytest.raises(RecipeError, match=r"--budget: .*max_accuracy_drop, max_size_mb, min_speedup"):
+    with pytest.raises(RecipeError, match=r"--budget: .*max_mae_rise, max_size_mb, min_speedup"):
         parse_budget([bound])

@@ -14,14 +14,14 @@ ROWS = np.array([[2.0, -1.0, 0.0], [-3.0, -2.0, -4.0], [9.0, 8.0, 7.0]], np.floa
 def test_one_label_is_the_most_probable_one() -> None:
     task = SingleLabel(LABELS)
     assert [task.named(answer) for answer in task.decide(ROWS)] == [("bill",), ("card",), ("bill",)]
-    assert task.probabilities(ROWS, 2.0) == pytest.approx(torch.tensor(ROWS / 2).softmax(-1).numpy(), abs=1e-6)
+    assert task.scores(ROWS, 2.0) == pytest.approx(torch.tensor(ROWS / 2).softmax(-1).numpy(), abs=1e-6)
 
 
 def test_several_labels_are_those_at_or_over_their_thresholds() -> None:
     task = SeveralLabels(LABELS, (0.9, 0.1, 0.5))
     assert [task.named(answer) for answer in task.decide(ROWS)] == [("card", "fee"), ("card",), LABELS]
     assert SeveralLabels.of(LABELS).named(SeveralLabels.of(LABELS).decide(ROWS)[1]) == ()
-    assert task.probabilities(ROWS, 2.0) == pytest.approx(torch.tensor(ROWS / 2).sigmoid().numpy(), abs=1e-6)
+    assert task.scores(ROWS, 2.0) == pytest.approx(torch.tensor(ROWS / 2).sigmoid().numpy(), abs=1e-6)
 
 
 def test_a_temperature_changes_no_decision() -> None:
@@ -39,7 +39,7 @@ def test_texts_are_alike_where_all_their_labels_are() -> None:
 
 @pytest.mark.parametrize("task", [SingleLabel(LABELS), SeveralLabels(LABELS, (0.9, 0.1, 0.5))])
 def test_logits_and_probabilities_are_two_words_for_one_thing(task: SingleLabel | SeveralLabels) -> None:
-    assert task.probabilities(task.logits_of(task.probabilities(ROWS))) == pytest.approx(task.probabilities(ROWS))
+    assert task.scores(task.logits_of(task.scores(ROWS))) == pytest.approx(task.scores(ROWS))
 
 
 def test_the_loss_is_that_of_the_field() -> None:

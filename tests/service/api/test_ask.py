@@ -109,7 +109,7 @@ def test_what_softmax_makes_of_logits_are_the_probabilities_of_an_ensemble_too(t
         (scored,) = await inference().ask(request(), [model], ["good", "bad " * 400])
         assert scored.degraded
         assert np.isfinite(scored.logits).all()
-        assert np.exp(scored.logits) == pytest.approx(scored.probabilities)
+        assert np.exp(scored.logits) == pytest.approx(scored.scores)
         await model.stop()
 
     asyncio.run(main())

@@ -48,7 +48,7 @@ class Shop:
 
     async def label(self, text: str = "good") -> str:
         answer = await self.model.ask([text])
-        return answer.labels[int(answer.probabilities[0].argmax())]
+        return answer.labels[int(answer.scores[0].argmax())]
 
     def metric(self, line: str) -> float | None:
         values = [row.rsplit(" ", 1)[1] for row in self.telemetry.exposition().decode().splitlines() if line in row]
@@ -102,7 +102,7 @@ def test_a_version_that_is_given_up_finishes_what_it_took_and_leaves_no_memory(
         await asyncio.sleep(0)
         shop.model.swap(shop.started("same"))
         shop.model.swap(shop.started("opposite"))
-        assert len((await asking).probabilities) == 201
+        assert len((await asking).scores) == 201
         await shop.model.ask(["good"])
         while shop.model._background:
             await asyncio.sleep(0.01)
@@ -199,8 +199,8 @@ def test_a_canary_answers_its_part_and_the_same_text_gets_the_same_version(play:
         candidate = shop.model.candidate.version.id
         together = await shop.model.ask(TEXTS)
         alone = [await shop.model.ask([text]) for text in TEXTS]
-        labels = [answer.probabilities[0].argmax() for answer in alone]
-        assert together.probabilities.argmax(1).tolist() == labels
+        labels = [answer.scores[0].argmax() for answer in alone]
+        assert together.scores.argmax(1).tolist() == labels
         assert together.version == f"{shop.model.live.id},{candidate}"
         by_candidate = [answer.version == candidate for answer in alone]
         assert [label == 0 for label in labels] == by_candidate
@@ -219,7 +219,7 @@ def test_a_canary_of_nothing_or_all(play: Callable[[Scenario], None], percent: f
         version = shop.started("opposite")
         shop.model.try_out(version, percent)
         answer = await shop.model.ask(TEXTS)
-        assert (answer.probabilities.argmax(1) == 0).sum() == share
+        assert (answer.scores.argmax(1) == 0).sum() == share
         assert answer.version == (version.id if share else shop.model.live.id)
 
     play(scenario)
@@ -263,7 +263,7 @@ def test_an_ensemble_averages_probabilities_by_weight(play: Callable[[Scenario],
         answer = await shop.model.ask(["good", "bad bad", ""])
         one = softmax(np.array([[-1, 1], [2, -2], [0, 0]], np.float32))
         other = softmax(np.array([[1, -1], [-2, 2], [0, 0]], np.float32))
-        assert answer.probabilities == pytest.approx(0.75 * one + 0.25 * other)
+        assert answer.scores == pytest.approx(0.75 * one + 0.25 * other)
         assert not answer.degraded
         assert answer.version == "+".join(f"{m.bundle.version}@{m.weight:g}" for m in version.members)
         assert shop.metric('lathe_tokens_total{kind="text",model="shop.0",role="live"}') is not None
@@ -283,7 +283,7 @@ def test_an_ensemble_without_a_member_says_so_where_that_is_allowed(play: Callab
         shop.model.swap(version)
         answer = await shop.model.ask(["good"])
         assert answer.degraded
-        assert answer.probabilities == pytest.approx(softmax(np.array([[-1, 1]], np.float32)))
+        assert answer.scores == pytest.approx(softmax(np.array([[-1, 1]], np.float32)))
         assert shop.metric('lathe_missing_members{model="shop"}') == 1
 
     play(scenario)

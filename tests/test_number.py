@@ -1,0 +1,414 @@
+"""A model that gives a number, from its rows to its bundle and what is said of it."""
+
+import csv
+import json
+import random
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from scipy import stats
+
+from compression.bundle import Bundle, Number, Runtime, open_bundle
+from compression.data import Examples, read_examples
+from compression.errors import DataError, RecipeError, VerificationError
+from compression.measure.numbers import (
+    compare_numbers,
+    mae,
+    number_figures,
+    number_rows,
+    pearson,
+    rmse,
+    spearman,
+)
+from compression.measure.verify import require_bounds_of, require_budget, require_sane
+from compression.parent.checkpoint import load_parent
+from compression.parent.classifier import load_classifier, predict
+from compression.recipe import Budget
+from compression.train.finetune import FinetuneOptions, finetune
+from lathe import main
+from tests.conftest import FILLER, SENTIMENT, made_once
+
+TEXTS = ["this bank is great", "an awful and slow app", "the service is very", "good but broken", "today"]
+SCALE, MIDDLE = 70.0, 300.0  # of the numbers: not those that a new head gives
+
+
+def write_rows(path: Path, count: int, seed: int) -> Path:
+    """Texts with a number that follows from their good and bad words."""
+    choose = random.Random(seed)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for _ in range(count):
+            good, bad = choose.randint(0, 3), choose.randint(0, 3)
+            text = choose.choices(FILLER, k=choose.randint(2, 9))
+            text += choose.choices(SENTIMENT["positive"], k=good) + choose.choices(SENTIMENT["negative"], k=bad)
+            choose.shuffle(text)
+            writer.writerow([" ".join(text), round(MIDDLE + SCALE * (good - bad) + choose.gauss(0, 5), 1)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(workspace: Path) -> Path:
+    return made_once(workspace / "numbers.csv", lambda path: write_rows(path, 600, seed=1))
+
+
+@pytest.fixture(scope="module")
+def number_parent(workspace: Path, encoder: Path, data: Path) -> Path:
+    def train(out: Path) -> None:
+        validation = read_examples(write_rows(out.with_suffix(".validation.csv"), 80, seed=2))
+        options = FinetuneOptions(epochs=8, batch_size=16, learning_rate=3e-3, precision="fp32", number=True)
+        finetune(str(encoder), read_examples(data), validation, out, options)
+
+    return made_once(workspace / "number-parent", train)
+
+
+@pytest.fixture(scope="module")
+def score_parent(workspace: Path, number_parent: Path) -> Path:
+    """The same with a sigmoid: what transformers' pipeline makes of one output without a problem_type."""
+
+    def make(out: Path) -> None:
+        shutil.copytree(number_parent, out)
+        change(out, problem_type=None)
+        from safetensors.torch import load_file, save_file
+
+        state = load_file(out / "model.safetensors")
+        state["classifier.weight"] /= SCALE
+        state["classifier.bias"] = (state["classifier.bias"] - MIDDLE) / SCALE
+        save_file(state, out / "model.safetensors", {"format": "pt"})
+
+    return made_once(workspace / "score-parent", make)
+
+
+def change(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), "utf-8")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def said(result: Result) -> str:
+    assert result.exit_code == 1, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.output.split())
+
+
+def compressed(workspace: Path, parent: Path, data: Path, recipe: str) -> Bundle:
+    def make(out: Path) -> None:
+        result = run(
+            "compress", parent, "--data", data, "--recipe", recipe, "--out", out, "--cache", workspace / "kept"
+        )
+        assert result.exit_code == 0, result.output
+
+    return open_bundle(made_once(workspace / "bundles" / f"{parent.name}-{recipe}", make))
+
+
+@pytest.fixture(scope="module")
+def float_bundle(workspace: Path, number_parent: Path, data: Path) -> Bundle:
+    return compressed(workspace, number_parent, data, "float")
+
+
+@pytest.mark.parametrize("kind", ["number_parent", "score_parent"])
+def test_a_float_bundle_answers_as_transformers_pipeline(
+    workspace: Path, data: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    from transformers import pipeline
+
+    parent: Path = request.getfixturevalue(kind)
+    expected = [one["score"] for one in pipeline("text-classification", str(parent))(TEXTS)]
+    bundle = compressed(
+        workspace, parent, data if kind == "number_parent" else without_labels(workspace, data), "float"
+    )
+    runtime = Runtime.of(bundle)
+    logits = np.concatenate([runtime.logits([runtime.encode(text)]) for text in TEXTS])
+    assert isinstance(bundle.task, Number)
+    assert bundle.task.function == ("none" if kind == "number_parent" else "sigmoid")
+    size = 1e-4 * max(map(abs, expected))
+    assert bundle.task.scores(logits)[:, 0] == pytest.approx(expected, abs=size)
+    assert max(expected) - min(expected) > 100 * size
+
+
+def without_labels(workspace: Path, data: Path) -> Path:
+    def write(path: Path) -> None:
+        with data.open(encoding="utf-8") as rows:
+            path.write_text("text\n" + "".join(f"{row['text']}\n" for row in csv.DictReader(rows)), "utf-8")
+
+    return made_once(workspace / "numbers-without-labels.csv", write)
+
+
+def test_training_gives_numbers_in_their_own_units(number_parent: Path, data: Path) -> None:
+    model = load_classifier(str(number_parent))
+    examples = read_examples(data)
+    given = model.task.scores(predict(model, examples.texts, ""))[:, 0]
+    rows, truth = number_rows(examples)
+    assert len(rows) == len(given)
+    figures = number_figures(truth, given)
+    assert figures.spearman is not None
+    assert figures.spearman.value > 0.95
+    assert figures.mae.value < 0.3 * SCALE
+
+
+def test_training_goes_on_from_a_head_that_gives_numbers(
+    number_parent: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = read_examples(data)
+    options = FinetuneOptions(epochs=0.1, learning_rate=1e-9, precision="fp32", number=True)
+    figures = finetune(str(number_parent), examples, examples, tmp_path / "out", options)
+    assert set(figures) == {"mae", "loss"}
+    assert figures["mae"] < 0.3 * SCALE
+    assert "validation mean absolute error " in capsys.readouterr().err
+    answers = [predict(load_classifier(str(path)), TEXTS, "") for path in (number_parent, tmp_path / "out")]
+    assert answers[0] == pytest.approx(answers[1], rel=1e-4)
+
+
+def test_an_adapter_keeps_the_units(encoder: Path, data: Path, tmp_path: Path) -> None:
+    examples = read_examples(data)
+    options = FinetuneOptions(epochs=3, batch_size=16, lora_rank=4, learning_rate=1e-2, precision="fp32", number=True)
+    figures = finetune(str(encoder), examples, examples, tmp_path / "out", options)
+    model = load_classifier(str(tmp_path / "out"))
+    given = model.task.scores(predict(model, examples.texts, ""))[:, 0]
+    assert np.abs(given - number_rows(examples)[1]).mean() == pytest.approx(figures["mae"], rel=0.02)
+    assert load_parent(str(tmp_path / "out")).task == Number(("number",), "none")
+
+
+def test_the_proof_is_that_of_a_number(float_bundle: Bundle) -> None:
+    manifest, figures = float_bundle.manifest, float_bundle.manifest.figures
+    assert manifest.task == "text-regression"
+    assert manifest.labels == ("number",)
+    assert manifest.runtime.temperature == 1
+    assert figures.agreement == 1
+    assert figures.bundle.accuracy is None
+    assert figures.bundle.number is not None
+    assert figures.bundle.number.spearman is not None
+    assert figures.bundle.number.spearman.low < figures.bundle.number.spearman.value
+    assert figures.differences is not None
+    assert figures.differences.mae.value == pytest.approx(0, abs=1e-3)
+    assert figures.deviation is not None
+    assert figures.deviation.spearman == pytest.approx(1, abs=1e-4)
+    assert manifest.runtime.number is not None
+    assert figures.deviation.tolerance == pytest.approx(0.2 * manifest.runtime.number.spread)
+    assert figures.calibration is None
+    assert figures.classes == ()
+    assert all(step.spearman is not None for step in figures.steps)
+    page = (float_bundle.path / "report.html").read_text("utf-8")
+    for sentence in ("mean absolute error (95 %)", "Spearman&#39;s correlation, difference (95 %)", "The number</h2>"):
+        assert sentence in page
+    assert "no labels" not in page
+    assert "accuracy" not in page.replace("max_accuracy_drop", "")
+    assert "A model that gives a text a number, compressed" in (float_bundle.path / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("recipe", ["safe", "balanced", "gpu"])
+def test_smaller_bundles_keep_their_numbers(workspace: Path, number_parent: Path, data: Path, recipe: str) -> None:
+    figures = compressed(workspace, number_parent, data, recipe).manifest.figures
+    assert figures.deviation is not None
+    assert figures.deviation.spearman is not None
+    assert figures.deviation.spearman > 0.98
+    assert figures.bundle.number is not None
+    assert figures.bundle.number.mae.value < 0.4 * SCALE
+
+
+def test_evaluate_and_compare_say_what_is_said_of_numbers(
+    float_bundle: Bundle, number_parent: Path, data: Path, workspace: Path
+) -> None:
+    path, examples = float_bundle.path, read_examples(data)
+    figures = json.loads(run("evaluate", path, "--data", data, "--against", number_parent, "--json").stdout)
+    model = load_classifier(str(path))
+    given, (_, truth) = model.task.scores(predict(model, examples.texts, ""))[:, 0], number_rows(examples)
+    assert figures["spearman"] == pytest.approx(stats.spearmanr(truth, given)[0])
+    assert figures["mae"] == pytest.approx(np.abs(truth - given).mean())
+    assert figures["rmse_low"] < figures["rmse"] < figures["rmse_high"]
+    assert figures["agreement"] == 1
+    assert figures["largest_difference"] < 0.1
+    bare = json.loads(
+        run("evaluate", number_parent, "--data", without_labels(workspace, data), "--against", path, "--json").stdout
+    )
+    assert set(bare) == {"texts", "agreement", "spearman_with_other", "mean_difference", "largest_difference"}
+    assert bare["agreement"] == 1
+    for options in ((), ("--data", data)):
+        table = run("compare", path, *options)
+        assert table.exit_code == 0, table.output
+        assert {"Spearman", "MAE", "RMSE"} <= set(table.stdout.split())
+        assert "accuracy" not in table.stdout
+    (entry,) = json.loads(run("compare", path, "--data", data, "--json").stdout)["entries"]
+    assert entry["number"]["mae"]["value"] == pytest.approx(figures["mae"])
+    assert "text-regression" in run("inspect", path).stdout
+    assert run("bench", path, "--batches", "1", "--tokens", "8", "--rounds", "2").exit_code == 0
+
+
+def test_the_budget_is_of_the_number(float_bundle: Bundle, number_parent: Path, data: Path, tmp_path: Path) -> None:
+    figures = float_bundle.manifest.figures
+    number = figures.bundle.number
+    assert number is not None
+    assert number.spearman is not None
+    worse = number.model_copy(
+        update={
+            "spearman": number.spearman.model_copy(update={"value": number.spearman.value - 0.03}),
+            "mae": number.mae.model_copy(update={"value": number.mae.value + 2.5}),
+        }
+    )
+    changed = figures.model_copy(update={"bundle": figures.bundle.model_copy(update={"number": worse})})
+    require_budget(changed, Budget(max_spearman_drop=0.035, max_mae_rise=2.6))
+    with pytest.raises(VerificationError, match=r"correlation dropped by 0\.03\d*, above max_spearman_drop 0\.02"):
+        require_budget(changed, Budget(max_spearman_drop=0.02))
+    with pytest.raises(VerificationError, match=r"error rose by 2\.5, above max_mae_rise 2"):
+        require_budget(changed, Budget(max_mae_rise=2.0))
+    refused = run(
+        "compress", number_parent, "--data", data, "--out", tmp_path / "out", "--budget", "max_accuracy_drop=1"
+    )
+    assert "gives a number to a text; bound it by max_spearman_drop or max_mae_rise" in said(refused)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bounds_of_numbers_are_refused_for_labels(parent: Any) -> None:
+    with pytest.raises(
+        RecipeError, match="max_mae_rise: mine gives one label to a text; bound it by max_accuracy_drop"
+    ):
+        require_bounds_of(parent.task, Budget(max_mae_rise=1), "mine")
+
+
+def test_a_search_keeps_bounds_of_the_number(number_parent: Path, data: Path, tmp_path: Path) -> None:
+    bounds = ("--budget", "max_mae_rise=30", "--budget", "max_spearman_drop=0.2", "--trials", "2")
+    result = run(
+        "compress", number_parent, "--data", data, "--out", tmp_path / "out", "--cache", tmp_path / "kept", *bounds
+    )
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out" / "search.json").read_text("utf-8"))
+    assert all(trial["mae_rise"] is not None and trial["accuracy_drop"] is None for trial in record["trials"])
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("good", "line 3: has the label 'good', which is no number, and the model gives a number"),
+        ("nan", "line 3: has the label 'nan', which is no number"),
+        ("1_000", "line 3: has the label '1_000', which is no number"),
+        ('"4,5"', "line 3: has the label '4,5', which is no number"),
+    ],
+)
+def test_a_label_that_is_no_number_is_named_with_its_row(
+    float_bundle: Bundle, tmp_path: Path, cell: str, message: str
+) -> None:
+    (tmp_path / "rows.csv").write_text(f"text,label\na,3\nb,{cell}\n", "utf-8")
+    assert message in said(run("evaluate", float_bundle.path, "--data", tmp_path / "rows.csv"))
+
+
+def test_lists_are_no_numbers(float_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": ["1", "2"]}\n', "utf-8")
+    assert "line 1: has 2 labels in a list, and the model gives a number" in said(
+        run("evaluate", float_bundle.path, "--data", tmp_path / "rows.jsonl")
+    )
+
+
+def test_a_model_of_labels_refuses_numbers(sentiment_parent: Path, data: Path) -> None:
+    assert "They are numbers, and the model gives labels" in said(run("evaluate", sentiment_parent, "--data", data))
+
+
+def test_a_number_and_labels_do_not_compare(float_bundle: Bundle, sentiment_parent: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text\na\nb\n", "utf-8")
+    result = run("evaluate", float_bundle.path, "--data", tmp_path / "rows.csv", "--against", sentiment_parent)
+    assert "gives a number to a text, and" in said(result)
+
+
+def rows(*labels: str | None) -> Examples:
+    return Examples(tuple(map(str, range(len(labels)))), labels, (None,) * len(labels))
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "options", "message"),
+    [
+        (rows("1", "two"), None, {}, "train: has the label 'two', which is no number"),
+        (rows("1", "2"), rows("x"), {}, "validation: has the label 'x'"),
+        (rows("1", None), None, {}, "train: has no label"),
+        (rows("2", "2.0"), None, {}, "the number 2 in every row"),
+        (rows("1", "2"), None, {"label_smoothing": 0.1}, "these rows have numbers"),
+        (rows("1", "2"), rows("3"), {"number": False}, "pass --number"),
+    ],
+)
+def test_rows_that_teach_no_number_are_refused(
+    encoder: Path, tmp_path: Path, train: Examples, validation: Examples | None, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        finetune(str(encoder), train, validation, tmp_path / "out", FinetuneOptions(**{"number": True, **options}))
+
+
+def test_a_row_of_training_that_has_no_number_is_named(encoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,1\nb,2\nc,three\n", "utf-8")
+    result = run("finetune", encoder, "--data", tmp_path / "rows.csv", "--out", tmp_path / "out", "--number")
+    assert "rows.csv: line 4: has the label 'three', which is no number, and --number asks for numbers" in said(result)
+
+
+def test_many_numbers_that_are_trained_as_labels_are_a_doubt_that_is_said(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finetune(str(encoder), rows(*map(str, range(11))), None, tmp_path / "out", FinetuneOptions(epochs=1))
+    assert "all of them numbers" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_model_that_learned_next_to_nothing_is_said(
+    encoder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = FinetuneOptions(epochs=0.1, learning_rate=1e-9, precision="fp32", number=True)
+    finetune(str(encoder), read_examples(data), None, tmp_path / "out", options)
+    assert "has a mean absolute error of" in " ".join(capsys.readouterr().err.split())
+
+
+def test_figures_are_those_of_scipy_in_every_draw() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(1, 6, 40).astype(float)  # with ties
+    given = truth + rng.normal(0, 1, 40).round(1)
+    drawn = rng.multinomial(40, np.full(40, 1 / 40), size=5).astype(float)
+    for number, draw in enumerate(drawn.astype(int)):
+        one, other = np.repeat(truth, draw), np.repeat(given, draw)
+        assert spearman(drawn, truth, given)[number] == pytest.approx(stats.spearmanr(one, other)[0])
+        assert pearson(drawn, truth, given)[number] == pytest.approx(stats.pearsonr(one, other)[0])
+        assert mae(drawn, truth, given)[number] == pytest.approx(np.abs(one - other).mean())
+        assert rmse(drawn, truth, given)[number] == pytest.approx(np.sqrt(np.square(one - other).mean()))
+
+
+def test_differences_are_those_of_the_plain_figures() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0, 1, 300)
+    parent, bundle = (truth + rng.normal(0, spread, 300) for spread in (0.3, 0.6))
+    differences = compare_numbers(truth, parent, bundle)
+    one, other = (number_figures(truth, given) for given in (parent, bundle))
+    assert differences.mae.value == pytest.approx(other.mae.value - one.mae.value)
+    assert 0 < differences.mae.low < differences.mae.value < differences.mae.high
+    assert differences.spearman is not None
+    assert differences.spearman.high < 0
+
+
+def test_no_correlation_of_what_is_always_the_same() -> None:
+    same = np.full(5, 2.0)
+    figures = number_figures(np.arange(5.0), same)
+    assert figures.spearman is None
+    assert figures.mae.value == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize(
+    ("given", "collapsed"),
+    [(lambda x: x, False), (lambda x: 0 * x, True), (lambda x: x[::-1] * 0.5, True), (lambda x: x + 5, False)],
+)
+def test_numbers_that_hardly_follow_the_parents_are_refused(given: Any, collapsed: bool) -> None:
+    expected = np.arange(20, dtype=np.float32)[:, None]
+    task = Number(("number",), "none", float(expected.std()))
+    refused = pytest.raises(VerificationError, match="hardly follow the parent's") if collapsed else nullcontext()
+    with refused:
+        require_sane(expected, given(expected), task)
+
+
+def test_a_parent_that_gives_one_number_is_refused(number_parent: Path, data: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(number_parent, tmp_path / "parent")
+    state = load_file(tmp_path / "parent" / "model.safetensors")
+    state["classifier.weight"].zero_()
+    save_file(state, tmp_path / "parent" / "model.safetensors", {"format": "pt"})
+    result = run("compress", tmp_path / "parent", "--data", data, "--out", tmp_path / "out", "--cache", tmp_path / "c")
+    assert "gives the same number to all of" in said(result)
