@@ -13,7 +13,8 @@ the client that nothing more will be answered, and drops what still comes, for a
 something unread takes the answer away from its client.
 
 What comes after a request is not looked at before that one's answer is sent, and not read beyond the piece that it came
-in; what an app does not ask for of a body is not read, either. An answer is sent in one piece where it is in one. The
+in; of many requests that came so, some are served, and then others have their turn. What an app does not ask for of a
+body is not read, either. An answer is sent in one piece where it is in one. The
 answer to a request that is rejected for lack of capacity, or refused with a large body, is held back for a moment: a
 client that asks again at once, whatever Retry-After says, would otherwise be rejected thousands of times a second, in
 place of answers to others.
@@ -37,6 +38,8 @@ from service.http.messages import ANSWER, ENTRY, GONE, Gone, Headers, Response
 
 _LAST_WORD_S = 0.5  # when the service stops, for a request that is on its way
 _UNREAD_BYTES = 65536  # of a body that came and was not asked for
+_IN_A_ROW = 16  # requests that came before the answer to the one before them
+_REST_S = 0.005  # after so many
 _LARGE_BYTES = 65536  # of a body: who sends such again and again to be refused costs the others time
 
 
@@ -76,6 +79,8 @@ class HttpProtocol(asyncio.Protocol):
         self._searched = 0  # how far of it holds no end of the head
         self._dropped = 0  # bytes of a body that nobody reads, or that came after the last answer
         self._advancing = False
+        self._in_a_row = 0
+        self._resting = False
         self._reading = True
         self._sent: asyncio.Future[None] | None = None  # while what was written is not
         # Of the request under way:
@@ -179,11 +184,11 @@ class HttpProtocol(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Goes on in what has come, as far as that can be understood now."""
-        if self._advancing:  # an answer was sent from below
+        if self._advancing or self._resting:  # an answer was sent from below, or others have their turn
             return
         self._advancing = True
         try:
-            while self._pending and self._step():
+            while self._pending and self._step() and not self._resting:
                 pass
         except ServiceError as error:
             self._reject(error, Reason.REFUSED)
@@ -394,7 +399,19 @@ class HttpProtocol(asyncio.Protocol):
         self._head = None
         self._enter(State.IDLE)
         self._all.wait(self)
+        self._in_a_row = self._in_a_row + 1 if self._pending else 0
+        if self._in_a_row < _IN_A_ROW:
+            self._read(True)
+        else:
+            self._resting = True
+            self._read(False)
+            self.loop.call_later(_REST_S, self._go_on)
+
+    def _go_on(self) -> None:
+        self._in_a_row = 0
+        self._resting = False
         self._read(True)
+        self._advance()
 
     def _enter(self, state: State, like: State | None = None) -> None:
         """Begins a state; `like`: for as long as that one may be."""

@@ -202,6 +202,22 @@ def test_so_many_refusals_are_held_back_and_no_more(path: str) -> None:
     play(scenario, Limits(hold_s=1.0, held=1))
 
 
+@pytest.mark.parametrize("path", ["/full", "/whole", "/echo"])
+def test_many_requests_in_one_piece_let_others_have_their_turn(path: str) -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        (many, asks_much), (one, asks) = await connect(), await connect()
+        asks_much.write(post(path) * 300)
+        for _ in range(3):
+            asks.write(post("/echo", b"text"))
+            assert (await answer(one))[2] == b"text"
+        received = await many.read(1 << 20)
+        assert 0 < received.count(b"HTTP/1.1 ") < 200
+        while received.count(b"HTTP/1.1 ") < 300:
+            received += await many.read(1 << 20)
+
+    play(scenario, Limits(held=0))
+
+
 def test_the_refusal_comes_before_the_body_and_the_body_is_passed_over() -> None:
     async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
         reader, writer = await connect()
