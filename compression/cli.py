@@ -109,7 +109,8 @@ _cache = click.option(
 @click.option(
     "--number",
     is_flag=True,
-    help="Labels are numbers, such as 1 to 5 stars or a price, and the model learns to give a number.",
+    help="Labels are numbers, such as 1 to 5 stars or a price, and the model learns to give a number, which has the "
+    "name of their column.",
 )
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint under OUT.")
 @click.option("--overwrite", is_flag=True, help="Replace a model, or a run that was stopped, in OUT.")
@@ -121,14 +122,17 @@ def finetune(
     out: Path,
     resume: bool,
     overwrite: bool,
+    number: bool,
     columns: Columns,
     **options: Any,
 ) -> None:
     """Fine-tune PARENT (local directory, hub id or embedded:NAME) on labelled text."""
     # All of this is said before torch is imported, which takes seconds; so it is below.
     require_free(out, resume, overwrite)
-    train = [_labelled(path, columns, options["number"]) for path in data]
-    judges = None if validation is None else _labelled(validation, columns, options["number"])
+    if number and columns.label != Columns.label:
+        options["number_name"] = columns.label
+    train = [_labelled(path, columns, number) for path in data]
+    judges = None if validation is None else _labelled(validation, columns, number)
     safetensors_files(locate(parent))
     with extra("compress"):
         from compression.train import finetune as module
@@ -138,7 +142,7 @@ def finetune(
         concatenate(train),
         judges,
         out,
-        module.FinetuneOptions(**options),
+        module.FinetuneOptions(number=number, **options),
         resume,
         overwrite,
     )
@@ -246,8 +250,9 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(figures, indent=2))
         return
+    width = max(12, *map(len, figures))
     for name, value in figures.items():
-        click.echo(f"{name:<12} {value:.4f}" if isinstance(value, float) else f"{name:<12} {value}")
+        click.echo(f"{name:<{width}} {value:.4f}" if isinstance(value, float) else f"{name:<{width}} {value}")
 
 
 @click.command()

@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from compression.recipe import Budget
 from compression.train.finetune import FinetuneOptions, finetune
 from lathe import main
 from tests.conftest import FILLER, SENTIMENT, made_once
+from tests.pages import Page, require_standalone
 
 TEXTS = ["this bank is great", "an awful and slow app", "the service is very", "good but broken", "today"]
 SCALE, MIDDLE = 70.0, 300.0  # of the numbers: not those that a new head gives
@@ -197,9 +199,13 @@ def test_the_proof_is_that_of_a_number(float_bundle: Bundle) -> None:
     assert figures.classes == ()
     assert all(step.spearman is not None for step in figures.steps)
     page = (float_bundle.path / "report.html").read_text("utf-8")
-    for sentence in ("mean absolute error (95 %)", "Spearman&#39;s correlation, difference (95 %)", "The number</h2>"):
+    for sentence in ("mean absolute error (95 %)", "Spearman, difference (95 %)", "The number</h2>"):
         assert sentence in page
     assert "no labels" not in page
+    require_standalone(page)
+    assert sum(dict(found).get("class") == "point" for tag, found in Page(page).tags if tag == "circle") == min(
+        1000, manifest.data.test_texts
+    )
     assert "accuracy" not in page.replace("max_accuracy_drop", "")
     assert "A model that gives a text a number, compressed" in (float_bundle.path / "README.md").read_text("utf-8")
 
@@ -215,7 +221,7 @@ def test_smaller_bundles_keep_their_numbers(workspace: Path, number_parent: Path
 
 
 def test_evaluate_and_compare_say_what_is_said_of_numbers(
-    float_bundle: Bundle, number_parent: Path, data: Path, workspace: Path
+    float_bundle: Bundle, number_parent: Path, data: Path, workspace: Path, tmp_path: Path
 ) -> None:
     path, examples = float_bundle.path, read_examples(data)
     figures = json.loads(run("evaluate", path, "--data", data, "--against", number_parent, "--json").stdout)
@@ -236,6 +242,12 @@ def test_evaluate_and_compare_say_what_is_said_of_numbers(
         assert table.exit_code == 0, table.output
         assert {"Spearman", "MAE", "RMSE"} <= set(table.stdout.split())
         assert "accuracy" not in table.stdout
+    assert run("compare", path, "--html", tmp_path / "compare.html").exit_code == 0
+    page = (tmp_path / "compare.html").read_text("utf-8")
+    require_standalone(page)
+    assert {"Spearman's correlation", "Mean absolute error"} <= set(Page(page).texts_of("h3"))
+    assert "No text has a label" not in page
+    assert "accuracy" not in page.lower()
     (entry,) = json.loads(run("compare", path, "--data", data, "--json").stdout)["entries"]
     assert entry["number"]["mae"]["value"] == pytest.approx(figures["mae"])
     assert "text-regression" in run("inspect", path).stdout
@@ -344,10 +356,19 @@ def test_a_row_of_training_that_has_no_number_is_named(encoder: Path, tmp_path: 
     assert "rows.csv: line 4: has the label 'three', which is no number, and --number asks for numbers" in said(result)
 
 
+def test_a_number_has_the_name_of_its_column(encoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,stars\na,1\nb,2.5\n", "utf-8")
+    options = ("--number", "--label-column", "stars", "--epochs", "1")
+    result = run("finetune", encoder, "--data", tmp_path / "rows.csv", "--out", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    assert load_parent(str(tmp_path / "out")).labels == ("stars",)
+
+
+@pytest.mark.parametrize("labels", [range(11), (1, 2, 2.5)])
 def test_many_numbers_that_are_trained_as_labels_are_a_doubt_that_is_said(
-    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: Sequence[float]
 ) -> None:
-    finetune(str(encoder), rows(*map(str, range(11))), None, tmp_path / "out", FinetuneOptions(epochs=1))
+    finetune(str(encoder), rows(*map(str, labels)), None, tmp_path / "out", FinetuneOptions(epochs=1))
     assert "all of them numbers" in " ".join(capsys.readouterr().err.split())
 
 

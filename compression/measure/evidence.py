@@ -37,8 +37,10 @@ class Evidence:
     Attributes:
         flips: the first of the texts that flipped, surest answers of the bundle first; of numbers, the furthest.
         before: bins of the bundle at temperature 1; `after` at the temperature that it serves with.
+        numbers: the parent's and the bundle's, of the first of the test texts, where they are numbers.
     """
 
     flips: tuple[Flip, ...] = ()
     before: tuple[Bin, ...] = ()
     after: tuple[Bin, ...] = ()
+    numbers: tuple[tuple[float, float], ...] = ()

@@ -53,6 +53,7 @@ from compression.recipe import Budget
 BATCH_EXACT_WITHIN = 1e-4  # of a score; float32 sums in another order stay far below it
 _BATCH_PROBE_TEXTS = 64
 _MAX_FLIPS_SHOWN = 50
+_MAX_POINTS = 1000  # of the chart of numbers
 _NO_LABEL = "no label"
 _COLLAPSED_TEXTS = 5  # this many answers of the parent's other labels, all lost, are no accident
 _CHANCE_KAPPA = 0.2  # Cohen's; up to here agreement is slight (Landis & Koch 1977)
@@ -127,7 +128,7 @@ def measure(
         steps=steps,
     )
     flips = _flips(expected, got, temperature, task, test)
-    return Measured(figures, temperature, Evidence(flips, before, after))
+    return Measured(figures, temperature, Evidence(flips, before, after, _pairs(expected, got, task)))
 
 
 def require_sane(parent: Logits, bundle: Logits, task: Task) -> None:
@@ -270,6 +271,14 @@ def _differences(expected: Logits, got: Logits, task: Task, test: Examples) -> N
     rows, truth = number_rows(test)
     parent, bundle = (task.scores(logits)[rows, 0] for logits in (expected, got))
     return compare_numbers(truth, parent, bundle) if rows else None
+
+
+def _pairs(expected: Logits, got: Logits, task: Task) -> tuple[tuple[float, float], ...]:
+    """Both models' numbers, where they are some."""
+    if not isinstance(task, Number):
+        return ()
+    parent, bundle = (task.scores(logits)[:_MAX_POINTS, 0].tolist() for logits in (expected, got))
+    return tuple(zip(parent, bundle, strict=True))
 
 
 def _flips(expected: Logits, got: Logits, temperature: float, task: Task, test: Examples) -> tuple[Flip, ...]:

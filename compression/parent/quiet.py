@@ -17,6 +17,7 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", "Could not find a config file", UserWarning)  # of an embedded parent
             yield
     finally:
         logging.set_verbosity(level)

@@ -9,7 +9,13 @@ from compression.measure.intervals import Interval
 from compression.report.compare import Comparison, Shape
 from compression.report.plots import Axis, Row, bar_chart, dot_chart
 from compression.report.rendering import Origin, render
-from compression.report.words import counted, percent
+from compression.report.words import counted, measured, percent
+
+_OF_NUMBERS = (  # figure, its name, what the axis says
+    ("spearman", "Spearman's correlation", "correlation"),
+    ("mae", "Mean absolute error", "units of the number, less is better"),
+    ("rmse", "Root mean squared error", "units of the number, less is better"),
+)
 
 
 def comparison_html(comparison: Comparison, origin: Origin) -> str:
@@ -29,6 +35,9 @@ def comparison_html(comparison: Comparison, origin: Origin) -> str:
         agreement=_fractions(
             "Agreement", [(one.name, one.agreement, one.texts, one.agreement_interval) for one in entries]
         ),
+        numbers=_numbers(comparison),
+        all_numbers=all(one.number is not None for one in entries),
+        any_number=any(one.number is not None for one in entries),
         sizes=_sizes(comparison),
         speeds=[(f"{batch} x {tokens} tokens", _speeds(comparison, (batch, tokens)))
                 for batch, tokens in comparison.shapes()],
@@ -45,6 +54,21 @@ def _fractions(title: str, figures: Sequence[tuple[str, float | None, int, Inter
             rows.append(Row(name, text, 100 * fraction, "bundle", (low, high)))
             ends += [low, high]
     return dot_chart(title, rows, Axis.around(ends, "%")) if rows else ""
+
+
+def _numbers(comparison: Comparison) -> list[tuple[str, str]]:
+    """Of each figure that says how near numbers are to the labels, its name and chart; none where no bundle has it."""
+    charts = []
+    for name, what, unit in _OF_NUMBERS:
+        rows = [
+            Row(one.name, measured(figure), figure.value, "bundle", (figure.low, figure.high))
+            for one in comparison.entries
+            if one.number is not None and (figure := getattr(one.number, name)) is not None
+        ]
+        if rows:
+            ends = [end for row in rows for end in row.interval or ()]
+            charts.append((what, dot_chart(what, rows, Axis.around(ends, unit))))
+    return charts
 
 
 def _sizes(comparison: Comparison) -> str:

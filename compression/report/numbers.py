@@ -6,10 +6,10 @@ from compression.report.words import measured, number, percent, plain, ranged
 Line = tuple[str, str, str]  # what, parent, bundle
 
 _NAMES = {
-    "spearman": "Spearman's correlation (95 %)",
-    "pearson": "Pearson's correlation (95 %)",
+    "spearman": "Spearman (95 %)",
+    "pearson": "Pearson (95 %)",
     "mae": "mean absolute error (95 %)",
-    "rmse": "root mean squared error (95 %)",
+    "rmse": "root mean sq. error (95 %)",
 }
 
 
@@ -20,11 +20,10 @@ def cost(figures: Figures, labelled: int, texts: int) -> str:
         assert figures.deviation is not None  # a number has it
         agreed = ranged(*map(percent, (figures.agreement, figures.agreement_low, figures.agreement_high)))
         return f"a number within {number(figures.deviation.tolerance)} of the parent's on {agreed} % of {texts} texts"
-    error = differences.mae
+    change = measured(differences.mae, sign=True)
     return (
-        f"Spearman's correlation {plain(parent.spearman)} to {plain(bundle.spearman)}, mean absolute error "
-        f"{plain(parent.mae)} to {plain(bundle.mae)} on {labelled} texts, difference {number(error.value, True)}, 95 % "
-        f"interval {number(error.low, True)} to {number(error.high, True)}"
+        f"Spearman's correlation with the labels {plain(parent.spearman)} to {plain(bundle.spearman)}, mean absolute "
+        f"error {plain(parent.mae)} to {plain(bundle.mae)} on {labelled} texts, difference (95 %) {change}"
     )
 
 
@@ -68,7 +67,7 @@ def _deviation(deviation: Deviation | None) -> list[Line]:
         return []
     correlation = "undefined" if deviation.spearman is None else f"{deviation.spearman:.4f}"
     return [
-        ("Spearman's correlation with the parent's numbers", "", correlation),
-        ("mean difference from the parent's number", "", number(deviation.mean)),
-        ("largest difference from the parent's number", "", number(deviation.largest)),
+        ("Spearman with the parent", "", correlation),
+        ("mean difference from parent", "", number(deviation.mean)),
+        ("largest difference from parent", "", number(deviation.largest)),
     ]

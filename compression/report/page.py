@@ -18,7 +18,7 @@ from compression.measure.evidence import Evidence
 from compression.measure.intervals import newcombe
 from compression.progress import plain_console
 from compression.report import numbers
-from compression.report.plots import Axis, Row, bar_chart, reliability_diagram
+from compression.report.plots import Axis, Row, bar_chart, reliability_diagram, scatter
 from compression.report.rendering import Origin, render
 from compression.report.words import counted, percent, ranged, signed, small
 
@@ -150,6 +150,7 @@ def report_html(manifest: Manifest, origin: Origin, evidence: Evidence = Evidenc
         accuracy=accuracy_name(manifest),
         several=is_several(manifest),
         number=manifest.runtime.number,
+        scatter=scatter(evidence.numbers) if evidence.numbers else "",
         conclusion=numbers.conclusion(figures.differences) if figures.differences else "",
         rows=comparison(manifest),
         recipe=_recipe(manifest),

@@ -157,6 +157,28 @@ def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin]) -> str:
     )
 
 
+def scatter(pairs: Sequence[tuple[float, float]]) -> str:
+    """The bundle's number over the parent's, a point for each text; on the diagonal both are equal."""
+    axis = Axis.around([number for pair in pairs for number in pair], "")
+    wide, height = _LEFT + _SIDE + 8, _TOP + _SIDE + 40
+    ticks = "".join(
+        f'<line class="grid" x1="{_x(at)}" x2="{_x(at)}" y1="{_y(0)}" y2="{_y(1)}"/>'
+        f'<line class="grid" x1="{_x(0)}" x2="{_x(1)}" y1="{_y(at)}" y2="{_y(at)}"/>'
+        f'<text x="{_x(at)}" y="{_y(0) + 16}" text-anchor="middle">{axis.name(number)}</text>'
+        f'<text x="{_LEFT - 6}" y="{_y(at) + 4}" text-anchor="end">{axis.name(number)}</text>'
+        for number in axis.numbers()
+        for at in [axis.at(number)]
+    )
+    dots = "".join(f'<circle class="point" cx="{_x(axis.at(a))}" cy="{_y(axis.at(b))}" r="3"/>' for a, b in pairs)
+    return (
+        f'<svg class="reliability" role="img" viewBox="0 0 {wide} {height}" '
+        f"aria-label=\"The bundle's number over the parent's, of {len(pairs)} texts\">{ticks}"
+        f'<line class="axis" x1="{_x(0)}" y1="{_y(0)}" x2="{_x(1)}" y2="{_y(1)}"/>{dots}'
+        f'<text x="{_x(0.5)}" y="{height - 6}" text-anchor="middle">parent</text>'
+        f'<text transform="translate(10 {_y(0.5)}) rotate(-90)" text-anchor="middle">bundle</text></svg>'
+    )
+
+
 def _curve(style: str, bins: Sequence[Bin]) -> str:
     largest = max((one.texts for one in bins), default=1)
     points = " ".join(f"{_x(one.confidence)},{_y(one.accuracy)}" for one in bins)

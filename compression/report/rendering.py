@@ -72,7 +72,7 @@ def _environment() -> "jinja2.Environment":
     )
     environment.filters.update(
         percent=words.percent, counted=words.counted, small=words.small, markdown=words.markdown, code=words.code,
-        headings=_headings,
+        headings=_headings, measured=words.measured,
     )  # fmt: skip
     return environment
 

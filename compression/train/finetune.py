@@ -71,6 +71,7 @@ class FinetuneOptions:
     lora_targets: str = "all-linear"  # or comma-separated module names
     freeze_embeddings: bool = False
     number: bool = False
+    number_name: str = "number"
 
 
 def finetune(
@@ -104,7 +105,7 @@ def finetune(
         StorageError: `out` cannot be written.
     """
     require_free(out, resume, overwrite)
-    goal = goal_of(train, validation, options.number)
+    goal = goal_of(train, validation, options.number_name if options.number else None)
     if options.label_smoothing and not isinstance(goal, OneLabel):
         have = "numbers" if options.number else "lists"
         raise DataError(f"label smoothing is for one label to a text, and these rows have {have}; leave it out")

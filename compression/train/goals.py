@@ -17,7 +17,6 @@ from compression.parent.predictions import REGRESSION, SEVERAL
 from compression.progress import warn
 from compression.train.watching import LITTLE, doubt_of_learning
 
-_NAME = "number"  # of the one output
 _FEW_NUMBERS = 10  # labels that may well be names of classes, as stars are
 
 
@@ -95,8 +94,8 @@ class ANumber(Goal):
     measure = "mae"
     higher_is_better = False
 
-    def __init__(self, train: Examples) -> None:
-        super().__init__([_NAME])
+    def __init__(self, name: str, train: Examples) -> None:
+        super().__init__([name])
         numbers = np.array([number_of(str(label)) for label in train.labels], np.float64)
         self._mean, self._spread = float(numbers.mean()), float(numbers.std())
         if not self._spread > 0:
@@ -137,11 +136,11 @@ class ANumber(Goal):
         _scale(_head(model), self._spread, self._mean)
 
 
-def goal_of(train: Examples, validation: Examples | None, number: bool) -> Goal:
+def goal_of(train: Examples, validation: Examples | None, number: str | None) -> Goal:
     """What these rows are to teach.
 
     Args:
-        number: whether labels are numbers, as the user says; digits may well be names of classes.
+        number: name of the number, where the user says that labels are such; digits may well be names of classes.
 
     Raises:
         DataError: rows without a label, fewer than two labels, validation labels that train does not have, or labels
@@ -150,10 +149,10 @@ def goal_of(train: Examples, validation: Examples | None, number: bool) -> Goal:
     parts = [("train", train), *([("validation", validation)] if validation is not None else [])]
     for name, examples in parts:
         require_labelled(examples, name)
-    if number:
+    if number is not None:
         for name, examples in parts:
             require_numbers(examples, name, NUMBERS_WANTED)
-        return ANumber(train)
+        return ANumber(number, train)
     labels = sorted({name for label in train.labels for name in names_of(label)})
     if len(labels) < 2:
         only = f"only the label {labels[0]!r}" if labels else "no label"
@@ -163,7 +162,8 @@ def goal_of(train: Examples, validation: Examples | None, number: bool) -> Goal:
     if unseen:
         remedy = "; to learn the number, pass --number" * all(number_of(name) is not None for name in labels)
         raise DataError(f"validation has labels that train does not: {', '.join(map(repr, unseen[:5]))}{remedy}")
-    if all(number_of(name) is not None for name in labels) and len(labels) > _FEW_NUMBERS:
+    found = [number_of(name) for name in labels]
+    if None not in found and (len(labels) > _FEW_NUMBERS or any(value != int(value) for value in found if value)):
         warn(
             f"train has {len(labels)} labels, all of them numbers, and each is trained as a label of its own; to learn "
             "the number, pass --number"
