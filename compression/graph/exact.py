@@ -30,7 +30,7 @@ def made_up_batch(parent: Parent, texts: int, longest: int) -> Batch:
         ids = made_up.generate("input_ids")
     end = config.eos_token_id if config.has_attribute("eos_token_id") else None
     rows = [row[: max(1, longest - 2 * index)] for index, row in enumerate(ids)]
-    if isinstance(end, int):  # once, at the end: BART reads there
+    if isinstance(end, int) and end < config.vocab_size:  # once, at the end: BART reads there
         for row in rows:
             row[row == end] = end - 1 if end else 1
             row[-1] = end

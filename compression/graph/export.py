@@ -55,9 +55,9 @@ def export(parent: Parent, opset: int) -> onnx.ModelProto:
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            why = str(error.__cause__ or error).strip().splitlines()
             raise CheckpointError(
-                f"{parent.name}: {kind} cannot be exported: {why[0] if why else type(error).__name__}"
+                f"{parent.name}: torch cannot export {kind} models to ONNX, which a bundle is made of; fine-tune "
+                "another encoder, such as BERT, RoBERTa, DeBERTa or ModernBERT: lathe finetune"
             ) from error
     assert program is not None  # it is None for the older exporter alone
     model = onnx_ir.to_proto(_CLEAN(program.model).model)

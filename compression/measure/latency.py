@@ -35,13 +35,15 @@ class Quartiles:
 
 
 def compare_latency(parent: Classifier, bundle: Classifier, texts: Sequence[str]) -> tuple[Latency, ...]:
-    """Measures each of SHAPES, one thread each.
+    """Measures each of SHAPES, of texts no longer than the window, one thread each.
 
     Args:
         texts: real text, from which batches of exactly these lengths are cut.
     """
+    window = min(parent.max_length, bundle.max_length)
+    shapes = [(batch, min(tokens, window)) for batch, tokens in SHAPES]
     return tuple(
-        _latency(parent, bundle, batch, tokens, texts) for batch, tokens in track(SHAPES, "Time against parent")
+        _latency(parent, bundle, batch, tokens, texts) for batch, tokens in track(shapes, "Time against parent")
     )
 
 
@@ -108,17 +110,23 @@ def _latency(parent: Classifier, bundle: Classifier, batch: int, tokens: int, te
 
 
 def _cut(model: Classifier, batch: int, tokens: int, texts: Sequence[str]) -> list[Encoded]:
-    """`batch` inputs of exactly `tokens` tokens: the texts' own tokens on end, cut at every `tokens`."""
+    """`batch` inputs of exactly `tokens` tokens, as the tokenizer would make them of texts of that length: the texts'
+    own tokens on end, cut, with the special tokens around each. BART, for one, computes nothing without its last one.
+    """
+    special = model.encode("").ids
+    first = model.encode(texts[0]).ids
+    before = next((place for place, one in enumerate(special) if one != first[place]), len(special))
+    after = len(special) - before
+    own = max(0, tokens - len(special))  # of a row's tokens
     ids: list[int] = []
     for text in texts:
-        ids += model.encode(text).ids
-        if len(ids) >= batch * tokens:
+        encoded = model.encode(text).ids
+        ids += encoded[before : len(encoded) - after]
+        if len(ids) >= batch * own:
             break
-    ids *= -(-batch * tokens // len(ids))
-    return [
-        Encoded(ids[start : start + tokens], [0] * tokens, truncated=False)
-        for start in range(0, batch * tokens, tokens)
-    ]
+    ids = (ids or special) * -(-batch * own // max(1, len(ids or special)))
+    rows = [special[:before] + ids[row * own : (row + 1) * own] + special[before:] for row in range(batch)]
+    return [Encoded(row[:tokens], [0] * tokens, truncated=False) for row in rows]
 
 
 @contextmanager

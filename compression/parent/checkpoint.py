@@ -86,7 +86,7 @@ def load_parent(parent: str) -> Parent:
         model=model,
         tokenizer=tokenizer,
         task=task_of(config, labels),
-        max_length=window(config, tokenizer),
+        max_length=window(model, tokenizer),
         digest=digest(weights),
         settings_digest=settings_digest(folder),
     )
@@ -161,7 +161,7 @@ def _load_adapter(parent: str, folder: Path) -> Parent:
         model=_finite(merged, parent),
         tokenizer=tokenizer,
         task=task_of(config, label_names(config, parent)),
-        max_length=window(config, tokenizer),
+        max_length=window(merged, tokenizer),
         digest=digest([*base_weights, *weights]),
         settings_digest=settings_digest(base, folder),
     )

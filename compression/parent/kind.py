@@ -149,7 +149,7 @@ def require_rows_for_all_tokens(model: PreTrainedModel, tokenizer: PreTrainedTok
     Raises:
         CheckpointError: names one of them.
     """
-    rows = model.get_input_embeddings().num_embeddings
+    rows = len(model.get_input_embeddings().weight)
     beyond = sorted((index, token) for token, index in tokenizer.get_vocab().items() if index >= rows)
     if beyond:
         raise CheckpointError(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from compression.errors import CheckpointError
 from compression.parent.fields import require_all_read
@@ -74,17 +74,16 @@ def label_names(config: PreTrainedConfig, parent: str) -> tuple[str, ...]:
     return names
 
 
-def window(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
+def window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
     """The longest input in tokens that both model and tokenizer take.
 
     Raises:
         CheckpointError: neither has a limit.
     """
-    positions = getattr(config, "max_position_embeddings", None) or _NO_WINDOW
+    positions = getattr(model.config, "max_position_embeddings", None) or _NO_WINDOW
     if positions < 0:  # XLNet's way to say that there is no limit
         positions = _NO_WINDOW
-    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        positions -= config.pad_token_id + 1  # positions are counted from behind the padding index
+    positions -= _before_the_first_position(model)
     longest = int(min(positions, tokenizer.model_max_length))
     if longest >= _NO_WINDOW:
         raise CheckpointError(
@@ -92,3 +91,12 @@ def window(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
             "model_max_length into tokenizer_config.json"
         )
     return longest
+
+
+def _before_the_first_position(model: PreTrainedModel) -> int:
+    """Rows of the table of positions that no token takes: RoBERTa and its kin count from behind the padding index."""
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            return int(padding) + 1
+    return 0

@@ -131,7 +131,7 @@ def finetune(
     model = load_classifier(folder, config, new_head=True)
     require_rows_for_all_tokens(model, tokenizer, parent)
     goal.begin(model, kept=before.problem_type == goal.problem and before.num_labels == config.num_labels)
-    max_length = min(options.max_length, window(config, tokenizer))
+    max_length = min(options.max_length, window(model, tokenizer))
 
     def encode(examples: Examples) -> list[dict[str, Any]]:
         batch = tokenizer(list(examples.texts), truncation=True, max_length=max_length)

@@ -122,7 +122,7 @@ def test_what_cannot_be_exported_is_refused_by_its_architecture(parents: dict[st
 
     hook = parents["bert"].model.bert.embeddings.register_forward_hook(decide)
     try:
-        with pytest.raises(CheckpointError, match=r"bert cannot be exported: \S+"):
+        with pytest.raises(CheckpointError, match="torch cannot export bert models to ONNX"):
             export(parents["bert"], 18)
     finally:
         hook.remove()

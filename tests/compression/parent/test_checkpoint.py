@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BloomConfig, XLNetConfig
 
 from compression.data import read_examples
 from compression.errors import CheckpointError
 from compression.parent.checkpoint import Parent, load_parent
 from compression.parent.classifier import ParentClassifier
 from compression.parent.files import locate
-from compression.parent.settings import load_config, settle_padding, window
+from compression.parent.settings import load_config, settle_padding
 from compression.parent.tokenizer import load_tokenizer
 from compression.train.finetune import FinetuneOptions, finetune
 from tests.handmade import make_bundle
@@ -226,17 +225,3 @@ def test_a_missing_padding_token_is_the_tokenizers_or_refused(sentiment_parent: 
     config.pad_token_id = tokenizer.pad_token = None
     with pytest.raises(CheckpointError, match=r"mine: neither config\.json nor tokenizer has a padding token"):
         settle_padding(config, tokenizer, "mine")
-
-
-@pytest.mark.parametrize(("positions", "limit", "expected"), [(-1, 512, 512), (None, 77, 77), (64, 10**30, 64)])
-def test_the_window_is_the_limit_that_there_is(
-    sentiment_parent: Path, positions: int | None, limit: int, expected: int
-) -> None:
-    tokenizer = load_tokenizer(sentiment_parent)
-    tokenizer.model_max_length = limit
-    config = BloomConfig() if positions is None else XLNetConfig() if positions < 0 else load_config(sentiment_parent)
-    assert (getattr(config, "max_position_embeddings", None) or None) == positions
-    assert window(config, tokenizer) == expected
-    tokenizer.model_max_length = 10**30
-    with pytest.raises(CheckpointError, match=r"write model_max_length into tokenizer_config\.json"):
-        window(BloomConfig(), tokenizer)
