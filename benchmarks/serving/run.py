@@ -33,7 +33,7 @@ import uvloop
 from benchmarks.environments import PeerError, environment
 from benchmarks.serving.client import closed_loop
 from benchmarks.serving.servers import Server, launched, served
-from benchmarks.serving.table import write_table
+from benchmarks.serving.table import sections, write_table
 from benchmarks.serving.texts import short_messages
 from compression.bundle import Runtime, open_bundle
 from compression.measure.machine import this_machine
@@ -82,9 +82,13 @@ class Entry:
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--seconds", default=4.0, show_default=True, help="Of each load in each round.")
 @click.option("--environments", default=ROOT / "runs" / "peers", show_default=False, type=click.Path(path_type=Path))
-@click.option("--only", multiple=True, help="Names of servers; all when left out, and only then results are kept.")
+@click.option(
+    "--only",
+    multiple=True,
+    help="Names of servers, whose table is printed; all when left out, and only then it is kept.",
+)
 def main(small: Path, plain: Path, rounds: int, seconds: float, environments: Path, only: tuple[str, ...]) -> None:
-    """Measures and writes results/table.json and README.md."""
+    """Measures; writes results/table.json and README.md."""
     texts = short_messages()
     rows: list[dict[str, Any]] = []
     absent: dict[str, str] = {}
@@ -120,6 +124,9 @@ def main(small: Path, plain: Path, rounds: int, seconds: float, environments: Pa
                     found.append({"server": f"{entry.name}, {entry.serves}", **row})
                 if number:
                     rows += [{"round": number, "load": load.name, **row} for row in found]
+    click.echo("\n".join(sections(rows)))
+    if only:
+        return
     result = {
         "machine": asdict(this_machine()),
         "python": platform.python_version(),
@@ -127,7 +134,7 @@ def main(small: Path, plain: Path, rounds: int, seconds: float, environments: Pa
         "absent": absent,
         "rows": rows,
     }
-    out = RESULTS / ("table.json" if not only else "part.json")
+    out = RESULTS / "table.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     write_table(out)

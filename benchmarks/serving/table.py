@@ -26,6 +26,14 @@ def write_table(results: Path) -> None:
     machine = result["machine"]
     rounds = max(row["round"] for row in rows)
     lines = [_HEAD, f"{machine['cpu']}, {machine['cores']} cores; Python {result['python']}; {rounds} rounds.\n"]
+    lines += sections(rows)
+    lines += [f"Not measured: {name}: {why.splitlines()[-1]}\n" for name, why in result["absent"].items()]
+    (results.parent.parent / "README.md").write_text("\n".join(lines), "utf-8")
+
+
+def sections(rows: list[dict[str, Any]]) -> list[str]:
+    """The lines of each load's table."""
+    lines: list[str] = []
     for load in dict.fromkeys(row["load"] for row in rows):
         lines += [
             f"## {load}\n",
@@ -39,8 +47,7 @@ def write_table(results: Path) -> None:
             cells = (_median(own, name) for name in ("texts_per_s", "cpu_s_per_1000_texts", "p50_ms", "p99_ms"))
             lines.append(f"| {server} | {' | '.join(cells)} |")
         lines.append("")
-    lines += [f"Not measured: {name}: {why.splitlines()[-1]}\n" for name, why in result["absent"].items()]
-    (results.parent.parent / "README.md").write_text("\n".join(lines), "utf-8")
+    return lines
 
 
 def _median(rows: list[dict[str, Any]], name: str) -> str:
