@@ -1,16 +1,19 @@
 """A model that gives a number, from its rows to its bundle and what is said of it."""
 
+import copy
 import csv
 import json
 import random
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from scipy import stats
 
@@ -28,9 +31,12 @@ from compression.measure.numbers import (
 )
 from compression.measure.verify import require_bounds_of, require_budget, require_sane
 from compression.parent.checkpoint import load_parent
-from compression.parent.classifier import load_classifier, predict
+from compression.parent.classifier import ParentClassifier, load_classifier, predict
+from compression.prune.layers import drop_layers
+from compression.prune.observe import fisher_directions
 from compression.recipe import Budget
 from compression.train.finetune import FinetuneOptions, finetune
+from compression.train.lessons import distillation_loss, lessons
 from lathe import main
 from tests.conftest import FILLER, SENTIMENT, made_once
 from tests.pages import Page, require_standalone
@@ -184,6 +190,7 @@ def test_the_proof_is_that_of_a_number(float_bundle: Bundle) -> None:
     assert manifest.task == "text-regression"
     assert manifest.labels == ("number",)
     assert manifest.runtime.temperature == 1
+    assert manifest.runtime.batch_exact
     assert figures.agreement == 1
     assert figures.bundle.accuracy is None
     assert figures.bundle.number is not None
@@ -218,6 +225,54 @@ def test_smaller_bundles_keep_their_numbers(workspace: Path, number_parent: Path
     assert figures.deviation.spearman > 0.98
     assert figures.bundle.number is not None
     assert figures.bundle.number.mae.value < 0.4 * SCALE
+
+
+EVERY_STEP = """
+schema_version: 1
+name: every step
+steps:
+  - {step: drop_layers, count: 1}
+  - {step: sparsify, score: movement, sparsity: 0.3}
+  - {step: recover, epochs: 1, quantization_aware: true}
+  - {step: export}
+  - {step: quantize, min_agreement: 0.5}
+"""
+
+
+@pytest.mark.parametrize("kind", ["number_parent", "score_parent"])
+def test_every_step_takes_numbers(workspace: Path, data: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    recipe = made_once(workspace / "every-step.yaml", lambda path: path.write_text(EVERY_STEP, "utf-8"))
+    parent, rows = request.getfixturevalue(kind), without_labels(workspace, data)
+    out = workspace / f"every-step-{kind}"
+    result = run("compress", parent, "--data", rows, "--recipe", recipe, "--out", out, "--cache", workspace / "kept")
+    assert result.exit_code == 0, result.output
+    figures = open_bundle(out).manifest.figures
+    assert figures.deviation is not None
+    assert figures.deviation.spearman is not None
+    assert figures.deviation.spearman > 0.9
+    assert figures.differences is None
+    assert "no labels" in (out / "report.html").read_text("utf-8")
+
+
+def test_a_lesson_is_the_same_in_any_units(number_parent: Path, data: Path) -> None:
+    texts = read_examples(data).texts[:40]
+    parent = load_parent(str(number_parent))
+    assert isinstance(parent.task, Number)
+    spread = float(parent.task.scores(predict(ParentClassifier(parent), texts, "")).std())
+    student = drop_layers(parent, texts, 1)
+
+    def losses(factor: float) -> list[float]:
+        task = Number(parent.labels, "none", factor * spread)
+        teaching, learning = (replace(one, model=copy.deepcopy(one.model), task=task) for one in (parent, student))
+        for model in (teaching.model, learning.model):
+            model.classifier.weight.data *= factor
+            model.classifier.bias.data *= factor
+        with torch.no_grad():
+            return [float(distillation_loss(learning.model, one)) for one in lessons(teaching, learning, texts)]
+
+    assert losses(0.01) == pytest.approx(losses(1.0), rel=1e-3)
+    assert min(losses(1.0)) > 0
+    assert fisher_directions(parent.model, torch.tensor([[3.0], [-1.0]]), torch.Generator())[0].tolist() == [[1], [1]]
 
 
 def test_evaluate_and_compare_say_what_is_said_of_numbers(
