@@ -488,3 +488,10 @@ def test_a_parent_that_gives_one_number_is_refused(number_parent: Path, data: Pa
     save_file(state, tmp_path / "parent" / "model.safetensors", {"format": "pt"})
     result = run("compress", tmp_path / "parent", "--data", data, "--out", tmp_path / "out", "--cache", tmp_path / "c")
     assert "gives the same number to all of" in said(result)
+
+
+def test_numbers_and_labels_side_by_side_are_not_cut(float_bundle: Bundle, sentiment_bundle: Bundle) -> None:
+    table = run("compare", float_bundle.path, sentiment_bundle.path)
+    assert table.exit_code == 0, table.output
+    assert {"accuracy,", "Spearman", "RMSE"} <= set(table.stdout.split())
+    assert "…" not in table.stdout

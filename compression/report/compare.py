@@ -20,6 +20,7 @@ from compression.progress import plain_console
 from compression.report.words import percent, plain
 
 _COLUMNS = 80
+_COLUMNS_OF_BOTH = 120  # where some give labels and some numbers
 _OF_NUMBERS = ("Spearman", "MAE", "RMSE")
 Shape = tuple[int, int]  # texts, tokens of each
 
@@ -167,9 +168,10 @@ def _numbers(figures: NumberFigures | None) -> list[str]:
 
 def print_comparison(comparison: Comparison) -> None:
     """Prints the rows on standard output: names above, since they are long, and figures below in 80 columns."""
-    output = plain_console(width=max(_COLUMNS, plain_console().width))
-    table = Table(box=None, padding=(0, 2, 0, 0))
     headings, cells = rows(comparison)
+    least = _COLUMNS if len({one.number is None for one in comparison.entries}) == 1 else _COLUMNS_OF_BOTH
+    output = plain_console(width=max(least, plain_console().width))
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in (headings[0], *headings[2:]):
         table.add_column(heading, justify="right", no_wrap=True)
     lines = [f"{comparison.title}; agreement and speed against {comparison.reference}"]

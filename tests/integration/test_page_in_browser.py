@@ -10,6 +10,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from compression.bundle import NumberOptions
 from service.access.keys import add_key
 from tests.handmade import make_bundle
 from tests.integration.conftest import LiveService, ServiceFactory, serve
@@ -93,6 +94,20 @@ def test_a_label_is_text_whatever_is_in_it(browser: webdriver.Chrome, tmp_path: 
     assert markup in shown(browser, "#models").text
     assert browser.find_elements(By.CSS_SELECTOR, "main img") == []
     assert browser.title != "run"
+
+
+def test_a_number_is_shown_as_it_is(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    number = NumberOptions(function="none", spread=2.0)
+    bundle = make_bundle(tmp_path / "stars", {"great": (104.56789,)}, ["stars"], number=number)
+    with serve(tmp_path / "service.log", {"LATHE_MODELS": f"stars={bundle.path}"}) as service:
+        browser.get(service.url)
+        assert "gives a number" in shown(browser, "#models").text
+        shown(browser, "#text").send_keys("great")
+        shown(browser, "#question button").click()
+        assert shown(browser, "#answers h3").text == "stars: 104.6"
+        said = shown(browser, "#answers").text
+    assert "%" not in said
+    assert "probabilities" not in said
 
 
 def test_a_key_is_asked_for_once_and_a_wrong_one_is_said_to_be(
