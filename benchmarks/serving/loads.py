@@ -35,7 +35,7 @@ def main(bundle: Path, loads: int) -> None:
         root = Path(folder) / "bundles"
         root.mkdir()
         for name in ("one", "two"):
-            _copy(bundle, root / name, name)
+            copy_as(bundle, root / name, name)
         environment = {"LATHE_MODELS": f"sentiment={root / 'one'}", "LATHE_BUNDLES_ROOT": str(root)}
         with served("service.app:Lathe", Path(folder) / "log", environment) as server:
             start = time.monotonic()
@@ -53,7 +53,7 @@ def main(bundle: Path, loads: int) -> None:
     click.echo(json.dumps(result, indent=1))
 
 
-def _copy(bundle: Path, out: Path, name: str) -> None:
+def copy_as(bundle: Path, out: Path, name: str) -> None:
     """The same bundle as another version."""
     opened = open_bundle(bundle)
     manifest = opened.manifest.model_copy(
