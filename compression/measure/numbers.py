@@ -4,8 +4,10 @@ Intervals are percentiles of a bootstrap over the texts; that of a difference is
 often each text occurs: ranks within it are counted from that, without sorting every draw.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +18,15 @@ from compression.labels import number_of
 
 Numbers = npt.NDArray[np.float64]  # (texts,)
 Draws = npt.NDArray[np.float64]  # (draws, texts): how often each text occurs
-Measure = Callable[[Draws, Numbers, Numbers], npt.NDArray[np.float64]]  # of truth and given, (draws,)
 
 RESAMPLES = 2000
-_CELLS = 4_000_000  # of draws that are in memory at once
+_CELLS = 500_000  # of draws that are in memory at once
+
+
+class Measure(Protocol):
+    """Compares two numbers of each text, in each draw: (draws,)."""
+
+    def __call__(self, drawn: Draws, truth: Numbers, given: Numbers) -> npt.NDArray[np.float64]: ...
 
 
 @dataclass(frozen=True)
@@ -61,38 +68,27 @@ def number_rows(examples: Examples) -> tuple[list[int], Numbers]:
 
 def number_figures(truth: Numbers, given: Numbers, seed: int = 0) -> NumberFigures:
     """Of at least one text."""
-
-    def figure(measure: Measure) -> Estimate:
-        value, low, high = _interval(lambda drawn: measure(drawn, truth, given), len(truth), seed)
-        return Estimate(value=value, low=low, high=high)
-
-    correlated = _varies(truth) and _varies(given)
+    measures = {name: partial(measure, truth=truth, given=given) for name, measure in _measures(truth, given).items()}
+    found = {name: Estimate(value=value, low=low, high=high) for name, (value, low, high) in
+             _intervals(measures, len(truth), seed).items()}  # fmt: skip
     return NumberFigures(
-        spearman=figure(spearman) if correlated else None,
-        pearson=figure(pearson) if correlated else None,
-        mae=figure(mae),
-        rmse=figure(rmse),
+        spearman=found.get("spearman"), pearson=found.get("pearson"), mae=found["mae"], rmse=found["rmse"]
     )
 
 
 def compare_numbers(truth: Numbers, parent: Numbers, bundle: Numbers, seed: int = 0) -> NumberDifferences:
     """Bundle against parent on the same texts, at least one."""
 
-    def difference(measure: Measure) -> Difference:
-        def values(drawn: Draws) -> npt.NDArray[np.float64]:
-            return measure(drawn, truth, bundle) - measure(drawn, truth, parent)
+    def difference(measure: Measure, drawn: Draws) -> npt.NDArray[np.float64]:
+        return measure(drawn, truth, bundle) - measure(drawn, truth, parent)
 
-        value, low, high = _interval(values, len(truth), seed)
-        return Difference(value=value, low=low, high=high)
-
-    correlated = all(map(_varies, (truth, parent, bundle)))
+    measures = {name: partial(difference, measure) for name, measure in _measures(truth, parent, bundle).items()}
+    found = {name: Difference(value=value, low=low, high=high) for name, (value, low, high) in
+             _intervals(measures, len(truth), seed).items()}  # fmt: skip
     return NumberDifferences(
-        spearman=difference(spearman) if correlated else None,
-        pearson=difference(pearson) if correlated else None,
-        mae=difference(mae),
-        rmse=difference(rmse),
+        spearman=found.get("spearman"), pearson=found.get("pearson"), mae=found["mae"], rmse=found["rmse"],
         resamples=RESAMPLES,
-    )
+    )  # fmt: skip
 
 
 def deviation(parent: Logits, bundle: Logits, task: Number) -> Deviation:
@@ -114,14 +110,14 @@ def plain(correlation: Measure, one: Numbers, other: Numbers) -> float | None:
     return float(correlation(np.ones((1, len(one))), one, other)[0])
 
 
-def pearson(drawn: Draws, one: Numbers, other: Numbers) -> npt.NDArray[np.float64]:
+def pearson(drawn: Draws, truth: Numbers, given: Numbers) -> npt.NDArray[np.float64]:
     """Correlation of the numbers; 0 in a draw where either side is the same for all texts."""
-    return _correlation(drawn, one[None], other[None])
+    return _correlation(drawn, truth[None], given[None])
 
 
-def spearman(drawn: Draws, one: Numbers, other: Numbers) -> npt.NDArray[np.float64]:
+def spearman(drawn: Draws, truth: Numbers, given: Numbers) -> npt.NDArray[np.float64]:
     """Correlation of the ranks within each draw; equal numbers share the mean of theirs."""
-    return _correlation(drawn, _ranks(drawn, one), _ranks(drawn, other))
+    return _correlation(drawn, _ranks(drawn, truth), _ranks(drawn, given))
 
 
 def mae(drawn: Draws, truth: Numbers, given: Numbers) -> npt.NDArray[np.float64]:
@@ -152,11 +148,26 @@ def _ranks(drawn: Draws, values: Numbers) -> npt.NDArray[np.float64]:
     return np.asarray(ranks[:, np.searchsorted(ordered[begins], values)])
 
 
-def _interval(values: Callable[[Draws], npt.NDArray[np.float64]], texts: int, seed: int) -> tuple[float, float, float]:
-    """The figure of the texts as they are, and the 95 % interval of resampled ones."""
-    found = np.concatenate([values(drawn) for drawn in _draws(texts, seed)])
-    low, high = np.quantile(found, (0.025, 0.975))
-    return float(values(np.ones((1, texts)))[0]), float(low), float(high)
+def _measures(*sides: Numbers) -> dict[str, Measure]:
+    """Those that can be taken: no correlation where one side is the same for all texts."""
+    correlations: dict[str, Measure] = {"spearman": spearman, "pearson": pearson} if all(map(_varies, sides)) else {}
+    return {**correlations, "mae": mae, "rmse": rmse}
+
+
+def _intervals(
+    measures: Mapping[str, Callable[[Draws], npt.NDArray[np.float64]]], texts: int, seed: int
+) -> dict[str, tuple[float, float, float]]:
+    """Each figure of the texts as they are, and the ends of its 95 % interval over the same resamples."""
+    found: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in measures}
+    for drawn in _draws(texts, seed):
+        for name, measure in measures.items():
+            found[name].append(measure(drawn))
+    as_they_are = np.ones((1, texts))
+    result = {}
+    for name, measure in measures.items():
+        low, high = np.quantile(np.concatenate(found[name]), (0.025, 0.975))
+        result[name] = float(measure(as_they_are)[0]), float(low), float(high)
+    return result
 
 
 def _draws(texts: int, seed: int) -> Iterator[Draws]:
@@ -165,7 +176,8 @@ def _draws(texts: int, seed: int) -> Iterator[Draws]:
     left, most = RESAMPLES, max(1, _CELLS // texts)
     while left:
         count = min(left, most)
-        yield choose.multinomial(texts, np.full(texts, 1 / texts), size=count).astype(np.float64)
+        places = choose.integers(texts, size=(count, texts)) + texts * np.arange(count)[:, None]
+        yield np.bincount(places.ravel(), minlength=count * texts).reshape(count, texts).astype(np.float64)
         left -= count
 
 
