@@ -34,6 +34,7 @@ from compression.bundle.atomic_files import scratch
 from compression.bundle.storage import MODEL, MODEL_ZSTD, TOKENIZER, require_replaceable, unpacked
 from compression.data import Columns, Examples, Splits, concatenate, names_of, read_examples, split_examples
 from compression.errors import DataError, VerificationError
+from compression.graph.edit import each_weight_once
 from compression.labels import number_of, require_known_labels
 from compression.measure.evaluate import SELECTION_TEXTS, agreement, fit_thresholds, quality
 from compression.measure.numbers import fit_spread, number_rows, plain, spearman
@@ -232,7 +233,7 @@ def build(task: Task, recipe: Recipe, stop_when_lost: bool = False) -> Compresse
         if stop_when_lost:
             require_hope(figures, recipe, task.splits)
     assert work.graph is not None  # every recipe exports
-    content = work.graph.SerializeToString()
+    content = each_weight_once(work.graph).SerializeToString()
     if recipe.storage == "zstd":
         content = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)
     if stop_when_lost:

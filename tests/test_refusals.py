@@ -151,6 +151,12 @@ PARENTS: dict[str, tuple[Change, str]] = {
         config(rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
         "which transformers 5",
     ),
+    "no room for words": (
+        lambda folder: (folder / "tokenizer_config.json").write_text(
+            json.dumps({**json.loads((folder / "tokenizer_config.json").read_text()), "model_max_length": 2})
+        ),
+        "a text may have 2 tokens, and 2 are special ones",
+    ),
     "answers to questions": (config(architectures=["BertForQuestionAnswering"]), "marks an answer in a text"),
     "a token without a row": (another_token, "1 tokens that the embedding table has no row for, '<order>' among them"),
     "one label that excludes others": (config(id2label={"0": "negative"}, label2id={"negative": 0}), "num_labels > 1"),

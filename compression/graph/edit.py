@@ -9,7 +9,7 @@ import onnx_ir
 import onnxruntime
 from onnx import helper, numpy_helper
 from onnx_ir.passes import Sequential
-from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
+from onnx_ir.passes.common import DeduplicateHashedInitializersPass, RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 
 MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 
@@ -51,6 +51,14 @@ def drop_unused(model: onnx.ModelProto) -> onnx.ModelProto:
     del result.graph.value_info[:]
     result.graph.value_info.extend(shapes)
     return result
+
+
+def each_weight_once(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with equal weights stored once: layers that share theirs, as ALBERT's do, are quantized each by itself.
+
+    For the last, finished form: a rewrite that changes one of them would change the others.
+    """
+    return onnx_ir.to_proto(DeduplicateHashedInitializersPass()(onnx_ir.from_proto(model)).model)
 
 
 def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:

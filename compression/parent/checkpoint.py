@@ -6,7 +6,6 @@ PARENT ──┬─ embedded:NAME          an encoder that comes with an install
          └─ anything else          a hub id; only json, safetensors and tokenizer files are fetched
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,14 @@ from transformers import (
 
 from compression.bundle import Task
 from compression.errors import CheckpointError
-from compression.parent.adapter import adapter_labels, adapter_weights, merge_adapter, whole_weights
+from compression.parent.adapter import (
+    adapter_base,
+    adapter_labels,
+    adapter_weights,
+    fit_vocabulary,
+    merge_adapter,
+    whole_weights,
+)
 from compression.parent.files import digest, locate, safetensors_files, settings_digest
 from compression.parent.kind import (
     require_answers_to_one_text,
@@ -144,16 +150,15 @@ def weight_bytes(parent: Parent) -> int:
 def _load_adapter(parent: str, folder: Path) -> Parent:
     require_classifying_adapter(folder)
     weights = adapter_weights(folder)
-    encoder = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
-    if not encoder:
-        raise CheckpointError(f"{folder}: adapter_config.json names no base_model_name_or_path")
+    encoder, whole = adapter_base(folder), whole_weights(weights)
     base = locate(encoder)
     base_weights = safetensors_files(base)
-    config = load_config(base, **adapter_labels(folder, weights))
+    config = load_config(base, **adapter_labels(folder, whole))
     require_answers_to_one_text(config, parent)
     tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").is_file() else base)
     settle_padding(config, tokenizer, parent)
-    model = load_classifier(base, config, whole_weights(weights))
+    model = load_classifier(base, config, frozenset(whole))
+    fit_vocabulary(model, whole)
     require_rows_for_all_tokens(model, tokenizer, parent)
     merged = merge_adapter(model, folder, encoder)
     return Parent(

@@ -33,6 +33,7 @@ def load_config(folder: Path, **overrides: Any) -> PreTrainedConfig:
         )
     require_float(config, folder)
     require_dense_attention(config, str(folder))
+    config._attn_implementation = None  # a file may ask for what is not installed; each answers alike
     config.return_dict = True  # else outputs are tuples, which nothing here reads
     require_all_read(config, folder, given=overrides)
     return config
@@ -78,7 +79,7 @@ def window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
     """The longest input in tokens that both model and tokenizer take.
 
     Raises:
-        CheckpointError: neither has a limit.
+        CheckpointError: neither has a limit, or it leaves no room for words.
     """
     positions = getattr(model.config, "max_position_embeddings", None) or _NO_WINDOW
     if positions < 0:  # XLNet's way to say that there is no limit
@@ -89,6 +90,12 @@ def window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
         raise CheckpointError(
             f"{tokenizer.name_or_path}: neither config.json nor tokenizer says how long a text may be; write "
             "model_max_length into tokenizer_config.json"
+        )
+    special = tokenizer.num_special_tokens_to_add()
+    if longest <= special:
+        raise CheckpointError(
+            f"{tokenizer.name_or_path}: a text may have {longest} tokens, and {special} are special ones, so none is "
+            "left for words; put right model_max_length in tokenizer_config.json"
         )
     return longest
 

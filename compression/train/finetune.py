@@ -179,6 +179,8 @@ def _in_the_order_of(config: PreTrainedConfig, labels: list[str], parent: str) -
         return known
     if len(known) != len(labels):
         console.print(f"{parent}: has a head of {len(known)} labels; a new one of {len(labels)} is trained")
+    else:
+        console.print(f"{parent}: its head of {len(known)} labels is trained on for as many others")
     return labels
 
 

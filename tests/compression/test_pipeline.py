@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from compression.bundle import Bundle, Runtime, open_bundle, softmax
@@ -233,3 +234,9 @@ def test_a_parent_that_keeps_the_end_of_a_text_makes_a_bundle_that_does(
     assert encoded.truncated
     assert encoded.ids == parent.encode(text).ids
     np.testing.assert_allclose(runtime.logits([encoded]), parent.forward([parent.encode(text)]), atol=1e-4)
+
+
+def test_equal_weights_are_stored_once(sentiment_bundle: Bundle) -> None:
+    weights = onnx.load_from_string(sentiment_bundle.model()).graph.initializer
+    contents = {(weight.data_type, tuple(weight.dims), weight.raw_data) for weight in weights}
+    assert len(contents) == len(weights) > 20

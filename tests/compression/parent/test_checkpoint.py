@@ -217,6 +217,17 @@ def test_a_config_that_asks_for_tuples_gives_what_is_read_by_name(sentiment_pare
     assert load_config(tmp_path).return_dict
 
 
+def test_a_config_that_asks_for_attention_that_is_not_installed_is_answered_without(
+    sentiment_parent: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(sentiment_parent, tmp_path / "parent")
+    values = json.loads((sentiment_parent / "config.json").read_text())
+    (tmp_path / "parent" / "config.json").write_text(
+        json.dumps({**values, "_attn_implementation": "flash_attention_2"})
+    )
+    assert load_parent(str(tmp_path / "parent")).model.config._attn_implementation == "sdpa"
+
+
 def test_a_missing_padding_token_is_the_tokenizers_or_refused(sentiment_parent: Path) -> None:
     config, tokenizer = load_config(sentiment_parent), load_tokenizer(sentiment_parent)
     config.pad_token_id = None

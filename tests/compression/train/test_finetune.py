@@ -192,6 +192,9 @@ def test_a_head_of_other_labels_is_replaced(
     finetune(str(sentiment_parent), rows(("x", "a"), ("y", "b"), ("z", "c")), None, tmp_path / "out", QUICK)
     assert "has a head of 2 labels; a new one of 3 is trained" in " ".join(capsys.readouterr().err.split())
     assert load_parent(str(tmp_path / "out")).labels == ("a", "b", "c")
+    finetune(str(sentiment_parent), rows(("x", "a"), ("y", "b")), None, tmp_path / "two", QUICK)
+    assert "its head of 2 labels is trained on for as many others" in " ".join(capsys.readouterr().err.split())
+    assert load_parent(str(tmp_path / "two")).labels == ("a", "b")
 
 
 def test_labels_stay_in_the_order_of_the_head_that_has_them(sentiment_parent: Path, tmp_path: Path) -> None:

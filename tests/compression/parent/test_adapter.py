@@ -1,0 +1,95 @@
+"""Adapters of peft: merged exactly, or refused by what is wrong with their files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from compression.errors import CheckpointError
+from compression.parent.checkpoint import load_parent
+from compression.parent.classifier import ParentClassifier
+from compression.parent.tokenizer import load_tokenizer
+
+TEXT = "my <order> is slow today"
+
+
+def made(encoder: Path, folder: Path, tokens: tuple[str, ...] = ()) -> list[float]:
+    """Writes an adapter whose weights do something, and gives its own answer to TEXT."""
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(encoder)
+    model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2)
+    if tokens:
+        tokenizer.add_tokens(list(tokens))
+        model.resize_token_embeddings(len(tokenizer))
+    options = peft.LoraConfig(
+        task_type="SEQ_CLS", r=2, target_modules=["query"], modules_to_save=["classifier", "pooler"],
+        init_lora_weights=False,
+    )  # fmt: skip
+    adapted = peft.get_peft_model(model, options).eval()
+    adapted.save_pretrained(folder, save_embedding_layers=bool(tokens))
+    tokenizer.save_pretrained(folder)
+    with torch.inference_mode():
+        return adapted(**tokenizer(TEXT, return_tensors="pt")).logits[0].tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("tokens", [(), ("<order>",)])
+def test_it_answers_merged_as_beside_its_base_also_with_more_tokens(
+    tokens: tuple[str, ...], encoder: Path, tmp_path: Path
+) -> None:
+    expected = made(encoder, tmp_path, tokens)
+    classifier = ParentClassifier(load_parent(str(tmp_path)))
+    assert classifier.forward([classifier.encode(TEXT)])[0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def config(**values: Any) -> Callable[[Path], object]:
+    def apply(folder: Path) -> None:
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **values}))
+
+    return apply
+
+
+def cut(size: int) -> Callable[[Path], object]:
+    def apply(folder: Path) -> None:
+        path = folder / "adapter_model.safetensors"
+        path.write_bytes(path.read_bytes()[:size])
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (cut(0), "adapter_model.safetensors: cannot be read: .*; save or copy the adapter again"),
+        (cut(2000), "adapter_model.safetensors: cannot be read: .*; save or copy the adapter again"),
+        (config(base_model_name_or_path=None), "has no name of its base in base_model_name_or_path"),
+        (config(base_model_name_or_path=5), "has no name of its base in base_model_name_or_path"),
+        (config(peft_type="NEW"), "peft .* has no adapters of peft_type 'NEW'"),
+        (config(r="four"), "its adapter does not fit"),
+        (config(target_modules=["nothing"]), "its adapter does not fit .*; name the base that it was trained on"),
+    ],
+)
+def test_what_is_wrong_with_its_files_is_said_in_a_sentence(
+    change: Callable[[Path], object], message: str, encoder: Path, tmp_path: Path
+) -> None:
+    made(encoder, tmp_path)
+    change(tmp_path)
+    with pytest.raises(CheckpointError, match=message) as refusal:
+        load_parent(str(tmp_path))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_field_that_peft_does_not_read_is_named(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(encoder, tmp_path)
+    load_parent(str(tmp_path))
+    assert "does not read" not in capsys.readouterr().err
+    config(brand_new_scaling=3)(tmp_path)
+    load_parent(str(tmp_path))
+    assert "does not read brand_new_scaling in its adapter_config.json" in capsys.readouterr().err.replace("\n", " ")
