@@ -43,7 +43,7 @@ from compression.outlook import announce, print_reached, remedy, require_hope
 from compression.parent.checkpoint import Parent, load_parent
 from compression.parent.classifier import BundleClassifier, Classifier, ParentClassifier, predict
 from compression.progress import console, warn
-from compression.recipe import Recipe
+from compression.recipe import ExportStep, Recipe
 from compression.report.page import model_card, report_html
 from compression.report.rendering import Origin
 from compression.step_cache import Work, WorkCache, key_of
@@ -248,11 +248,27 @@ def opened(task: Task, candidate: Compressed) -> Iterator[BundleClassifier]:
     yield _running(unpacked(Path(file), candidate.model), candidate.tokenizer, options, task.parent)
 
 
+@contextmanager
+def exported(task: Task) -> Iterator[Classifier]:
+    """The parent in ONNX Runtime, float32: as the first step of a recipe gives it that begins with its export."""
+    step = ExportStep(step="export")
+    kept, key = WorkCache(task.cache / "steps"), key_of(task.key, step.model_dump(mode="json"))
+    work = kept.get(key, task.parent)
+    if work is None:
+        console.print("Export the parent, to time it in ONNX Runtime too")
+        work = run_step(step, Work(task.parent), task.parent, task.splits, task.cache, kept.unfinished(key))
+        kept.put(key, work)
+    with _classifier(work) as classifier:
+        yield classifier
+
+
 def judge(task: Task, candidate: Compressed) -> Measured:
     """Measures a candidate against the parent, on the test texts."""
     labelled = concatenate([task.splits.calibration, task.splits.selection])
-    with opened(task, candidate) as classifier:
-        return measure(task.parent, classifier, labelled, task.splits.test, len(candidate.model), candidate.steps)
+    with opened(task, candidate) as classifier, exported(task) as yardstick:
+        return measure(
+            task.parent, classifier, labelled, task.splits.test, len(candidate.model), candidate.steps, yardstick
+        )
 
 
 def write(

@@ -37,7 +37,12 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).resolve().parent / "results"
 CHINESE = "zh_waimai_10k"
 PARENTS = {"sst2": "models/sentiment", "banking77": "models/banking-intents", CHINESE: f"runs/parents/{CHINESE}"}
-PRESETS = ("safe", "balanced", "small")
+PRESETS = {  # and the name of each one's row
+    "float": "parent, ONNX Runtime float32",
+    "safe": "Lathe, safe",
+    "balanced": "Lathe, balanced",
+    "small": "Lathe, small",
+}
 TOOLS = ("lathe", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
 CALIBRATION_TEXTS = 4000
 MIN_WORDS = 5  # sst2's train split is phrases; shorter ones are not what is served
@@ -91,8 +96,8 @@ def run_set(name: str, data: Path, environments: Path, work: Path, peers: Sequen
             absent[peer.title] = str(error)
             continue
         made.append(({"name": peer.title, "seconds": seconds, "versions": versions(peer, python)}, out))
-    for preset in PRESETS:
-        title, out = f"Lathe, {preset}", work / "bundles" / preset
+    for preset, title in PRESETS.items():
+        out = work / "bundles" / preset
         print(f"{name}: {title}", flush=True)
         if preset not in preset_names():
             absent[title] = "there is no preset of this name"

@@ -195,6 +195,8 @@ class Latency(Record):
         ratio_low: lower quartile of those ratios.
         ratio_high: upper quartile.
         bundle_ms: median time of the bundle's runs, on the machine that made it.
+        onnx_ratio: the same median of the parent in ONNX Runtime, float32 too: what leaving PyTorch gives, and no
+            compression does; None where it was not measured.
     """
 
     batch: int
@@ -203,6 +205,7 @@ class Latency(Record):
     ratio_low: float
     ratio_high: float
     bundle_ms: float
+    onnx_ratio: float | None = Field(default=None, exclude_if=absent)
 
     @property
     def texts_per_second(self) -> float:

@@ -34,16 +34,20 @@ class Quartiles:
         return cls(*(round(value, digits) for value in statistics.quantiles(values, n=4)))
 
 
-def compare_latency(parent: Classifier, bundle: Classifier, texts: Sequence[str]) -> tuple[Latency, ...]:
+def compare_latency(
+    parent: Classifier, bundle: Classifier, texts: Sequence[str], exported: Classifier | None = None
+) -> tuple[Latency, ...]:
     """Measures each of SHAPES, of texts no longer than the window, one thread each.
 
     Args:
         texts: real text, from which batches of exactly these lengths are cut.
+        exported: the parent in ONNX Runtime, float32.
     """
     window = min(parent.max_length, bundle.max_length)
     shapes = [(batch, min(tokens, window)) for batch, tokens in SHAPES]
     return tuple(
-        _latency(parent, bundle, batch, tokens, texts) for batch, tokens in track(shapes, "Time against parent")
+        _latency(parent, bundle, exported, batch, tokens, texts)
+        for batch, tokens in track(shapes, "Time against parent")
     )
 
 
@@ -96,8 +100,11 @@ def time_against_first(
     return speeds
 
 
-def _latency(parent: Classifier, bundle: Classifier, batch: int, tokens: int, texts: Sequence[str]) -> Latency:
-    parent_times, bundle_times = time_runs((parent, bundle), batch, tokens, texts)
+def _latency(
+    parent: Classifier, bundle: Classifier, exported: Classifier | None, batch: int, tokens: int, texts: Sequence[str]
+) -> Latency:
+    models = (parent, bundle) if exported is None else (parent, bundle, exported)
+    parent_times, bundle_times, *others = time_runs(models, batch, tokens, texts)
     ratio = ratios(parent_times, bundle_times)
     return Latency(
         batch=batch,
@@ -106,6 +113,7 @@ def _latency(parent: Classifier, bundle: Classifier, batch: int, tokens: int, te
         ratio_low=ratio.low,
         ratio_high=ratio.high,
         bundle_ms=round(statistics.median(bundle_times) * 1e3, 2),
+        onnx_ratio=ratios(parent_times, others[0]).median if others else None,
     )
 
 

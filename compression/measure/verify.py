@@ -47,7 +47,7 @@ from compression.measure.numbers import (
 from compression.measure.robustness import measure_robustness
 from compression.measure.significance import compare_answers
 from compression.parent.checkpoint import Parent, weight_bytes
-from compression.parent.classifier import BundleClassifier, ParentClassifier, predict
+from compression.parent.classifier import BundleClassifier, Classifier, ParentClassifier, predict
 from compression.recipe import Budget
 
 BATCH_EXACT_WITHIN = 1e-4  # of a score; float32 sums in another order stay far below it
@@ -76,11 +76,13 @@ def measure(
     test: Examples,
     size_bytes: int,
     steps: tuple[StepFigures, ...] = (),
+    exported: Classifier | None = None,
 ) -> Measured:
     """Runs both on the test texts; the calibration texts, where they have labels, fit the temperature.
 
     Args:
         steps: what the recipe's steps cost and gained, for the figures.
+        exported: the parent in ONNX Runtime, float32, for the speeds; None: they have no such yardstick.
 
     Raises:
         VerificationError: the candidate has collapsed.
@@ -124,7 +126,7 @@ def measure(
         batch_texts=len(probe),
         batch_label_changes=batch_label_changes,
         batch_deviation=batch_deviation,
-        latency=compare_latency(reference, candidate, test.texts),
+        latency=compare_latency(reference, candidate, test.texts, exported),
         steps=steps,
     )
     flips = _flips(expected, got, temperature, task, test)

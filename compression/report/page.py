@@ -77,7 +77,10 @@ def comparison(manifest: Manifest) -> list[Line]:
         ("agreement with parent, % (95 %)", "", _agreement(figures)),
         ("largest difference of a logit", "", f"{figures.max_logit_difference:.2f}"),
         ("largest change of a score by a batch", "", small(figures.batch_deviation)),
-        *((f"speed, {latency.batch} x {latency.tokens} tokens", "1", _speed(latency)) for latency in figures.latency),
+        *(
+            (f"speed, {latency.batch} x {latency.tokens} tokens", _own_speed(latency), _speed(latency))
+            for latency in figures.latency
+        ),
     ]
     if is_number(manifest):
         return [
@@ -195,17 +198,14 @@ def _size_chart(figures: Figures) -> str:
 
 def _speed_chart(latencies: tuple[Latency, ...]) -> str:
     rows = [Row("parent", "1 x", 1.0, "parent")]
-    rows += [
-        Row(
-            label=f"{latency.batch} x {latency.tokens} tokens",
-            text=_speed(latency),
-            value=latency.ratio,
-            style="bundle",
-            interval=(latency.ratio_low, latency.ratio_high),
-        )
-        for latency in latencies
-    ]
-    most = max(1.0, *(latency.ratio_high for latency in latencies))
+    for latency in latencies:
+        shape = f"{latency.batch} x {latency.tokens} tokens"
+        interval = (latency.ratio_low, latency.ratio_high)
+        rows.append(Row(shape, _speed(latency), latency.ratio, "bundle", interval))
+        if latency.onnx_ratio is not None:
+            label = f"{shape}, parent in ONNX Runtime"
+            rows.append(Row(label, f"{latency.onnx_ratio:.1f} x", latency.onnx_ratio, "parent"))
+    most = max(1.0, *(row.value for row in rows), *(latency.ratio_high for latency in latencies))
     return bar_chart("Speed against the parent", rows, Axis.around([0.0, most], "times the parent's speed"))
 
 
@@ -268,6 +268,11 @@ def _points(difference: Difference) -> str:
 def _agreement(figures: Figures) -> str:
     """In percent, with its 95 % interval."""
     return ranged(*map(percent, (figures.agreement, figures.agreement_low, figures.agreement_high)))
+
+
+def _own_speed(latency: Latency) -> str:
+    """The parent's: what speeds are times of, and what it is without PyTorch."""
+    return "1" if latency.onnx_ratio is None else f"1; {latency.onnx_ratio:.1f} in ONNX Runtime"
 
 
 def _speed(latency: Latency) -> str:

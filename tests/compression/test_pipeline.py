@@ -61,6 +61,9 @@ def test_same_inputs_give_the_same_version(sentiment_bundle: Bundle, sentiment_p
 def test_float_recipe_keeps_the_logits(sentiment_parent: Path, sentiment_data: Path, tmp_path: Path) -> None:
     bundle = compress(str(sentiment_parent), sentiment_data, load_recipe("float"), tmp_path / "float")
     assert bundle.manifest.figures.max_logit_difference < 1e-3
+    for latency in bundle.manifest.figures.latency:  # of the parent as it is in this bundle
+        assert latency.onnx_ratio is not None
+        assert latency.onnx_ratio > 0
 
 
 def test_labels_are_not_needed(sentiment_parent: Path, tmp_path: Path) -> None:

@@ -162,6 +162,25 @@ def test_a_manifest_without_labels_renders(manifest: Manifest) -> None:
     assert "McNemar" not in report_html(without, ORIGIN)
 
 
+def test_speeds_stand_beside_those_of_the_parent_in_onnx_runtime(manifest: Manifest) -> None:
+    figures = manifest.figures
+    with_it, without = (
+        manifest.model_copy(
+            update={
+                "figures": figures.model_copy(
+                    update={"latency": tuple(one.model_copy(update={"onnx_ratio": ratio}) for one in figures.latency)}
+                )
+            }
+        )
+        for ratio in (1.73, None)
+    )
+    assert "| speed, 1 x 24 tokens | 1; 1.7 in ONNX Runtime | 4.2 x" in model_card(with_it, "mine")
+    assert "1 x 24 tokens, parent in ONNX Runtime" in report_html(with_it, ORIGIN)
+    assert "| speed, 1 x 24 tokens | 1 | 4.2 x" in model_card(without, "mine")
+    assert "ONNX Runtime</text>" not in report_html(without, ORIGIN)
+    assert "onnx_ratio" not in without.figures.model_dump_json()  # as before there was one
+
+
 def test_card_and_table_hold_the_interval(manifest: Manifest) -> None:
     card = model_card(manifest, "mine")
     assert "-0.4 (-1.2 to +0.3)" in card
