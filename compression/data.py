@@ -5,8 +5,8 @@ Every cell is taken as the string it is: a label `1`, a text `NA` or an empty la
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,6 +27,7 @@ class Columns:
     """Where a data file keeps what, which labels count as missing, and how the file is written.
 
     Attributes:
+        names: by what stands for labels in the file, the labels.
         label_separator: between the labels of a text in one cell; None where a cell is one label, or a list of them.
     """
 
@@ -36,6 +37,7 @@ class Columns:
     ignored_labels: tuple[str, ...] = ()
     form: Format = Format()
     label_separator: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
             for number, *cells in zip(chunk.numbers, *wanted, strict=True):
                 where = f"{path}: {table.unit} {number}"
                 text, split = _whole(cells[0], where), _whole(cells[2], where)
-                label = _labels(cells[1], columns.label_separator, where)
+                label = _renamed(_labels(cells[1], columns.label_separator, where), columns.names)
                 if text is None or not text.strip():
                     raise DataError(f"{where}: has an empty {columns.text!r}; remove it or fill it in")
                 texts.append(text)
@@ -252,6 +254,13 @@ def _labels(cell: Cells, separator: str | None, where: str) -> Labels:
     if whole is None or separator is None:
         return whole
     return tuple(dict.fromkeys(name for part in whole.split(separator) if (name := part.strip())))
+
+
+def _renamed(labels: Labels, names: Mapping[str, str]) -> Labels:
+    """The labels by their names in the model, where those are given."""
+    if isinstance(labels, tuple):
+        return tuple(dict.fromkeys(names.get(name, name) for name in labels))
+    return None if labels is None else names.get(labels, labels)
 
 
 def _whole(cell: Cells, where: str) -> Cell:

@@ -86,11 +86,12 @@ def _remedy(unknown: Sequence[str], known: set[str], task: Task) -> str:
     """What to do about labels that the model does not have."""
     if all(number_of(name) is not None for name in unknown):
         return (
-            "They are numbers, and the model gives labels: name another column with --label-column, or bring a model "
-            "that gives a number (lathe finetune --number)"
+            "They are numbers, and the model gives labels: say which of them each stands for, as --label-name "
+            f"{unknown[0]}={task.labels[0]}, name another column with --label-column, or bring a model that gives a "
+            "number (lathe finetune --number)"
         )
     if task.several:
         for separator in _SEPARATORS:
             if all({part.strip() for part in name.split(separator)} <= {*known, ""} for name in unknown):
                 return f"They look like several, with {separator!r} between them: pass --label-separator {separator!r}"
-    return "Rename them, or leave them out with --ignore-label"
+    return f"Rename them (--label-name {unknown[0]!r}=...), or leave them out with --ignore-label"

@@ -23,6 +23,14 @@ def numbers(context: click.Context, parameter: click.Parameter, value: str | Non
     return tuple(int(part) for part in parts) or None
 
 
+def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Callback of an option that can be given several times, each time as VALUE=LABEL."""
+    for value in values:
+        if not all(value.partition("=")[::2]):
+            raise click.BadParameter(f"{value!r} is not VALUE=LABEL, like 0=negative", context, parameter)
+    return dict(value.split("=", 1) for value in values)
+
+
 def columns_options(command: Callable[..., None]) -> Callable[..., None]:
     """Options that say how a data file is written and which columns hold what; the command gets `columns`."""
 
@@ -33,11 +41,17 @@ def columns_options(command: Callable[..., None]) -> Callable[..., None]:
         label_column: str,
         label_separator: str | None,
         ignored_labels: tuple[str, ...],
+        label_names: dict[str, str],
         form: Format,
         **options: Any,
     ) -> None:
         columns = Columns(
-            text_column, label_column, ignored_labels=ignored_labels, form=form, label_separator=label_separator
+            text_column,
+            label_column,
+            ignored_labels=ignored_labels,
+            form=form,
+            label_separator=label_separator,
+            names=label_names,
         )
         command(*args, columns=columns, **options)
 
@@ -45,6 +59,14 @@ def columns_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option(
             "--ignore-label", "ignored_labels", multiple=True, help="Rows with this label count as unlabelled."
+        ),
+        click.option(
+            "--label-name",
+            "label_names",
+            multiple=True,
+            metavar="VALUE=LABEL",
+            callback=pairs,
+            help="What stands for a label of the model in the file, as 0=negative; can be given several times.",
         ),
         click.option(
             "--label-separator",

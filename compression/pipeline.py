@@ -35,6 +35,7 @@ from compression.bundle.storage import MODEL, MODEL_ZSTD, TOKENIZER, require_rep
 from compression.data import Columns, Examples, Splits, concatenate, names_of, read_examples, split_examples
 from compression.errors import DataError, VerificationError
 from compression.graph.edit import each_weight_once
+from compression.graph.export import require_room
 from compression.labels import number_of, require_known_labels
 from compression.measure.evaluate import SELECTION_TEXTS, agreement, fit_thresholds, quality
 from compression.measure.numbers import fit_spread, number_rows, plain, spearman
@@ -132,6 +133,8 @@ def compress(
     require_replaceable(out)
     with scratch() if cache is None else nullcontext(cache) as folder:
         task = open_task(parent_name, data, columns, folder)
+        if recipe.steps[0].step == "export":  # nothing makes it smaller before
+            require_room(task.parent)
         require_bounds_of(task.parent.task, recipe.budget, parent_name)
         announce(recipe, task.splits, task.seconds_a_text)
         candidate = build(task, recipe, stop_when_lost=True)

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from compression.bundle import SingleLabel
+from compression.bundle import Bundle, SingleLabel
 from compression.bundle.storage import require_replaceable
 from compression.data import read_examples, split_examples
 from compression.errors import StorageError
@@ -350,3 +350,21 @@ def test_what_is_wrong_with_the_arguments_is_said_before_torch_is_imported(
     said = run_without_torch(command, parent, "--data", str(tmp_path / "rows.csv"), *out, *cache, *options)
     assert message in said
     assert "Traceback" not in said
+
+
+def test_numbers_that_stand_for_labels_are_named(
+    sentiment_bundle: Bundle, sentiment_data: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "numbers.csv"
+    data.write_text(sentiment_data.read_text().replace(",negative", ",0").replace(",positive", ",1"))
+
+    def evaluate(path: Path, *more: str) -> Result:
+        command = ["evaluate", str(sentiment_bundle.path), "--data", str(path), "--json", *more]
+        return CliRunner().invoke(main, command)
+
+    assert "say which of them each stands for, as --label-name 0=negative" in evaluate(data).stderr
+    named = evaluate(data, "--label-name", "0=negative", "--label-name", "1=positive")
+    assert json.loads(named.stdout) == json.loads(evaluate(sentiment_data).stdout)
+    swapped = evaluate(data, "--label-name", "0=positive", "--label-name", "1=negative")
+    assert json.loads(swapped.stdout)["accuracy"] == pytest.approx(1 - json.loads(named.stdout)["accuracy"])
+    assert "'0' is not VALUE=LABEL, like 0=negative" in evaluate(data, "--label-name", "0").stderr

@@ -25,9 +25,10 @@ from transformers import PreTrainedModel
 
 from compression.errors import CheckpointError
 from compression.graph.exact import made_up_batch, require_exact
-from compression.parent.checkpoint import Parent
+from compression.parent.checkpoint import Parent, weight_bytes
 
 _EXAMPLE = (3, 7)  # texts and tokens: two numbers that nothing in a model is likely to have
+_MAX_BYTES = 2**31 - 2**24  # of weights: protobuf's limit, and room for the graph itself
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -41,6 +42,7 @@ def export(parent: Parent, opset: int) -> onnx.ModelProto:
         CheckpointError: the architecture cannot be exported, or its graph answers otherwise than the parent.
     """
     kind = parent.model.config.model_type
+    require_room(parent)
     example = made_up_batch(parent, *_EXAMPLE)
     with _eager(parent.model), _quiet():
         try:
@@ -64,6 +66,20 @@ def export(parent: Parent, opset: int) -> onnx.ModelProto:
     del model.graph.value_info[:]  # shapes between nodes, by the thousand
     require_exact(parent, model)
     return model
+
+
+def require_room(parent: Parent) -> None:
+    """Refuses a model that is larger than an ONNX file can be.
+
+    Raises:
+        CheckpointError: names both sizes.
+    """
+    size = weight_bytes(parent)
+    if size > _MAX_BYTES:
+        raise CheckpointError(
+            f"{parent.name}: its weights take {size / 1e9:.2f} GB in float32, and an ONNX file {_MAX_BYTES / 1e9:.2f} "
+            "GB at most; put prune_vocabulary before export in the recipe, or fine-tune a smaller encoder"
+        )
 
 
 class _Logits(torch.nn.Module):

@@ -1,5 +1,6 @@
 """Export of the checkpoints of tests/checkpoints: exact at any size, or refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from transformers import AutoModelForSequenceClassification, XLMRobertaConfig
 
 from compression.bundle import Runtime
 from compression.errors import CheckpointError
@@ -126,6 +128,16 @@ def test_what_cannot_be_exported_is_refused_by_its_architecture(parents: dict[st
             export(parents["bert"], 18)
     finally:
         hook.remove()
+
+
+def test_more_weights_than_an_onnx_file_holds_are_refused(parents: dict[str, Parent]) -> None:
+    config = XLMRobertaConfig(
+        vocab_size=250_002, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
+    )
+    with torch.device("meta"):
+        large = AutoModelForSequenceClassification.from_config(config)
+    with pytest.raises(CheckpointError, match=r"take 2\.2\d GB in float32, and an ONNX file 2\.13 GB at most; put"):
+        export(replace(parents["bert"], model=large), 18)
 
 
 @pytest.mark.parametrize("kind", KINDS)
