@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from compression import cache as stored
-from compression.bundle import extra, open_bundle
+from compression.bundle import extra, open_bundle, require_extra
 from compression.bundle.atomic_files import CACHE_REMEDY, require_writable
 from compression.bundle.storage import require_replaceable
 from compression.data import Columns, Examples, concatenate, read_examples, require_labelled
@@ -43,6 +43,7 @@ def _home(remedy: str) -> Path:
         raise StorageError(f"this user has no home directory; {remedy}") from None
 
 
+_PARENTS = ("torch", "transformers", "yaml")  # what whatever reads a parent needs
 _cache = click.option(
     "--cache",
     type=DIRECTORY,
@@ -128,6 +129,7 @@ def finetune(
 ) -> None:
     """Fine-tune PARENT (local directory, hub id or embedded:NAME) on labelled text."""
     # All of this is said before torch is imported, which takes seconds; so it is below.
+    require_extra("compress", *_PARENTS)
     require_free(out, resume, overwrite)
     if number and columns.label != Columns.label:
         options["number_name"] = columns.label
@@ -201,6 +203,7 @@ def compress(
     columns: Columns,
 ) -> None:
     """Compress PARENT (local directory, peft adapter, hub id or embedded:NAME) into a bundle."""
+    require_extra("compress", *_PARENTS)
     bounds = parse_budget(budget) if budget else None
     loaded = load_recipe(recipe or "safe")
     require_replaceable(out)

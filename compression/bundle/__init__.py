@@ -10,7 +10,7 @@ BUNDLE/
 """
 
 from compression.bundle.classify import Classification, TextClassifier
-from compression.bundle.extras import extra
+from compression.bundle.extras import extra, require_extra
 from compression.bundle.figures import (
     Calibration,
     ClassFigures,
@@ -80,6 +80,7 @@ __all__ = [
     "median_speedup",
     "open_bundle",
     "read_golden",
+    "require_extra",
     "softmax",
     "write_bundle",
 ]
