@@ -23,7 +23,7 @@ from compression.bundle import Bundle, Labelling, Logits, Number, median_speedup
 from compression.bundle import Task as ModelTask
 from compression.bundle.atomic_files import CACHE_REMEDY, explained
 from compression.bundle.storage import require_replaceable
-from compression.data import Columns, Examples
+from compression.data import ENOUGH_TEXTS, Columns, Examples
 from compression.errors import CheckpointError, VerificationError
 from compression.measure.evaluate import agreement, quality
 from compression.measure.latency import compare_latency
@@ -95,7 +95,16 @@ class Search:
     seed: int = 0
 
 
-def search(parent: str, data: Path, budget: Budget, out: Path, columns: Columns, cache: Path, limits: Search) -> Bundle:
+def search(
+    parent: str,
+    data: Path,
+    budget: Budget,
+    out: Path,
+    columns: Columns,
+    cache: Path,
+    limits: Search,
+    enough: int = ENOUGH_TEXTS,
+) -> Bundle:
     """Looks for the fastest bundle inside the budget, and writes it.
 
     The selection texts choose; the test texts judge only what was chosen. Where it fails there, the next best is
@@ -106,7 +115,7 @@ def search(parent: str, data: Path, budget: Budget, out: Path, columns: Columns,
         VerificationError: no candidate is inside the budget; says how near the nearest came to each bound.
     """
     require_replaceable(out)
-    task = open_task(parent, data, columns, cache)
+    task = open_task(parent, data, columns, cache, enough)
     require_bounds_of(task.parent.task, budget, parent)
     with explained(cache, CACHE_REMEDY):  # every trial is noted there
         study = _study(task, budget, limits)

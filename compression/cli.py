@@ -15,7 +15,7 @@ from compression import cache as stored
 from compression.bundle import extra, open_bundle, require_extra
 from compression.bundle.atomic_files import CACHE_REMEDY, require_writable
 from compression.bundle.storage import require_replaceable
-from compression.data import Columns, Examples, concatenate, read_examples, require_labelled
+from compression.data import ENOUGH_TEXTS, Columns, Examples, concatenate, read_examples, require_labelled
 from compression.errors import StorageError
 from compression.labels import NUMBERS_WANTED, require_numbers
 from compression.options import DIRECTORY, FILE, columns_options, numbers
@@ -170,6 +170,13 @@ def _labelled(path: Path, columns: Columns, numbers: bool) -> Examples:
     "A column `split` with calibration and test separates what calibrates from what judges; else a hash of the text "
     "does.",
 )
+@click.option(
+    "--judge-texts",
+    type=click.IntRange(1),
+    default=ENOUGH_TEXTS,
+    show_default=True,
+    help="So many texts judge, and as many select, of data without a column `split`.",
+)
 @click.option("--recipe", help="A preset or a YAML file.  [default: safe; with --budget alone, a search]")
 @click.option(
     "--budget",
@@ -200,6 +207,7 @@ def compress(
     time_limit: float,
     out: Path,
     cache: Path,
+    judge_texts: int,
     columns: Columns,
 ) -> None:
     """Compress PARENT (local directory, peft adapter, hub id or embedded:NAME) into a bundle."""
@@ -216,11 +224,11 @@ def compress(
     from compression.report.page import print_comparison
 
     if recipe is None and bounds is not None:
-        bundle = search(parent, data, bounds, out, columns, cache, Search(trials, 60 * time_limit))
+        bundle = search(parent, data, bounds, out, columns, cache, Search(trials, 60 * time_limit), judge_texts)
     else:
         if bounds is not None:
             loaded = loaded.model_copy(update={"budget": bounds})
-        bundle = run(parent, data, loaded, out, columns, cache)
+        bundle = run(parent, data, loaded, out, columns, cache, judge_texts)
     print_comparison(str(out), bundle.manifest)
 
 

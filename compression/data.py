@@ -15,6 +15,7 @@ from compression.tables import Cell, Cells, Format, open_table
 
 Labels: TypeAlias = str | tuple[str, ...] | None  # one, any number (a list in the file), or not known
 
+ENOUGH_TEXTS = 2000  # to judge by: a share of them is known to some two points (95 %), and of ten times as many to 0.7
 _PARTS = ("calibration", "selection", "test")
 _SECOND_TEXTS = {  # by the column of a pair's first text, usual names of the second's
     "text": ("text_pair", "text2", "text_b"), "text1": ("text2",), "text_a": ("text_b",), "premise": ("hypothesis",),
@@ -168,21 +169,26 @@ class Splits:
         selection: what chooses between candidates, and says when to stop.
         test: what judges the result, and nothing else.
         repeated: texts left out because they stand in a part that judges them too.
+        spared: texts that would select or judge, were there not enough of them.
     """
 
     calibration: Examples
     selection: Examples
     test: Examples
     repeated: int = 0
+    spared: int = 0
 
 
-def split_examples(examples: Examples, path: Path) -> Splits:
+def split_examples(examples: Examples, path: Path, enough: int = ENOUGH_TEXTS) -> Splits:
     """Keeps the texts that calibrate, those that select and those that judge apart.
 
     A file with a split column says itself which is which (`calibration`, `selection`, `test`); without `selection`, a
     sixth of the calibration texts select. What it has in two parts stays only where it judges: a text that was learned
     from proves nothing, and public sets do repeat some. A file without splits is divided 5 : 1 : 4. It is a hash of a
     text's letters and digits that decides, so that copies stay together and the split stays the same.
+
+    Args:
+        enough: so many texts select, and so many judge; all of those whose split the file says.
 
     Raises:
         DataError: a split of another name, or a part that is empty.
@@ -219,7 +225,12 @@ def split_examples(examples: Examples, path: Path) -> Splits:
             "test with, copies counted in one part only; each part needs some. Add texts, or a column `split` that "
             "says calibration or test"
         )
-    return Splits(calibration, selection, test, len(examples) - len(calibration) - len(selection) - len(test))
+    repeated = len(examples) - len(calibration) - len(selection) - len(test)
+    if any(examples.splits):
+        return Splits(calibration, selection, test, repeated)
+    judges = set([row for row in order if sides[row] == "test"][:enough])
+    kept = selection.head(enough), examples.where([row in judges for row in range(len(examples))])
+    return Splits(calibration, *kept, repeated, len(selection) + len(test) - sum(map(len, kept)))
 
 
 def _require_label_column(names: Iterable[str], columns: Columns, path: Path) -> None:

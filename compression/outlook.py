@@ -76,6 +76,12 @@ def announce(recipe: Recipe, splits: Splits, seconds_a_text: float) -> None:
         f"About {math.ceil(minutes(recipe, splits, seconds_a_text))} min, less where steps were done before",
         soft_wrap=True, markup=False, highlight=False,
     )  # fmt: skip
+    if splits.spared:
+        console.print(
+            f"{splits.spared} more texts would select or judge, for little; --judge-texts takes more of them, and a "
+            "column `split` says which",
+            soft_wrap=True, markup=False, highlight=False,
+        )  # fmt: skip
     if calibration < _FEW * wanted:
         step = max(recipe.steps, key=texts_wanted).step
         warn(

@@ -32,7 +32,16 @@ from compression.bundle import (
 from compression.bundle import Task as ModelTask
 from compression.bundle.atomic_files import scratch
 from compression.bundle.storage import MODEL, MODEL_ZSTD, TOKENIZER, require_replaceable, unpacked
-from compression.data import Columns, Examples, Splits, concatenate, names_of, read_examples, split_examples
+from compression.data import (
+    ENOUGH_TEXTS,
+    Columns,
+    Examples,
+    Splits,
+    concatenate,
+    names_of,
+    read_examples,
+    split_examples,
+)
 from compression.errors import DataError, VerificationError
 from compression.graph.edit import each_weight_once
 from compression.graph.export import require_room
@@ -117,7 +126,13 @@ class Compressed:
 
 
 def compress(
-    parent_name: str, data: Path, recipe: Recipe, out: Path, columns: Columns = Columns(), cache: Path | None = None
+    parent_name: str,
+    data: Path,
+    recipe: Recipe,
+    out: Path,
+    columns: Columns = Columns(),
+    cache: Path | None = None,
+    enough: int = ENOUGH_TEXTS,
 ) -> Bundle:
     """Makes a bundle from a fine-tuned model. Labels are not needed; where there are some, they are counted.
 
@@ -125,6 +140,7 @@ def compress(
         parent_name: a local directory (model or peft adapter), a hub id, or `embedded:NAME`.
         data: text like the text to be served; one part calibrates, one selects, one judges.
         cache: directory in which finished steps are kept; a run that was killed goes on from them. None keeps none.
+        enough: so many texts judge, and as many select, where the data does not say which do.
 
     Raises:
         LatheError: parent, data, recipe or destination cannot be used.
@@ -132,7 +148,7 @@ def compress(
     """
     require_replaceable(out)
     with scratch() if cache is None else nullcontext(cache) as folder:
-        task = open_task(parent_name, data, columns, folder)
+        task = open_task(parent_name, data, columns, folder, enough)
         if recipe.steps[0].step == "export":  # nothing makes it smaller before
             require_room(task.parent)
         require_bounds_of(task.parent.task, recipe.budget, parent_name)
@@ -147,7 +163,7 @@ def compress(
     return write(task, candidate, measured, out)
 
 
-def open_task(parent_name: str, data: Path, columns: Columns, cache: Path) -> Task:
+def open_task(parent_name: str, data: Path, columns: Columns, cache: Path, enough: int = ENOUGH_TEXTS) -> Task:
     """Loads parent and text.
 
     Raises:
@@ -157,7 +173,7 @@ def open_task(parent_name: str, data: Path, columns: Columns, cache: Path) -> Ta
     console.print(f"Loading {parent_name}")
     parent = load_parent(parent_name)
     require_known_labels(examples, parent.task, data)
-    splits = split_examples(examples, data)
+    splits = split_examples(examples, data, enough)
     for doubt in doubts(splits, parent.task):
         warn(f"{data}: {doubt}")
     task = Task(parent, splits, data, hashlib.sha256(data.read_bytes()).hexdigest(), cache)
@@ -267,7 +283,7 @@ def exported(task: Task) -> Iterator[Classifier]:
 
 def judge(task: Task, candidate: Compressed) -> Measured:
     """Measures a candidate against the parent, on the test texts."""
-    labelled = concatenate([task.splits.calibration, task.splits.selection])
+    labelled = concatenate([task.splits.calibration, task.splits.selection]).labelled.head(ENOUGH_TEXTS)
     with opened(task, candidate) as classifier, exported(task) as yardstick:
         return measure(
             task.parent, classifier, labelled, task.splits.test, len(candidate.model), candidate.steps, yardstick

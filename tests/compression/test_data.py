@@ -71,6 +71,23 @@ def test_a_split_column_decides_which_texts_do_what(tmp_path: Path) -> None:
     assert (splits.calibration.texts, splits.selection.texts, splits.test.texts) == (("b",), ("d",), ("a", "c"))
 
 
+def test_of_many_texts_enough_select_and_judge_and_all_whose_split_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text\n" + "".join(f"text number {n}\n" for n in range(1000)))
+    whole, few = (split_examples(read_examples(path), path, enough) for enough in (1000, 50))
+    assert whole.spared == 0
+    assert few.calibration == whole.calibration
+    assert (len(few.selection), len(few.test)) == (50, 50)
+    assert set(few.test.texts) < set(whole.test.texts)
+    assert few.spared == len(whole.selection) + len(whole.test) - 100
+    numbers = [int(text.split()[-1]) for text in few.test.texts]
+    assert numbers == sorted(numbers)  # as in the file
+    assert numbers[0] < 100  # and from all of it
+    assert numbers[-1] > 900
+    path = write(tmp_path / "b.csv", "text,split\na,calibration\nb,selection\nc,test\nd,test\n")
+    said = split_examples(read_examples(path), path, 1)
+    assert (len(said.test), said.spared) == (2, 0)
+
+
 def test_without_selection_a_sixth_of_the_calibration_texts_selects(tmp_path: Path) -> None:
     rows = "".join(f"text number {n},{'calibration' if n % 2 else 'test'}\n" for n in range(240))
     path = write(tmp_path / "a.csv", f"text,split\n{rows}")
