@@ -31,6 +31,7 @@ def tensor(data: list[object], shape: list[object], outputs: list[object]) -> di
         (InferRequest, tensor([1] * MANY, [1], []), "inputs.0.data.0: is a number; send a string"),
         (InferRequest, tensor([[1]] * MANY, [1], []), "inputs.0.data.0.0: is a number; send a string"),
         (InferRequest, tensor(["a"], ["a"] * MANY, []), "inputs.0.shape.0: is a string; send a whole number"),
+        (InferRequest, tensor(["a"], [1] * MANY, []), "inputs.0.shape: has 1000 in its list; send at most 8"),
         (InferRequest, tensor(["a"], [1], [1] * MANY), "outputs.0: is a number; send an object"),
     ],
 )
