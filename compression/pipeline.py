@@ -297,6 +297,11 @@ def write(
     splits = task.splits
     dynamic = any(step.step == "quantize_dynamic" for step in candidate.recipe.steps)  # whatever a few texts showed
     batch_exact = not dynamic and measured.figures.batch_deviation <= BATCH_EXACT_WITHIN * task.parent.task.scale
+    if not batch_exact:  # as with dynamic int8, or a parent that reads its padding, such as FNet
+        warn(
+            f"a text's answer depends on others in its batch, by up to {measured.figures.batch_deviation:.2g} here, "
+            "so the bundle will be served one text at a time, which is slower"
+        )
     manifest = Manifest(
         task=task.parent.task.name,
         labels=task.parent.labels,

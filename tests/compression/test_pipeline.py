@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 from compression.bundle import Bundle, Runtime, open_bundle, softmax
@@ -162,9 +161,10 @@ def recipe(name: str, **more: object) -> Recipe:
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_step_makes_a_bundle_that_agrees(
-    name: str, sentiment_parent: Path, sentiment_data: Path, tmp_path: Path
+    name: str, sentiment_parent: Path, sentiment_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = compress(str(sentiment_parent), sentiment_data, recipe(name), tmp_path / name)
+    assert ("served one text at a time" in capsys.readouterr().err) == (name == "dynamic")
     figures = bundle.manifest.figures
     assert figures.agreement >= 0.9
     assert figures.bundle.size_mb < figures.parent.size_mb
@@ -237,9 +237,3 @@ def test_a_parent_that_keeps_the_end_of_a_text_makes_a_bundle_that_does(
     assert encoded.truncated
     assert encoded.ids == parent.encode(text).ids
     np.testing.assert_allclose(runtime.logits([encoded]), parent.forward([parent.encode(text)]), atol=1e-4)
-
-
-def test_equal_weights_are_stored_once(sentiment_bundle: Bundle) -> None:
-    weights = onnx.load_from_string(sentiment_bundle.model()).graph.initializer
-    contents = {(weight.data_type, tuple(weight.dims), weight.raw_data) for weight in weights}
-    assert len(contents) == len(weights) > 20
