@@ -43,7 +43,6 @@ from compression.data import (
     split_examples,
 )
 from compression.errors import DataError, VerificationError
-from compression.graph.edit import each_weight_once
 from compression.graph.export import require_room
 from compression.labels import number_of, require_known_labels
 from compression.measure.evaluate import SELECTION_TEXTS, agreement, fit_thresholds, quality
@@ -252,7 +251,7 @@ def build(task: Task, recipe: Recipe, stop_when_lost: bool = False) -> Compresse
         if stop_when_lost:
             require_hope(figures, recipe, task.splits)
     assert work.graph is not None  # every recipe exports
-    content = each_weight_once(work.graph).SerializeToString()
+    content = work.graph.SerializeToString()
     if recipe.storage == "zstd":
         content = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)
     if stop_when_lost:

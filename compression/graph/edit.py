@@ -1,6 +1,5 @@
 """What every rewrite of an exported graph needs: edits, and a look at what flows through it."""
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +13,6 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 
 MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 
-_WEIGHT_BYTES = 1024
 _DROP_UNUSED = Sequential(RemoveUnusedNodesPass(), RemoveUnusedOpsetsPass())
 
 
@@ -53,28 +51,6 @@ def drop_unused(model: onnx.ModelProto) -> onnx.ModelProto:
     del result.graph.value_info[:]
     result.graph.value_info.extend(shapes)
     return result
-
-
-def each_weight_once(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with equal weights stored once: layers that share theirs, as ALBERT's do, are quantized each by itself.
-
-    For the last, finished form: a rewrite that changes one of them would change the others. Small tensors stay as they
-    are: ONNX Runtime names what it makes of a scale after it, and fails where two nodes have the same one.
-    """
-    whole = onnx_ir.from_proto(model)
-    graph = whole.graph
-    first: dict[tuple[object, ...], onnx_ir.Value] = {}
-    for value in list(graph.initializers.values()):
-        tensor = value.const_value
-        if tensor is None or tensor.nbytes < _WEIGHT_BYTES or value.is_graph_output():
-            continue
-        content = hashlib.sha256(tensor.tobytes()).digest()
-        same = first.setdefault((tensor.dtype, tuple(tensor.shape), content), value)
-        if same is not value:
-            value.replace_all_uses_with(same)
-            assert value.name is not None  # an initializer is found by it
-            del graph.initializers[value.name]
-    return onnx_ir.to_proto(whole)
 
 
 def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
