@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
-from service.http.coding import coding_of
+from service.http.coding import coding_of, unpack
 from service.http.messages import Request
 from service.http.problems import problems
 from service.settings import Settings
@@ -49,12 +49,14 @@ async def read_body(request: Request, settings: Settings, content_types: Collect
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        body += coding.unpack(message.get("body", b""), max_bytes + 1 - len(body))
+        body += message.get("body", b"")
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
         if not message.get("more_body", False):
-            coding.end()
-            return bytes(body)
+            content = unpack(coding, bytes(body), max_bytes + 1)
+            if len(content) > max_bytes:
+                raise _too_large(max_bytes)
+            return content
 
 
 def parse(model: type[Body], body: bytes, max_inputs: int) -> Body:

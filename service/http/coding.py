@@ -1,77 +1,48 @@
-"""The coding of a body (RFC 9110, 8.4.1): it is unpacked part by part as it comes, and no further than asked."""
+"""The coding of a body (RFC 9110, 8.4.1).
+
+It is unpacked when all of it is there, and no further than asked. Until then a client makes the service hold no more
+than it has sent: 1 KB may unpack to 1 MB, and clients may be many, and slow.
+"""
 
 import zlib
-from typing import Protocol
 
 from service.errors import InvalidRequest, UnsupportedEncoding
 
+_NONE = "identity"
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # as zlib numbers the formats: RFC 1952, and RFC 1950
 
 
-class Coding(Protocol):
-    """One body's."""
-
-    def unpack(self, part: bytes, most: int) -> bytes:
-        """What the next part of the body holds.
-
-        Args:
-            most: bytes of it that are given out, above 0; where there are as many, the rest is lost.
-
-        Raises:
-            InvalidRequest: it is not of that coding.
-        """
-
-    def end(self) -> None:
-        """There is no further part.
-
-        Raises:
-            InvalidRequest: something is missing.
-        """
-
-
-class Identity:
-    """No coding."""
-
-    def unpack(self, part: bytes, most: int) -> bytes:
-        """See Coding."""
-        return part[:most]
-
-    def end(self) -> None:
-        """See Coding."""
-
-
-class Compressed:
-    """gzip or deflate."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._stream = zlib.decompressobj(_WINDOW_BITS[name])
-
-    def unpack(self, part: bytes, most: int) -> bytes:
-        """See Coding."""
-        try:
-            content = self._stream.decompress(part, most)
-        except zlib.error:
-            raise InvalidRequest(f"the body is not {self._name}, as its Content-Encoding says") from None
-        if self._stream.unused_data:  # another member of gzip would be allowed, and as many as there is room for
-            raise InvalidRequest(f"something follows the end of the {self._name} body; send it in one piece")
-        return content
-
-    def end(self) -> None:
-        """See Coding."""
-        if not self._stream.eof:
-            raise InvalidRequest(f"the {self._name} body ends too early")
-
-
-def coding_of(content_encoding: str | None) -> Coding:
+def coding_of(content_encoding: str | None) -> str:
     """The coding that a header names.
 
     Raises:
-        UnsupportedEncoding: it is none of those.
+        UnsupportedEncoding: it is none of those that can be unpacked.
     """
-    name = (content_encoding or "identity").strip().lower()
-    if name == "identity":
-        return Identity()
-    if name not in _WINDOW_BITS:
+    name = (content_encoding or _NONE).strip().lower()
+    if name != _NONE and name not in _WINDOW_BITS:
         raise UnsupportedEncoding(f"the content encoding is {name[:64]!r}; send gzip, deflate, or the body as it is")
-    return Compressed(name)
+    return name
+
+
+def unpack(coding: str, body: bytes, most: int) -> bytes:
+    """What a complete body holds.
+
+    Args:
+        coding: see `coding_of`.
+        most: bytes of it that are given out, above 0; where there are as many, the rest is lost.
+
+    Raises:
+        InvalidRequest: it is not of that coding, or not one of it and no more.
+    """
+    if coding == _NONE:
+        return body[:most]
+    stream = zlib.decompressobj(_WINDOW_BITS[coding])
+    try:
+        content = stream.decompress(body, most)
+    except zlib.error:
+        raise InvalidRequest(f"the body is not {coding}, as its Content-Encoding says") from None
+    if stream.unused_data:  # another member of gzip would be allowed, and as many as there is room for
+        raise InvalidRequest(f"something follows the end of the {coding} body; send it in one piece")
+    if not stream.eof and len(content) < most:
+        raise InvalidRequest(f"the {coding} body ends too early")
+    return content
