@@ -312,7 +312,19 @@ def test_a_home_that_is_not_there_is_noticed_before_the_work(tmp_path: Path) -> 
 
 def run_without_torch(*arguments: str) -> str:
     """What a command says where torch and transformers cannot be imported."""
-    program = "import sys; sys.modules['torch'] = sys.modules['transformers'] = None; import lathe; lathe.main()"
+    program = """
+import importlib.machinery, sys
+class Blocked:  # they are there, and cannot be imported
+    def find_spec(self, name, path=None, target=None):
+        return importlib.machinery.ModuleSpec(name, self) if name in ("torch", "transformers") else None
+    def create_module(self, spec):
+        raise ImportError(f"{spec.name} is imported")
+    def exec_module(self, module):
+        pass
+sys.meta_path.insert(0, Blocked())
+import lathe
+lathe.main()
+"""
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode in (1, 2), done.stderr
     return done.stderr

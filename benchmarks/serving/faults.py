@@ -40,6 +40,7 @@ LEAVES = 0.02  # of the requests
 REJECTED, LATE = 429, 504
 VERSIONS = ("one", "two")
 TEXTS = short_messages()
+_KINDS = 3  # of faults
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class Faults:
         self._right: dict[str, object] = {}
 
     async def run(self, requests: int) -> Seen:
-        """Until so many requests of the sixteen were made."""
-        numbers = iter(range(requests))
+        """Until so many requests of the sixteen were made, and each fault."""
+        numbers = self._numbers(requests)
         faults = [
             asyncio.ensure_future(self._again(seconds, fault))
             for seconds, fault in (
@@ -117,6 +118,12 @@ class Faults:
             for connection in self._opened:
                 connection.close()
         return self.seen
+
+    def _numbers(self, requests: int) -> Iterator[int]:
+        for number in count():
+            if number >= requests and len(self.seen.faults) == _KINDS:
+                return
+            yield number
 
     async def _again(self, seconds: float, fault: Callable[[], Awaitable[None]]) -> None:
         while True:

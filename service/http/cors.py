@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
 from service.errors import ConfigurationError, ServiceError
 from service.http.entrance import Entrance, Entry
 from service.http.gate import Gate
-from service.http.messages import Headers, Response
+from service.http.messages import ANSWER, Headers, Response
 
 _LISTS = ("allow_origins", "allow_methods", "allow_headers", "expose_headers")
 
@@ -38,6 +39,11 @@ class CrossOrigin(CORSMiddleware):
         super().__init__(gate, **options)
         self._gate = gate
         self._entrance = entrance
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request; an answer that goes past `send` would lack the headers."""
+        scope.pop(ANSWER, None)
+        await super().__call__(scope, receive, send)
 
     def enter(self, method: str, path: str, headers: Headers) -> Entry:
         """See Door."""

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 
 def test_nothing_that_was_accepted_is_lost(sentiment_bundle: Bundle, tmp_path: Path) -> None:
-    settings = prepare(sentiment_bundle.path, tmp_path / "bundles") | {"LATHE_QUEUE_TEXTS": "500"}
+    settings = prepare(sentiment_bundle.path, tmp_path / "bundles") | {"LATHE_QUEUE_TEXTS": "100"}
     with serve(tmp_path / "service.log", settings) as service:
         faults = Faults(
             service.url, psutil.Process(service.process.pid), Plan(load=0.7, crowd=1.5, kill=5.0, clients=40)
