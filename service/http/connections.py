@@ -200,9 +200,9 @@ class Connections:
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
+        self._clock = loop.call_later(self._tick_s, self._tick, loop) if self._open else None
         for connection in [connection for connection in self._open if connection.due <= now]:
             connection.expire()
-        self._clock = loop.call_later(self._tick_s, self._tick, loop) if self._open else None
 
 
 def _spare_descriptors() -> int:

@@ -61,6 +61,7 @@ class Rollout:
         root = self._serving.settings.bundles_root
         if root is None:
             raise Forbidden("no bundle may be loaded; set LATHE_BUNDLES_ROOT to the directory that they come from")
+        self._changeable(name)  # before another load is waited for
         async with self._loading:
             model = self._changeable(name)
             if self._aside.busy:
@@ -71,7 +72,10 @@ class Rollout:
             except Exception as error:
                 self._serving.telemetry.version_change(name, "refused")
                 reason = str(error) if isinstance(error, ConfigurationError | BundleError) else type(error).__name__
-                logger.warning("model %s keeps its version: %s", name, describe_exception(error))
+                logger.warning(
+                    "model %s keeps version %s, and does not take %r: %s (%s)",
+                    name, model.live.id, location[:256], reason, describe_exception(error),
+                )  # fmt: skip
                 raise BundleRefused(f"{reason}; {name!r} goes on with version {model.live.id}") from error
             return self._take(self._changeable(name), version, on_trial, percent)
 

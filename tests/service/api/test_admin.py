@@ -174,6 +174,8 @@ def test_a_load_that_does_not_end_is_refused_in_time_and_holds_up_nothing_else(t
         await asyncio.sleep(0.2)
         assert (await service.call("rollback"))["previous"] is None
         assert await service.label() == "positive"
+        unknown = await service.http.post("/v1/models/nobody/load", json={"bundle": "opposite"})
+        assert unknown.status_code == 404
         assert not loading.done()
         assert "not loaded within 1000 ms" in str((await loading)["message"])
         while any(thread.name == "aside" for thread in threading.enumerate()):  # it ends soon after
@@ -248,7 +250,9 @@ def test_what_was_refused_is_freed_at_once(tmp_path: Path, monkeypatch: pytest.M
         ("thorough", "golden.json"),
     ],
 )
-def test_a_bad_version_leaves_the_old_one_in_place(tmp_path: Path, bundle: str, reason: str) -> None:
+def test_a_bad_version_leaves_the_old_one_in_place(
+    tmp_path: Path, bundle: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scenario(service: Service) -> None:
         golden = GoldenAnswers.model_construct(texts=("good",) * 200_000, logits=((-1.0, 1.0),) * 200_000)
         make_bundle(tmp_path / "root" / "thorough", golden=golden)
@@ -256,6 +260,8 @@ def test_a_bad_version_leaves_the_old_one_in_place(tmp_path: Path, bundle: str, 
         broken.model_path.write_bytes(broken.model_path.read_bytes()[:-1])
         error = await service.call("load", 422 if bundle else 400, bundle=bundle)
         assert reason in str(error["message"])
+        said = [record.getMessage() for record in caplog.records if "does not take" in record.getMessage()]
+        assert [repr(bundle) in one and reason in one for one in said] == [True] * bool(bundle)
         assert await service.label() == "positive"
         assert service.serving.ready
         assert service.metric('lathe_version_changes_total{change="refused",model="mine"}') == bool(bundle)
