@@ -33,7 +33,8 @@ from uvicorn.server import ServerState
 from service.errors import BodyTimeout, HeadTimeout, ServiceError
 from service.http.connections import Connections, Reason, State
 from service.http.exchange import CLOSE, Exchange, answer_head
-from service.http.http1 import Head, find_end, guess_request, parse_head, skip_empty_lines
+from service.http.http1 import Head
+from service.http.incoming import Incoming
 from service.http.messages import ANSWER, ENTRY, GONE, Gone, Headers, Response
 
 _LAST_WORD_S = 0.5  # when the service stops, for a request that is on its way
@@ -70,13 +71,10 @@ class HttpProtocol(asyncio.Protocol):
         self._server = server_state
         self._app_state = app_state
         self._all = connections
-        self._bounds = connections.limits.bounds
         self._transport: asyncio.Transport
         self._gone: Gone = self.loop.create_future()
         self._reason: Reason | None = None
-        # What came and was not looked at; bytes, or in a head that does not come in one piece, a bytearray.
-        self._pending: bytes | bytearray = b""
-        self._searched = 0  # how far of it holds no end of the head
+        self._incoming = Incoming()
         self._dropped = 0  # bytes of a body that nobody reads, or that came after the last answer
         self._advancing = False
         self._in_a_row = 0
@@ -116,7 +114,7 @@ class HttpProtocol(asyncio.Protocol):
             self._exchange.leave()
             self._exchange = None
         self.resume_writing()
-        self._pending = b""
+        self._incoming.clear()
         self._gone.set_result(None)
 
     def data_received(self, data: bytes) -> None:
@@ -124,12 +122,7 @@ class HttpProtocol(asyncio.Protocol):
         if self.state is State.CLOSING:
             self._drop(len(data))
             return
-        if not self._pending:
-            self._pending = data
-        else:
-            if isinstance(self._pending, bytes):
-                self._pending = bytearray(self._pending)
-            self._pending += data
+        self._incoming.add(data)
         self._advance()
 
     def pause_writing(self) -> None:
@@ -175,7 +168,7 @@ class HttpProtocol(asyncio.Protocol):
     def end(self, reason: Reason) -> None:
         """Ends it at once."""
         self._reason = self._reason or reason
-        self._pending = b""
+        self._incoming.clear()
         self.state = State.CLOSING
         self._let_go()
         self._transport.abort()
@@ -188,7 +181,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._advancing = True
         try:
-            while self._pending and self._step() and not self._resting:
+            while self._incoming and self._step() and not self._resting:
                 pass
         except ServiceError as error:
             self._reject(error, Reason.REFUSED)
@@ -203,28 +196,21 @@ class HttpProtocol(asyncio.Protocol):
             case State.BODY:
                 return self._read_body()
             case State.CLOSING:
-                self._drop(len(self._pending))
-                self._pending = b""
+                self._drop(len(self._incoming))
+                self._incoming.clear()
             case _:  # of the next request; this one first
                 self._read(False)
         return False
 
     def _read_head(self) -> bool:
-        if self.state is State.IDLE:
-            self._pending = skip_empty_lines(self._pending)
-            if self._pending in (b"", b"\r"):
-                return False
-        end = find_end(self._pending, self._searched, self._bounds)
-        if end < 0:
-            self._searched = len(self._pending)
-            if self.state is State.IDLE:
-                self._enter(State.HEAD)
+        if self.state is State.IDLE and not self._incoming.skip_empty_lines():
             return False
-        head = parse_head(bytes(self._pending[:end]), self._bounds)
-        self._pending = bytes(self._pending[end + 4 :])
-        self._searched = 0
-        self._begin(head)
-        return True
+        head = self._incoming.take_head(self._all.limits.bounds)
+        if head is not None:
+            self._begin(head)
+        elif self.state is State.IDLE:
+            self._enter(State.HEAD)
+        return head is not None
 
     def _begin(self, head: Head) -> None:
         self._all.begin(self)
@@ -271,8 +257,7 @@ class HttpProtocol(asyncio.Protocol):
         assert self._head is not None
         body = self._head.body
         assert body is not None
-        content, used = body.read(self._pending)
-        self._pending = bytes(self._pending[used:])
+        content = self._incoming.take_content(body)
         if self._exchange is None or self._answered:
             self._drop(len(content))
         elif content or body.ended:
@@ -300,18 +285,18 @@ class HttpProtocol(asyncio.Protocol):
         if self._sent is not None:
             await asyncio.shield(self._sent)
 
-    def answer(self, response: Response, body_bytes: int = 0) -> None:
+    def answer(self, response: Response, body_bytes: int = 0, keep_alive: bool = True) -> None:
         """Sends a complete answer; one that is held back, in a moment, if there is room for that."""
         refused = response.status >= HTTPStatus.BAD_REQUEST and body_bytes > _LARGE_BYTES
         if (refused or response.status == HTTPStatus.TOO_MANY_REQUESTS) and self._all.hold():
             self._read(False)
-            self._held = self.loop.call_later(self._all.limits.hold_s, self._release, response)
+            self._held = self.loop.call_later(self._all.limits.hold_s, self._release, response, keep_alive)
         else:
-            self._answer(response)
+            self._answer(response, keep_alive)
 
-    def _release(self, response: Response) -> None:
+    def _release(self, response: Response, keep_alive: bool) -> None:
         self._let_go()
-        self._answer(response)
+        self._answer(response, keep_alive)
 
     def _let_go(self) -> None:
         """Holds nothing back any more."""
@@ -347,9 +332,9 @@ class HttpProtocol(asyncio.Protocol):
         """The answer cannot be finished."""
         self.end(Reason.FAILED)
 
-    def _answer(self, response: Response) -> None:
+    def _answer(self, response: Response, keep_alive: bool) -> None:
         assert self._head is not None
-        always, keep_alive = self.begin_answer(True)
+        always, keep_alive = self.begin_answer(keep_alive)
         head = answer_head(response.status, always, response.headers, () if keep_alive else (CLOSE,))
         self.write(head if self._head.method == "HEAD" else head + response.body)
         self.end_answer()
@@ -357,8 +342,8 @@ class HttpProtocol(asyncio.Protocol):
     def _reject(self, error: ServiceError, reason: Reason) -> None:
         """What has come, or has not, makes an end of the connection."""
         self._keep_alive = False
-        method, path = guess_request(self._pending)
-        self._pending = b""
+        method, path = self._incoming.guess_request()
+        self._incoming.clear()
         if self._exchange is not None and not self._exchange.started:
             self._reason = reason
             self._enter(State.WAITING)
@@ -399,7 +384,7 @@ class HttpProtocol(asyncio.Protocol):
         self._head = None
         self._enter(State.IDLE)
         self._all.wait(self)
-        self._in_a_row = self._in_a_row + 1 if self._pending else 0
+        self._in_a_row = self._in_a_row + 1 if self._incoming else 0
         if self._in_a_row < _IN_A_ROW:
             self._read(True)
         else:
@@ -429,7 +414,7 @@ class HttpProtocol(asyncio.Protocol):
     def _close(self, reason: Reason, linger: bool = False) -> None:
         """Ends it after what was written; `linger`: the client may be sending, and shall get to read that."""
         self._reason = self._reason or reason
-        self._pending = b""
+        self._incoming.clear()
         self._dropped = 0
         self._enter(State.CLOSING, None if self._sent is None else State.WRITING)
         if linger and self._transport.can_write_eof():

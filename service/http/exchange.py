@@ -36,6 +36,14 @@ def answer_head(status: int, *headers: Headers) -> bytes:
     return head
 
 
+def _framing(headers: Headers) -> tuple[list[tuple[bytes, bytes]], int | None, bool]:
+    """The headers but for `Connection: close`, the length that they say, and whether the connection may go on."""
+    named = [(name.lower(), value) for name, value in headers]
+    others = [header for header in named if header[0] != b"connection" or header[1].lower() != b"close"]
+    length = next((int(value) for name, value in named if name == b"content-length"), None)
+    return others, length, len(others) == len(named)
+
+
 class Wire(Protocol):
     """What an exchange asks of its connection."""
 
@@ -45,8 +53,8 @@ class Wire(Protocol):
     async def drain(self) -> None:
         """Waits until what was written is sent, or the connection has ended."""
 
-    def answer(self, response: Response, body_bytes: int) -> None:
-        """Sends a complete answer to a request of which so much of a body was read."""
+    def answer(self, response: Response, body_bytes: int, keep_alive: bool = True) -> None:
+        """Sends a complete answer to a request of which so much of a body was read; `keep_alive`: see begin_answer."""
 
     def want_body(self, ask: bool) -> None:
         """Reads on in the body; `ask`: the client waits for a word before it sends it."""
@@ -73,7 +81,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_body", "_chunked", "_complete", "_error", "_gone", "_head", "_held", "_left", "_more", "_silent", "_size",
+        "_begun", "_body", "_chunked", "_complete", "_error", "_gone", "_head", "_left", "_more", "_silent", "_size",
         "_started", "_waiter", "_wire", "unread",
     )  # fmt: skip
 
@@ -86,7 +94,7 @@ class Exchange:
         self._error: ServiceError | None = None  # why the rest of the body cannot be understood
         self._gone = False
         self._waiter: asyncio.Future[None] | None = None
-        self._held = b""  # the answer's head, which is sent with the first part of its body
+        self._begun: tuple[int, Headers] | None = None  # status and headers that wait for the first part of the body
         self._started = self._complete = False
         self._silent = self._chunked = False  # an answer without a body; or with one whose length is not known
         self._left: int | None = None  # bytes that the answer says will come
@@ -150,8 +158,7 @@ class Exchange:
         if self._gone:
             return
         self._begin()
-        self._complete = True
-        self._wake()
+        self._end()
         self._wire.answer(response, self._size)
 
     async def send(self, message: Message) -> None:
@@ -160,18 +167,23 @@ class Exchange:
             return
         if message["type"] == "http.response.start":
             self._begin()
-            self._start(message["status"], message.get("headers", ()))
+            self._begun = message["status"], message.get("headers", ())
         elif message["type"] == "http.response.body":
-            more = message.get("more_body", False)
-            data = self._held + self._framed(message.get("body", b""), more)
-            self._held = b""
+            if not self._started:
+                raise RuntimeError("an answer begins with its status")
+            content, more = message.get("body", b""), message.get("more_body", False)
+            if self._begun is not None and not more:
+                self._send_whole(*self._begun, content)
+                return
+            head = b"" if self._begun is None else self._first(*self._begun)
+            self._begun = None
+            data = head + self._framed(content, more)
             if data:
                 self._wire.write(data)
             if more:
                 await self._wire.drain()
             else:
-                self._complete = True
-                self._wake()
+                self._end()
                 self._wire.end_answer()
         else:
             raise RuntimeError(f"there is no such message: {message['type']!r}")
@@ -181,22 +193,34 @@ class Exchange:
             raise RuntimeError("an answer has one beginning")
         self._started = True
 
-    def _start(self, status: int, headers: Headers) -> None:
-        names = {name.lower(): value for name, value in headers}
-        asked = names.get(b"connection", b"").lower() == b"close"
-        always, keep_alive = self._wire.begin_answer(not asked)
-        more = [] if keep_alive or asked else [CLOSE]
+    def _end(self) -> None:
+        self._complete = True
+        self._wake()
+
+    def _send_whole(self, status: int, headers: Headers, content: bytes) -> None:
+        """Sends an answer of one part, as one that was complete from the start."""
+        headers, length, keep_alive = _framing(headers)
+        silent = self._head.method == "HEAD" or status in _NO_CONTENT
+        if silent:
+            content = b""
+        elif length is None:
+            headers.append((b"content-length", b"%d" % len(content)))
+        elif length != len(content):
+            raise RuntimeError("the answer does not have the length that it says")
+        self._end()
+        self._wire.answer(Response(status, headers, content), self._size, keep_alive)
+
+    def _first(self, status: int, headers: Headers) -> bytes:
+        """The head of an answer of several parts."""
+        headers, self._left, keep_alive = _framing(headers)
+        always, keep_alive = self._wire.begin_answer(keep_alive)
         self._silent = self._head.method == "HEAD" or status in _NO_CONTENT
-        if b"content-length" in names:
-            self._left = int(names[b"content-length"])
-        elif not self._silent and self._head.latest:
+        if self._left is None and not self._silent and self._head.latest:
             self._chunked = True
-            more.append((b"transfer-encoding", b"chunked"))
-        self._held = answer_head(status, always, headers, more)
+            headers.append((b"transfer-encoding", b"chunked"))
+        return answer_head(status, always, headers, () if keep_alive else (CLOSE,))
 
     def _framed(self, content: bytes, more: bool) -> bytes:
-        if not self._started:
-            raise RuntimeError("an answer begins with its status")
         if self._silent:
             return b""
         if self._chunked:

@@ -62,12 +62,16 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": b"so far", "more_body": True})
         await receive()
         return
-    headers = [(b"content-length", b"%d" % len(body))]
-    status = {"/late": 429, "/bad": 400, "/whole": 200}.get(scope["path"])
-    if status is not None:
+    headers = {
+        "/no-length": [],
+        "/wrong-length": [(b"content-length", b"999")],
+        "/last": [(b"Connection", b"close"), (b"content-length", b"%d" % len(body))],
+    }.get(scope["path"], [(b"content-length", b"%d" % len(body))])
+    status = {"/late": 429, "/late-in-messages": 429, "/bad": 400, "/empty": 204}.get(scope["path"], 200)
+    if scope["path"] in ("/late", "/bad", "/whole"):
         scope[ANSWER](Response(status, headers, body))
         return
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -140,7 +144,7 @@ def test_who_is_refused_can_ask_again_on_the_connection() -> None:
     play(scenario)
 
 
-@pytest.mark.parametrize("path", ["/full", "/late"])
+@pytest.mark.parametrize("path", ["/full", "/late", "/late-in-messages"])
 def test_a_refusal_is_held_back_while_others_are_answered_and_takes_its_turn(path: str) -> None:
     async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
         refused, other = await connect(), await connect()
@@ -241,6 +245,32 @@ def test_a_connection_for_one_request_ends_when_that_is_there(headers: str, vers
         assert status == 429
         assert b"connection: close" in head
         writer.write(request[-2:])
+        assert await reader.read() == b""
+
+    play(scenario)
+
+
+def test_an_answer_in_one_message_has_its_length_and_its_own_end_of_the_connection() -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        reader, writer = await connect()
+        writer.write(post("/no-length", b"text"))
+        assert (await answer(reader))[2] == b"text"
+        writer.write(post("/no-length", b"text").replace(b"POST", b"HEAD"))
+        assert b"content-length" not in (await reader.readuntil(b"\r\n\r\n")).lower()
+        writer.write(post("/empty"))
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
+        writer.write(post("/last", b"text"))
+        _, head, body = await answer(reader)
+        assert (head.count(b"connection: close"), body) == (1, b"text")
+        assert await reader.read() == b""
+
+    play(scenario)
+
+
+def test_an_answer_that_is_shorter_than_it_says_ends_the_connection() -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        reader, writer = await connect()
+        writer.write(post("/wrong-length", b"text"))
         assert await reader.read() == b""
 
     play(scenario)
