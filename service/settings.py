@@ -170,7 +170,7 @@ class Settings(BaseModel):
         default=67108864,
         ge=1,
         description="Bytes of text of all requests that are not answered yet; beyond that, 429. An API key may hold as "
-        "many as are free.",
+        "many as are free. As many again of bodies whose end has not come.",
     )
     cache_bytes: int = Field(
         default=0,

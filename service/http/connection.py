@@ -30,7 +30,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from service.errors import BodyTimeout, HeadTimeout, ServiceError
+from service.errors import BodyTimeout, HeadTimeout, Overloaded, ServiceError
 from service.http.connections import Connections, Reason, State
 from service.http.exchange import CLOSE, Exchange, answer_head
 from service.http.http1 import Head
@@ -165,6 +165,11 @@ class HttpProtocol(asyncio.Protocol):
         else:
             self.end(Reason.TIMEOUT)
 
+    def give_up_body(self) -> None:
+        """There is no room for the rest of the body."""
+        error = Overloaded("too many bodies are on their way, and this one for the longest; send it in one piece", 1)
+        self._reject(error, Reason.FULL)
+
     def end(self, reason: Reason) -> None:
         """Ends it at once."""
         self._reason = self._reason or reason
@@ -262,8 +267,12 @@ class HttpProtocol(asyncio.Protocol):
             self._drop(len(content))
         elif content or body.ended:
             self._exchange.feed(content)
-            if not body.ended and self._exchange.unread > _UNREAD_BYTES:
-                self._read(False)
+            if not body.ended:
+                self._all.arrive(self, len(content))
+                if self._exchange is not None and self._exchange.unread > _UNREAD_BYTES:
+                    self._read(False)
+        if body.ended:
+            self._all.arrived(self)
         if body.ended and self.state is State.BODY:
             self._settle()
             return True
@@ -324,6 +333,7 @@ class HttpProtocol(asyncio.Protocol):
         """The answer is written."""
         self._answered = True
         self._exchange = None
+        self._all.arrived(self)
         self._server.total_requests += 1
         self._settle()
         self._advance()

@@ -66,6 +66,7 @@ class Limits:
 
     Attributes:
         dropped_bytes: of a body that nobody reads any more.
+        arriving_bytes: of all bodies whose end has not come.
         connections: open at the same time; fewer where the process may not have so many descriptors.
         hold_s: how long the answer to a request is held back that is rejected for lack of capacity, or refused with a
             large body.
@@ -75,6 +76,7 @@ class Limits:
     bounds: Bounds = field(default_factory=Bounds)
     deadlines: Deadlines = field(default_factory=Deadlines)
     dropped_bytes: int = 1048576
+    arriving_bytes: int = 67108864
     connections: int = 10000
     hold_s: float = 0.1
     held: int = 1000
@@ -90,7 +92,7 @@ class Limits:
             closing=min(Deadlines.closing, settings.write_timeout_ms / 1e3),
         )
         bounds = Bounds(settings.max_head_bytes, settings.max_headers, settings.max_target_bytes)
-        return cls(bounds, deadlines, settings.max_body_bytes, settings.max_connections)
+        return cls(bounds, deadlines, settings.max_body_bytes, settings.queue_bytes, settings.max_connections)
 
 
 class Door(Protocol):
@@ -124,6 +126,9 @@ class Connection(Protocol):
     def end(self, reason: Reason) -> None:
         """Ends it at once."""
 
+    def give_up_body(self) -> None:
+        """There is no room for the rest of its body."""
+
 
 class Connections:
     """All connections of a process, and the clock that holds them to their deadlines."""
@@ -136,6 +141,8 @@ class Connections:
         self.draining = False
         self._open: set[Connection] = set()
         self._without_request: OrderedDict[Connection, None] = OrderedDict()  # the longest first
+        self._arriving: OrderedDict[Connection, int] = OrderedDict()  # bytes of each; the longest on its way first
+        self._arriving_bytes = 0
         self._held = 0
         self._most: int | None = None
         self._warned = -_WARN_S
@@ -169,6 +176,7 @@ class Connections:
         """One has ended."""
         self._open.discard(connection)
         self.begin(connection)
+        self.arrived(connection)
         self._telemetry.connection_closed(reason)
 
     def wait(self, connection: Connection) -> None:
@@ -178,6 +186,23 @@ class Connections:
     def begin(self, connection: Connection) -> None:
         """One has a request."""
         self._without_request.pop(connection, None)
+
+    def arrive(self, connection: Connection, size: int) -> None:
+        """So much of a body has come, and not its end.
+
+        If there is no room for it, the body that is on its way for the longest is given up: many that never end would
+        hold a body's largest size each.
+        """
+        self._arriving[connection] = self._arriving.get(connection, 0) + size
+        self._arriving_bytes += size
+        if self._arriving_bytes > self.limits.arriving_bytes:
+            oldest = next(iter(self._arriving))
+            self.arrived(oldest)
+            oldest.give_up_body()
+
+    def arrived(self, connection: Connection) -> None:
+        """A body has ended, or is not kept any more."""
+        self._arriving_bytes -= self._arriving.pop(connection, 0)
 
     def hold(self) -> bool:
         """Whether one may hold back its answer; it says `let_go` when it has sent it."""

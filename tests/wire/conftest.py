@@ -12,10 +12,12 @@ from tests.integration.conftest import LiveService, serve
 from tests.wire.client import Client
 
 DESCRIPTORS = 256
+QUEUE_BYTES = 3_000_000
 SHORT = {
     "LATHE_ALLOWED_HOSTS": "x",
     "LATHE_HEAD_TIMEOUT_MS": "1000",
     "LATHE_IDLE_TIMEOUT_MS": "2000",
+    "LATHE_QUEUE_BYTES": str(QUEUE_BYTES),
     "LATHE_WRITE_TIMEOUT_MS": "1000",
 }
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.conftest import LiveService
 from tests.wire.client import Client, counted
-from tests.wire.conftest import DESCRIPTORS
+from tests.wire.conftest import DESCRIPTORS, QUEUE_BYTES
 from tests.wire.test_conformance import BODY, CHUNKED, JSON, LIVE, POST, SIZED
 
 pytestmark = pytest.mark.integration
@@ -108,6 +108,24 @@ def test_a_body_that_is_refused_and_not_too_long_is_passed_over(wire: Client, le
     assert wire.answer().code == "not_found"
     wire.say(b" " * length)
     assert wire.in_step()
+
+
+def test_of_bodies_without_an_end_the_longest_on_its_way_makes_room(wire: Client, wire_service: LiveService) -> None:
+    begun = POST + b"Content-Length: 1000000\r\n\r\n" + BODY + b" " * (900_000 - len(BODY))
+    with contextlib.ExitStack() as stack:
+        others = [stack.enter_context(Client(*wire.socket.getpeername())) for _ in range(QUEUE_BYTES // 900_000)]
+        for client in (wire, *others):  # one more than there is room for
+            client.say(begun)
+            time.sleep(0.1)
+        assert wire.answer().code == "overloaded"
+        assert wire.closed()
+        for client in others:
+            client.say(b" " * 100_000)
+            assert client.answer().status == 200
+        for _ in range(2):  # what has ended counts no more
+            for client in others:
+                client.say(begun, b" " * 100_000)
+                assert client.answer().status == 200
 
 
 def test_requests_wait_in_the_network_while_answers_are_not_fetched(wire: Client, wire_service: LiveService) -> None:
