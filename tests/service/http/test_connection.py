@@ -276,6 +276,18 @@ def test_an_answer_that_is_shorter_than_it_says_ends_the_connection() -> None:
     play(scenario)
 
 
+def test_a_body_that_has_ended_makes_no_room_for_others() -> None:
+    async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
+        (slow, asks), (echo, asks_next) = await connect(), await connect()
+        for writer, path in ((asks, "/slow"), (asks_next, "/echo")):
+            writer.write(post(path, b"x" * 100)[:-10])
+            await asyncio.sleep(0.05)
+            writer.write(b"x" * 10)
+        assert [(await answer(reader))[2] for reader in (slow, echo)] == [b"x" * 100] * 2
+
+    play(scenario, Limits(arriving_bytes=150))
+
+
 def test_answers_keep_the_order_of_requests() -> None:
     async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
         reader, writer = await connect()
