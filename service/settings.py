@@ -18,6 +18,7 @@ from service.errors import ConfigurationError
 PREFIX = "LATHE_"
 _NAME_CHARACTERS = 100
 _MEMBER = re.compile(r"(.+)\.[0-9]+", re.ASCII | re.DOTALL)  # what metrics call a member of an ensemble
+_MOST_MEMBERS = 16
 # What Kubernetes puts into every pod of a namespace that has a Service whose name begins with "lathe".
 _KUBERNETES = re.compile(
     r"LATHE_([A-Z0-9_]+_)?(SERVICE_HOST=.*|SERVICE_PORT(_[A-Z0-9_]+)?=[0-9]+|PORT=(tcp|udp|sctp)://.*"
@@ -79,13 +80,15 @@ def members(location: str) -> tuple[tuple[str, float], ...]:
     """The bundles of a location and their weights: of `A@0.7+B@0.3` those two; of anything else itself.
 
     Raises:
-        ValueError: a weight is not a number above 0.
+        ValueError: a weight is not a number above 0, or there are too many.
     """
     parts = [part.rpartition("@") for part in location.split("+")]
     if len(parts) == 1 or not all(place and _is_number(weight) for place, _, weight in parts):
         return ((location, 1.0),)
     if not all(0 < float(weight) < float("inf") for _, _, weight in parts):
         raise ValueError(f"{location!r} has a weight that is not a number above 0")
+    if len(parts) > _MOST_MEMBERS:
+        raise ValueError(f"the ensemble has {len(parts)} members, each with memory of its own; at most {_MOST_MEMBERS}")
     return tuple((place, float(weight)) for place, _, weight in parts)
 
 

@@ -30,6 +30,7 @@ def test_models_are_named_with_commas() -> None:
         ({"LATHE_MODELS": "bundles/sentiment"}, "'bundles/sentiment' is not NAME=LOCATION"),
         ({"LATHE_MODELS": "bundles/a,b"}, "'bundles/a,b' is not NAME=LOCATION"),
         ({"LATHE_MODELS": "a=x,a=y"}, "'a' is named twice"),
+        ({"LATHE_MODELS": "a=" + "+".join(["b/x@1"] * 17)}, "the ensemble has 17 members"),
         ({"LATHE_MODELS": ","}, "LATHE_MODELS=','"),
         ({"LATHE_STREAMS": "none"}, "LATHE_STREAMS='none'"),
         ({"LATHE_QUEUE_TEXTS": "0"}, "LATHE_QUEUE_TEXTS='0'"),
