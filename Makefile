@@ -36,7 +36,7 @@ check: $(INSTALLED)
 # Most of the time goes to waiting for servers; a file's tests share what they start. Threads of torch that wait for each
 # other would take the cores from other processes.
 test: $(INSTALLED)
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 3 --dist loadfile
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 loadtest: bundles
 	$(BIN)/python -m loadtests.run

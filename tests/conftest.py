@@ -33,6 +33,11 @@ FILLER = (
 )  # fmt: skip
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes begin first; one that began last would go on alone while other processes have nothing."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def write_rows(path: Path, words: dict[str, list[str]], count: int, seed: int) -> Path:
     """A csv of made-up texts whose label follows from the words of that label in them."""
     choose = random.Random(seed)

@@ -11,8 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from compression.bundle import Bundle
 from tests.conftest import REPOSITORY, SENTIMENT, write_rows
+
+pytestmark = pytest.mark.slow
 
 
 def lathe(*arguments: str) -> "subprocess.CompletedProcess[str]":

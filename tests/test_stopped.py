@@ -13,6 +13,8 @@ import pytest
 
 from compression.bundle import Bundle, open_bundle
 
+pytestmark = pytest.mark.slow
+
 LEARNING = """
 schema_version: 1
 name: learning

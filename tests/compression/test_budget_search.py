@@ -16,6 +16,8 @@ from compression.parent.checkpoint import Parent
 from compression.parent.classifier import BundleClassifier, ParentClassifier, predict
 from compression.recipe import Budget
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Search(trials=3, time_limit_s=600)
 
 

@@ -14,6 +14,8 @@ from compression.parent.classifier import ParentClassifier
 from compression.pipeline import compress
 from compression.recipe import Budget, ExportStep, QuantizeStep, Recipe, load_recipe
 
+pytestmark = pytest.mark.slow
+
 
 def test_bundle_holds_what_the_design_says(sentiment_bundle: Bundle) -> None:
     names = {path.name for path in sentiment_bundle.path.iterdir()}

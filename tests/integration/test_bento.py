@@ -13,7 +13,7 @@ from compression.bundle import Bundle
 from service.access.keys import add_key
 from tests.integration.conftest import serve, service_environment
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

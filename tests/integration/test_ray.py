@@ -14,7 +14,7 @@ from compression.bundle import Bundle
 from tests.service.scoring.test_scoring import texts
 from tests.test_stopped import KILLED_AT
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROWS = 10_000  # three chunks
 

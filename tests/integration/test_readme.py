@@ -17,7 +17,7 @@ from tests.conftest import SENTIMENT, write_rows
 from tests.integration.conftest import LiveService, service_environment
 from tests.test_docs import commands
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 SERVE = "lathe serve "
 # These install, build the defaults, or need a Docker engine: `.ci/run` and test_bento.py cover what can be run of them.

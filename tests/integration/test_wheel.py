@@ -14,7 +14,7 @@ import pytest
 from compression.bundle import Bundle
 from loadtests.run import free_port, stop, wait_until_ready
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
