@@ -27,7 +27,9 @@ def extra(name: str, what: str = "this command") -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in _OURS:  # a fault of ours, which no extra mends
             raise
-        raise MissingExtra(f"{what} needs the extra {name}: pip install 'lathe[{name}]'") from error
+        raise MissingExtra(
+            f"{what} needs the extra {name}: pip install 'lathe[{name}]' ({error.name} is not installed)"
+        ) from error
 
 
 def require_extra(name: str, *packages: str) -> None:

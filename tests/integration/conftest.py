@@ -14,6 +14,8 @@ import pytest
 
 from compression.bundle import Bundle
 from loadtests.run import CannotRun, start, stop
+from tests.conftest import made_once
+from tests.integration.alone import make_wheel
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ def service_environment(**settings: str) -> dict[str, str]:
         if not name.startswith("LATHE_") and name not in ("BENTOML_DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY")
     }
     return {**inherited, "LATHE_DRAIN_PAUSE_MS": "0", **settings}
+
+
+@pytest.fixture(scope="session")
+def wheel(workspace: Path) -> Path:
+    """The wheel of this checkout."""
+    (wheel,) = made_once(workspace / "wheel", make_wheel).glob("*.whl")
+    return wheel
 
 
 @contextlib.contextmanager

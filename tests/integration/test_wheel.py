@@ -1,7 +1,6 @@
 """The wheel in an environment of its own: with nothing but what it depends on, then with what serving needs."""
 
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,11 +12,11 @@ import pytest
 
 from compression.bundle import Bundle
 from loadtests.run import free_port, stop, wait_until_ready
+from tests.conftest import REPOSITORY as ROOT
+from tests.integration.alone import PIP
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
 CONSTRAINED = ("--constraint", str(ROOT / "constraints.txt"))
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -43,20 +42,6 @@ def run(folder: Path) -> Run:
         )
 
     return run
-
-
-@pytest.fixture(scope="module")
-def wheel(folder: Path, run: Run) -> Path:
-    """The wheel, as `pip wheel .` makes it."""
-    source = folder / "source"  # building leaves files behind, which a later wheel would hold
-    for name in ("compression", "service"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "lathe.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    run(sys.executable, *PIP, "wheel", "--no-deps", "--wheel-dir", str(folder), str(source)).check_returncode()
-    shutil.rmtree(source)
-    (wheel,) = folder.glob("lathe-*.whl")
-    return wheel
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +81,7 @@ def test_without_extras_it_shows_bundles_and_makes_keys(
     failed = lathe("compress", ".", "--data", str(rows), "--out", "out")
     assert (failed.returncode, failed.stderr) == (
         1,
-        "error: this command needs the extra compress: pip install 'lathe[compress]'\n",
+        "error: this command needs the extra compress: pip install 'lathe[compress]' (torch is not installed)\n",
     )
 
 
