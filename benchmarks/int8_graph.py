@@ -37,10 +37,10 @@ def main(parent_name: str, train: Path, test: Path) -> None:
     """Prints one JSON object."""
     torch.set_num_threads(1)
     parent = load_parent(parent_name)
-    texts = [text for text in read_examples(train, Columns()).texts if len(text.split()) >= 8][:300]
+    texts = [text for text in read_examples(train, Columns()).single_texts if len(text.split()) >= 8][:300]
     judged = read_examples(test, Columns())
     model = export(parent, 18)
-    feeds, test_feeds = feeds_of(model, parent, texts), feeds_of(model, parent, judged.texts)
+    feeds, test_feeds = feeds_of(model, parent, texts), feeds_of(model, parent, judged.single_texts)
 
     chosen = quantize.calibrate(model, quantize.linears(model), feeds)
     fused = fuse(model)

@@ -33,9 +33,9 @@ CALIBRATION_TEXTS, RANGE_TEXTS = 4000, 300
 def main(parent_name: str, train: Path, test: Path) -> None:
     """Prints one JSON object."""
     parent = load_parent(parent_name)
-    texts = [text for text in read_examples(train).texts if len(text.split()) >= 5]
+    texts = [text for text in read_examples(train).single_texts if len(text.split()) >= 5]
     texts = random.Random(0).sample(texts, min(CALIBRATION_TEXTS, len(texts)))
-    judged = read_examples(test).texts
+    judged = read_examples(test).single_texts
     exact = _log_probabilities(fuse(export(parent, 18)), parent, judged)
     rows = []
     for name, model, graph in _variants(parent, texts):
@@ -62,7 +62,9 @@ def _variants(parent: Parent, texts: list[str]) -> Iterator[tuple[str, Parent, o
         pruned = prune_parent_vocabulary(parent, texts, frequent)
         yield f"seen pieces and {frequent} more, 8 bits", pruned, quantize.quantize_embeddings(_int8(pruned, texts))
     yield "all pieces, 4 bits", parent, quantize.quantize_embeddings(whole, 4)
-    counts = np.bincount(np.concatenate(encode(parent, texts)), minlength=parent.model.config.vocab_size)
+    counts = np.bincount(
+        np.concatenate([row.ids for row in encode(parent, texts)]), minlength=parent.model.config.vocab_size
+    )
     for bits in (3.0, 2.5, 2.0):
         alike = quantize.RowEntropy(bits, np.ones_like(counts))
         yield f"all pieces, {bits} bits stored, all alike", parent, quantize.quantize_embeddings(whole, entropy=alike)

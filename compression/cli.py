@@ -216,7 +216,7 @@ def compress(
     loaded = load_recipe(recipe or "safe")
     require_replaceable(out)
     require_writable(cache, CACHE_REMEDY)
-    read_examples(data, columns)
+    read_examples(data, columns, quiet=True)
     safetensors_files(locate(parent))
     with extra("compress"):
         from compression.budget_search import Search, search
@@ -284,6 +284,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     click.echo(f"recipe      {printable(str(manifest.recipe.get('name')))}")
     click.echo(f"window      {manifest.max_length} tokens")
     click.echo(f"task        {manifest.task}")
+    click.echo(f"inputs      {'pairs of texts' if manifest.inputs == 'pairs' else 'texts'}")
     click.echo(f"labels      {', '.join(map(printable, manifest.labels))}")
     click.echo(f"batch-exact {'yes' if manifest.runtime.batch_exact else 'no'}")
     print_comparison(str(bundle), manifest)

@@ -1,26 +1,24 @@
-"""Labelled or unlabelled text from files of rows, and how it is divided.
+"""Labelled or unlabelled texts, or pairs of them, from files of rows, and how they are divided.
 
 Every cell is taken as the string it is: a label `1`, a text `NA` or an empty label keep their meaning.
 """
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from compression.bundle import Input, InputKind, kind_of, texts_of
 from compression.errors import DataError
-from compression.tables import Cell, Cells, Format, open_table
+from compression.progress import warn
+from compression.tables import Cell, Cells, Chunk, Format, Table, doubt_of_pairs, open_table
 
 Labels: TypeAlias = str | tuple[str, ...] | None  # one, any number (a list in the file), or not known
 
 ENOUGH_TEXTS = 2000  # to judge by: a share of them is known to some two points (95 %), and of ten times as many to 0.7
 _PARTS = ("calibration", "selection", "test")
-_SECOND_TEXTS = {  # by the column of a pair's first text, usual names of the second's
-    "text": ("text_pair", "text2", "text_b"), "text1": ("text2",), "text_a": ("text_b",), "premise": ("hypothesis",),
-    "sentence": ("sentence2",), "sentence1": ("sentence2",), "question1": ("question2",), "query": ("passage",),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,7 @@ class Columns:
     """Where a data file keeps what, which labels count as missing, and how the file is written.
 
     Attributes:
+        text_pair: the second text of a pair; None where each row is one text.
         names: by what stands for labels in the file, the labels.
         label_separator: between the labels of a text in one cell; None where a cell is one label, or a list of them.
     """
@@ -39,23 +38,34 @@ class Columns:
     form: Format = Format()
     label_separator: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)
+    text_pair: str | None = None
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts and, position by position, their labels and splits; None where a row has none.
+    """Texts, or pairs of them, and, position by position, their labels and splits; None where a row has none.
 
     Attributes:
         places: where each stands in its file, in words; empty where that is not known.
     """
 
-    texts: tuple[str, ...]
+    texts: tuple[Input, ...]
     labels: tuple[Labels, ...]
     splits: tuple[str | None, ...]
     places: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def inputs(self) -> InputKind:
+        """Whether they are texts or pairs."""
+        return kind_of(self.texts)
+
+    @property
+    def single_texts(self) -> tuple[str, ...]:
+        """The texts, where they are no pairs."""
+        return tuple(one for one in self.texts if isinstance(one, str))
 
     @property
     def several(self) -> bool:
@@ -90,29 +100,30 @@ class Examples:
         )
 
 
-def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
+def read_examples(path: Path, columns: Columns = Columns(), quiet: bool = False) -> Examples:
     """Reads a data file.
 
+    Args:
+        quiet: whether what is doubtful stays unsaid, since the file is read again.
+
     Raises:
-        DataError: the file, the text column or a label column of another name than usual is not there, a row cannot be
-            read, or there is none.
+        DataError: the file, a text column or a label column of another name than usual is not there, a row cannot be
+            read or lacks a text, or there is none.
     """
     table = open_table(path, columns.form)
-    texts: list[str] = []
+    texts: list[Input] = []
     labels: list[Labels] = []
     splits: list[str | None] = []
     places: list[str] = []
     names: set[str] = set()
     try:
-        for chunk in table.chunks(columns.text, (columns.label, columns.split)):
+        for chunk in _chunks(table, columns):
             names.update(chunk.names)
-            wanted = [chunk.cells[name] for name in (columns.text, columns.label, columns.split)]
-            for number, *cells in zip(chunk.numbers, *wanted, strict=True):
+            wanted = [chunk.cells[name] for name in (columns.label, columns.split)]
+            for number, text, *cells in zip(chunk.numbers, _texts(chunk, table, columns), *wanted, strict=True):
                 where = f"{path}: {table.unit} {number}"
-                text, split = _whole(cells[0], where), _whole(cells[2], where)
-                label = _renamed(_labels(cells[1], columns.label_separator, where), columns.names)
-                if text is None or not text.strip():
-                    raise DataError(f"{where}: has an empty {columns.text!r}; remove it or fill it in")
+                split = _whole(cells[1], where)
+                label = _renamed(_labels(cells[0], columns.label_separator, where), columns.names)
                 texts.append(text)
                 labels.append(None if set(names_of(label)) & set(columns.ignored_labels) else label)
                 splits.append(split)
@@ -122,8 +133,36 @@ def read_examples(path: Path, columns: Columns = Columns()) -> Examples:
     if not texts:
         raise DataError(f"{path}: no rows")
     _require_label_column(names, columns, path)
-    _require_no_pairs(names, columns, path)
+    doubt = doubt_of_pairs(columns.text, columns.text_pair, names)
+    if doubt is not None and not quiet:
+        warn(f"{path}: {doubt}")
     return Examples(tuple(texts), tuple(labels), tuple(splits), tuple(places))
+
+
+def _chunks(table: Table, columns: Columns) -> Iterator[Chunk]:
+    """The chunks of a file that has the columns of texts."""
+    second = columns.text_pair
+    if second == columns.text:
+        raise DataError(f"the column {second!r} cannot be both texts of a pair; name another with --text-pair-column")
+    for number, chunk in enumerate(table.chunks(columns.text, (columns.label, columns.split, *filter(None, [second])))):
+        if second is not None and not number and second not in chunk.names:
+            raise table.no_column(second, chunk.names, "name it with --text-pair-column")
+        yield chunk
+
+
+def _texts(chunk: Chunk, table: Table, columns: Columns) -> Iterator[Input]:
+    """The text or pair of each row."""
+    firsts = _filled(chunk, table, columns.text)
+    return firsts if columns.text_pair is None else zip(firsts, _filled(chunk, table, columns.text_pair), strict=True)
+
+
+def _filled(chunk: Chunk, table: Table, column: str) -> Iterator[str]:
+    for number, cell in zip(chunk.numbers, chunk.cells[column], strict=True):
+        where = f"{table.path}: {table.unit} {number}"
+        text = _whole(cell, where)
+        if text is None or not text.strip():
+            raise DataError(f"{where}: has an empty {column!r}; remove it or fill it in")
+        yield text
 
 
 def require_labelled(examples: Examples, name: str) -> None:
@@ -184,8 +223,9 @@ def split_examples(examples: Examples, path: Path, enough: int = ENOUGH_TEXTS) -
 
     A file with a split column says itself which is which (`calibration`, `selection`, `test`); without `selection`, a
     sixth of the calibration texts select. What it has in two parts stays only where it judges: a text that was learned
-    from proves nothing, and public sets do repeat some. A file without splits is divided 5 : 1 : 4. It is a hash of a
-    text's letters and digits that decides, so that copies stay together and the split stays the same.
+    from proves nothing, and public sets do repeat some. A file without splits is divided 5 : 1 : 4. It is a hash of
+    the letters and digits of a text, or of both, that decides, so that copies stay together and the split stays the
+    same.
 
     Args:
         enough: so many texts select, and so many judge; all of those whose split the file says.
@@ -247,16 +287,6 @@ def _require_label_column(names: Iterable[str], columns: Columns, path: Path) ->
         raise DataError(f"{path}: no row has a column {columns.label!r}; name the right one with --label-column")
 
 
-def _require_no_pairs(names: Iterable[str], columns: Columns, path: Path) -> None:
-    """A label of two texts says little of the first alone."""
-    for second in _SECOND_TEXTS.get(columns.text, ()):
-        if second in names:
-            raise DataError(
-                f"{path}: has columns {columns.text!r} and {second!r}, a pair of texts; Lathe takes "
-                f"models of one text. Remove {second!r} if the label is not of both"
-            )
-
-
 def _labels(cell: Cells, separator: str | None, where: str) -> Labels:
     """The labels of a row. An empty cell has none known; a separator alone, or an empty list, says that it has none."""
     if isinstance(cell, tuple):
@@ -288,6 +318,7 @@ def _letters(text: str) -> str:
     return "".join(character for character in text.casefold() if character.isalnum()) or text
 
 
-def _share(text: str) -> float:
-    """Where a text falls between 0 and 1."""
-    return int.from_bytes(hashlib.sha256(_letters(text).encode()).digest()[:4]) / 2**32
+def _share(given: Input) -> float:
+    """Where a text or pair falls between 0 and 1."""
+    letters = "\0".join(map(_letters, texts_of(given)))
+    return int.from_bytes(hashlib.sha256(letters.encode()).digest()[:4]) / 2**32

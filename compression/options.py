@@ -9,7 +9,7 @@ import click
 
 from compression.data import Columns
 from compression.tables import Format
-from compression.tables.options import format_options, separator
+from compression.tables.options import format_options, separator, text_pair_option
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -38,6 +38,7 @@ def columns_options(command: Callable[..., None]) -> Callable[..., None]:
     def run(
         *args: Any,
         text_column: str,
+        text_pair_column: str | None,
         label_column: str,
         label_separator: str | None,
         ignored_labels: tuple[str, ...],
@@ -52,6 +53,7 @@ def columns_options(command: Callable[..., None]) -> Callable[..., None]:
             form=form,
             label_separator=label_separator,
             names=label_names,
+            text_pair=text_pair_column,
         )
         command(*args, columns=columns, **options)
 
@@ -76,6 +78,7 @@ def columns_options(command: Callable[..., None]) -> Callable[..., None]:
             "none.",
         ),
         click.option("--label-column", default="label", show_default=True),
+        text_pair_option,
         click.option("--text-column", default="text", show_default=True),
     ):
         decorated = option(decorated)

@@ -17,6 +17,7 @@ from compression.bundle import (
     Bundle,
     DataUsed,
     GoldenAnswers,
+    InputKind,
     Labelling,
     Logits,
     Manifest,
@@ -51,6 +52,7 @@ from compression.measure.verify import BATCH_EXACT_WITHIN, Measured, measure, re
 from compression.outlook import announce, print_reached, remedy, require_hope
 from compression.parent.checkpoint import Parent, load_parent
 from compression.parent.classifier import BundleClassifier, Classifier, ParentClassifier, predict
+from compression.parent.inputs import require_reads, require_same_framing
 from compression.progress import console, warn
 from compression.recipe import ExportStep, Recipe
 from compression.report.page import model_card, report_html
@@ -88,6 +90,11 @@ class Task:
             *filter(None, [_thresholds(self.parent)]),
             *([number.model_dump()] if (number := _number(self.parent)) else []),
         )  # fmt: skip
+
+    @property
+    def inputs(self) -> InputKind:
+        """What the data holds, and so what the bundle is for."""
+        return self.splits.test.inputs
 
     @property
     def selection_logits(self) -> Logits:
@@ -171,6 +178,9 @@ def open_task(parent_name: str, data: Path, columns: Columns, cache: Path, enoug
     examples = read_examples(data, columns)
     console.print(f"Loading {parent_name}")
     parent = load_parent(parent_name)
+    require_reads(parent, examples.inputs)
+    if examples.inputs == "pairs":
+        require_same_framing(parent, _bare_tokenizer(parent), examples.texts)
     require_known_labels(examples, parent.task, data)
     splits = split_examples(examples, data, enough)
     for doubt in doubts(splits, parent.task):
@@ -236,7 +246,7 @@ def build(task: Task, recipe: Recipe, stop_when_lost: bool = False) -> Compresse
         seconds = time.perf_counter() - start
         if found is None:
             kept.put(key, work)
-        with _classifier(work) as classifier:
+        with _classifier(work, task.inputs) as classifier:
             got = predict(classifier, selection.texts, f"Judge after {step.step}")
         figures.append(
             StepFigures(
@@ -262,8 +272,8 @@ def build(task: Task, recipe: Recipe, stop_when_lost: bool = False) -> Compresse
 @contextmanager
 def opened(task: Task, candidate: Compressed) -> Iterator[BundleClassifier]:
     """The candidate as it will be served."""
-    file, options = candidate.model_file, candidate.options
-    yield _running(unpacked(Path(file), candidate.model), candidate.tokenizer, options, task.parent)
+    content = unpacked(Path(candidate.model_file), candidate.model)
+    yield _running(content, candidate.tokenizer, candidate.options, task.parent, task.inputs)
 
 
 @contextmanager
@@ -276,7 +286,7 @@ def exported(task: Task) -> Iterator[Classifier]:
         console.print("Export the parent, to time it in ONNX Runtime too")
         work = run_step(step, Work(task.parent), task.parent, task.splits, task.cache, kept.unfinished(key))
         kept.put(key, work)
-    with _classifier(work) as classifier:
+    with _classifier(work, task.inputs) as classifier:
         yield classifier
 
 
@@ -303,6 +313,7 @@ def write(
         )
     manifest = Manifest(
         task=task.parent.task.name,
+        inputs=task.inputs,
         labels=task.parent.labels,
         max_length=task.parent.max_length,
         runtime=candidate.options.model_copy(update={"batch_exact": batch_exact, "temperature": measured.temperature}),
@@ -321,7 +332,7 @@ def write(
         tools=_tools(),
     )
     with opened(task, candidate) as classifier:
-        golden = GoldenAnswers.of(classifier.encode, classifier.forward)
+        golden = GoldenAnswers.of(classifier.encode, classifier.forward, task.inputs)
     files = {
         candidate.model_file: candidate.model,
         TOKENIZER: candidate.tokenizer,
@@ -334,18 +345,20 @@ def write(
 
 
 @contextmanager
-def _classifier(work: Work) -> Iterator[Classifier]:
+def _classifier(work: Work, inputs: InputKind) -> Iterator[Classifier]:
     """The work so far as something that answers."""
     if work.graph is None:
         yield ParentClassifier(work.model)
         return
     model, tokenizer = work.graph.SerializeToString(), _bare_tokenizer(work.model)
-    yield _running(model, tokenizer, _runtime_options(work), work.model)
+    yield _running(model, tokenizer, _runtime_options(work), work.model, inputs)
 
 
-def _running(model: bytes, tokenizer: bytes, options: RuntimeOptions, parent: Parent) -> BundleClassifier:
+def _running(
+    model: bytes, tokenizer: bytes, options: RuntimeOptions, parent: Parent, inputs: InputKind
+) -> BundleClassifier:
     """A model in memory as a classifier of the parent's labels."""
-    return BundleClassifier(parent.name, Runtime(model, tokenizer, parent.max_length, options), parent.task)
+    return BundleClassifier(parent.name, Runtime(model, tokenizer, parent.max_length, options), parent.task, inputs)
 
 
 def _runtime_options(work: Work) -> RuntimeOptions:

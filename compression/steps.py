@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 
 from compression import quantize
+from compression.bundle import Input
 from compression.data import Splits
 from compression.errors import RecipeError
 from compression.graph.export import export
 from compression.graph.fuse import fuse
 from compression.parent.batches import encode
 from compression.parent.checkpoint import Parent
-from compression.parent.classifier import ParentClassifier
 from compression.prune.cost import machine_cost
 from compression.prune.layers import drop_layers
 from compression.prune.sparsity import sparsify
@@ -74,8 +74,8 @@ def _on_graph(
     step: QuantizeStep | QuantizeDynamicStep | QuantizeWeightsStep | Float16Step,
     graph: onnx.ModelProto,
     model: Parent,
-    texts: Sequence[str],
-    selection: Sequence[str],
+    texts: Sequence[Input],
+    selection: Sequence[Input],
 ) -> onnx.ModelProto:
     match step:
         case Float16Step():
@@ -92,7 +92,7 @@ def _on_graph(
 
 
 def _quantize(
-    graph: onnx.ModelProto, model: Parent, step: QuantizeStep, texts: Sequence[str], selection: Sequence[str]
+    graph: onnx.ModelProto, model: Parent, step: QuantizeStep, texts: Sequence[Input], selection: Sequence[Input]
 ) -> onnx.ModelProto:
     layers = quantize.linears(graph)
     for pattern in step.float_layers:
@@ -110,25 +110,23 @@ def _quantize(
     return quantize.quantize_within(graph, activations, judges, step.min_agreement, model.task, entropy)
 
 
-def _row_entropy(model: Parent, texts: Sequence[str], mean: float) -> quantize.RowEntropy:
-    ids = np.concatenate([np.array(row) for row in encode(model, texts)])
+def _row_entropy(model: Parent, texts: Sequence[Input], mean: float) -> quantize.RowEntropy:
+    ids = np.concatenate([np.array(row.ids) for row in encode(model, texts)])
     return quantize.RowEntropy(mean, np.bincount(ids, minlength=model.model.get_input_embeddings().num_embeddings))
 
 
-def _int8_activations(model: Parent, texts: Sequence[str]) -> dict[str, quantize.Activation]:
+def _int8_activations(model: Parent, texts: Sequence[Input]) -> dict[str, quantize.Activation]:
     """What the step `quantize` with its defaults would choose, were it the next one."""
     graph = export(model, ExportStep(step="export").opset)  # not fused: that scales the queries
     feeds = feeds_of(graph, model, texts[: QuantizeStep(step="quantize").calibration_texts])
     return quantize.calibrate(graph, quantize.linears(graph), feeds)
 
 
-def feeds_of(graph: onnx.ModelProto, model: Parent, texts: Sequence[str]) -> list[quantize.Feed]:
-    """Each text alone, as the exported model takes it."""
-    classifier = ParentClassifier(model)
+def feeds_of(graph: onnx.ModelProto, model: Parent, texts: Sequence[Input]) -> list[quantize.Feed]:
+    """Each text or pair alone, as the exported model takes it."""
     wanted = {value.name for value in graph.graph.input}
     feeds = []
-    for text in texts:
-        encoded = classifier.encode(text)
+    for encoded in encode(model, texts):
         arrays = {
             "input_ids": np.array([encoded.ids]),
             "attention_mask": np.ones((1, len(encoded)), np.int64),

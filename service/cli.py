@@ -6,7 +6,7 @@ import click
 
 from compression.bundle import extra
 from compression.tables import Format
-from compression.tables.options import format_options, separator
+from compression.tables.options import format_options, separator, text_pair_option
 from service.access import keys as auth
 from service.access.keys_file import read_keys
 
@@ -107,6 +107,7 @@ def revoke(identity: str, file: Path) -> None:
 )
 @format_options
 @click.option("--text-column", default="text", show_default=True)
+@text_pair_option
 @click.option("--probabilities", is_flag=True, help="Add the probability of each label, too.")
 @click.option(
     "--calibrated/--not-calibrated",
@@ -146,6 +147,7 @@ def score(
     source: Path,
     out: Path,
     text_column: str,
+    text_pair_column: str | None,
     probabilities: bool,
     calibrated: bool,
     label_separator: str,
@@ -180,7 +182,7 @@ def score(
         bundle,
         source,
         out,
-        scoring.Options(text_column, probabilities, calibrated, prefix, form, label_separator),
+        scoring.Options(text_column, probabilities, calibrated, prefix, form, label_separator, text_pair_column),
         scoring.Compute(placed, streams or streams_of(placed), batch_tokens),
         scoring.score_here if ray is None else scoring.score_on_ray(ray),
     )

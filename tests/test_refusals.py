@@ -203,7 +203,7 @@ DATA: dict[str, tuple[str, str, Sequence[str], str]] = {
     "a list": ("jsonl", jsonl("good", ["bad"]), (), "line 2: has a list in 'text'"),
     "an object": ("jsonl", jsonl({"en": "bad"}), (), "line 1: has a dict in 'text'"),
     "half a surrogate pair": ("jsonl", jsonl("good", "\ud800"), (), "line 2: has half a surrogate pair"),
-    "pairs": ("csv", "sentence1,sentence2\na,b\n", ("--text-column", "sentence1"), "'sentence2', a pair of texts"),
+    "no second text": ("csv", "text,text_pair\na,b\nc,\n", ("--text-pair-column", "text_pair"), "line 3: has an empty"),
     "another label": ("csv", "text,label\ngood,positive\nwell,neutral\n", (), "labels that the model does not have"),
     "1 text": ("csv", "text\na good day\n", (), "each part needs some"),
     "copies of 1 text": ("csv", "text\n" + "a good day\n" * 50, (), "each part needs some"),

@@ -23,8 +23,8 @@ def test_the_messages_are_labelled_and_split() -> None:
     assert set(sentiment.labels) == {"negative", "neutral", "positive"}
     assert {label for label in intent.labels if label} == set(banking.task.labels)
     assert {len(sentiment.of_split(split)) for split in ("calibration", "test")} == {len(sentiment) // 2}
-    assert all(3 <= len(text.split()) <= 120 for text in sentiment.texts)
-    assert len({text.casefold() for text in sentiment.texts}) == len(sentiment)
+    assert all(3 <= len(text.split()) <= 120 for text in sentiment.single_texts)
+    assert len({text.casefold() for text in sentiment.single_texts}) == len(sentiment)
 
 
 @pytest.mark.shared_data

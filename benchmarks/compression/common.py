@@ -71,9 +71,9 @@ def measure_all(parent: Parent, folders: Sequence[Path], test: Examples) -> list
     reference = ParentClassifier(parent)
     models: list[Classifier] = [reference, *(load_produced(folder, parent) for folder in folders)]
     disk = [_parent_bytes(parent), *map(_disk_bytes, folders)]
-    alone = [_one_by_one(model, test.texts) for model in models]
-    together = [_in_mixed_batches(model, test.texts) for model in models]
-    speeds = _speeds(models, test.texts)
+    alone = [_one_by_one(model, test.single_texts) for model in models]
+    together = [_in_mixed_batches(model, test.single_texts) for model in models]
+    speeds = _speeds(models, test.single_texts)
     return [
         Row(
             disk_mb=round(size / 1e6, 3),

@@ -149,9 +149,13 @@ def write_texts(data: Path, work: Path) -> tuple[Path, Path]:
     """The same texts twice: as the peers' scripts read them, and as `lathe compress` does."""
     train = read_examples(data / "train.parquet")
     validation = read_examples(data / "validation.parquet")
-    candidates = sorted({text for text in train.texts if len(words(text)) >= MIN_WORDS} - set(validation.texts))
+    candidates = sorted(
+        {text for text in train.single_texts if len(words(text)) >= MIN_WORDS} - set(validation.single_texts)
+    )
     calibration = random.Random(0).sample(candidates, CALIBRATION_TEXTS)
-    chosen = [{"text": text, "label": label} for text, label in zip(validation.texts, validation.labels, strict=True)]
+    chosen = [
+        {"text": text, "label": label} for text, label in zip(validation.single_texts, validation.labels, strict=True)
+    ]
     texts, rows = work / "texts.json", work / "rows.jsonl"
     texts.write_text(json.dumps({"calibration": calibration, "validation": chosen}), "utf-8")
     unlabelled = [{"text": text, "split": "calibration"} for text in calibration]

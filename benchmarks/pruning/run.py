@@ -81,11 +81,11 @@ def run_set(name: str, data: Path, out: Path, resume: bool) -> None:
     )
     costs = [{int(width): cost for width, cost in table.items()} for table in result["costs"]]
     done = {(row["seed"], row["method"], row["keep"]) for row in result["rows"]}
-    expected = predict(ParentClassifier(parent), judged.texts, "Judge the parent")
+    expected = predict(ParentClassifier(parent), judged.single_texts, "Judge the parent")
     for seed in SEEDS:
         if done.issuperset((seed, method, keep) for method in METHODS for keep in KEEPS):
             continue
-        seen = see(parent, calibration_texts(train.texts, judged.texts, seed))
+        seen = see(parent, calibration_texts(train.single_texts, judged.single_texts, seed))
         for method, prepare in METHODS.items():
             start = time.process_time()
             prune = prepare(parent.model, seen, costs)
@@ -116,7 +116,7 @@ def judge(parent: Parent, model: PreTrainedModel, costs: Costs, expected: Logits
     Args:
         expected: the parent's logits, (texts, labels).
     """
-    logits = predict(ParentClassifier(dataclasses.replace(parent, model=model)), judged.texts, "Judge")
+    logits = predict(ParentClassifier(dataclasses.replace(parent, model=model)), judged.single_texts, "Judge")
     widths = [part.units for part in sublayers(model)]
     lines = [Line.through(table) for table in costs]
     spent = sum(line.at(width) for line, width in zip(lines, widths, strict=True))
@@ -139,7 +139,7 @@ def divergence(expected: Logits, logits: Logits) -> float:
 def _begin(name: str, data: Path, parent: Parent, judged: Examples) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         costs = cost_tables(parent.model, partial(machine_cost, Path(folder)))
-    logits = predict(ParentClassifier(parent), judged.texts, "Judge the parent")
+    logits = predict(ParentClassifier(parent), judged.single_texts, "Judge the parent")
     splits = ("train", *JUDGED[name])
     return {
         "set": name,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from compression.bundle import Encoded
+from compression.bundle import Encoded, Input
 from service.app import Lathe
 from service.engine.engine import Engine
 
@@ -14,7 +14,7 @@ __all__ = ["Lathe"]
 _ENCODED = Encoded([0] * 16, [0] * 16, False)
 
 
-def _encode(self: Engine, text: str) -> Encoded:
+def _encode(self: Engine, given: Input) -> Encoded:
     return _ENCODED
 
 

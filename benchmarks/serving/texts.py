@@ -10,6 +10,6 @@ _MESSAGES = Path(__file__).resolve().parents[2] / "examples" / "customer_message
 
 def short_messages() -> list[str]:
     """Those of 3 to 40 words."""
-    texts = [text for text in read_examples(_MESSAGES, Columns()).texts if 3 <= len(text.split()) <= 40]
+    texts = [text for text in read_examples(_MESSAGES, Columns()).single_texts if 3 <= len(text.split()) <= 40]
     random.Random(0).shuffle(texts)
     return texts

@@ -31,6 +31,7 @@ from compression.bundle.figures import (
     median_speedup,
 )
 from compression.bundle.golden import GOLDEN, GOLDEN_WITHIN, GoldenAnswers, read_golden
+from compression.bundle.inputs import Input, InputKind, changed, kind_of, shown, texts_of
 from compression.bundle.manifest import DataUsed, Manifest, NumberOptions, ParentModel, RuntimeOptions
 from compression.bundle.runtime import Provider, Runtime
 from compression.bundle.storage import Bundle, open_bundle, write_bundle
@@ -54,6 +55,8 @@ __all__ = [
     "Estimate",
     "Figures",
     "GoldenAnswers",
+    "Input",
+    "InputKind",
     "Labelling",
     "Latency",
     "Logits",
@@ -76,11 +79,15 @@ __all__ = [
     "SwapReaction",
     "Task",
     "TextClassifier",
+    "changed",
     "extra",
+    "kind_of",
     "median_speedup",
     "open_bundle",
     "read_golden",
     "require_extra",
+    "shown",
     "softmax",
+    "texts_of",
     "write_bundle",
 ]

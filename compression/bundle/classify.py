@@ -1,4 +1,4 @@
-"""A bundle in a Python program: texts in, labels and scores out, as the service gives them."""
+"""A bundle in a Python program: texts or pairs in, labels and scores out, as the service gives them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compression.bundle.inputs import Input
 from compression.bundle.runtime import Runtime
 from compression.bundle.storage import Bundle, open_bundle
 from compression.bundle.task import Logits
@@ -15,7 +16,7 @@ from compression.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The answer to one text.
+    """The answer to one text, or pair.
 
     Attributes:
         label: the most probable one; of a model that gives any number of labels, also where the text does not get it;
@@ -53,12 +54,13 @@ class TextClassifier:
         self._batch_tokens = batch_tokens
 
     def __call__(
-        self, texts: str | Iterable[str], top_k: int | None = 1, calibrated: bool = False
+        self, texts: str | Iterable[Input], top_k: int | None = 1, calibrated: bool = False
     ) -> list[Classification]:
-        """Classifies texts, or one; the answers are in their order.
+        """Classifies texts, or one; or pairs, where the bundle's model reads pairs. The answers are in their order.
 
             classifier = lathe.load("bundles/mine")
             [answer.label for answer in classifier(["Thank you!", "Never again."])]
+            lathe.load("bundles/nli")([("A man sleeps.", "Nobody is awake.")])
 
         Args:
             top_k: how many labels `scores` holds; None for all. It is the same in `lathe.Client` and over HTTP.
@@ -66,7 +68,8 @@ class TextClassifier:
                 own probabilities.
 
         Raises:
-            DataError: a text is none, is empty, or not valid Unicode; names its place. Or `top_k` is below 1.
+            DataError: a text is none, is empty, or not valid Unicode, or it is a pair and the model reads texts, or the
+                other way round; names its place. Or `top_k` is below 1.
         """
         if top_k is not None and top_k < 1:
             raise DataError(f"top_k is {top_k}; pass a whole number from 1 on, or None for all labels")
@@ -79,16 +82,23 @@ class TextClassifier:
             logits[batch] = self._runtime.logits([encoded[index] for index in batch])
         return self._answers(logits, encoded, top_k, self.bundle.manifest.runtime.temperature if calibrated else 1.0)
 
-    def _encode(self, text: str, place: int) -> Encoded:
-        if not isinstance(text, str):
-            raise DataError(f"text {place} is no text but {type(text).__name__}")
-        if not text.strip():
-            raise DataError(f"text {place} is empty; leave it out")
-        try:
-            text.encode()  # also what is behind the window
-        except UnicodeEncodeError:
-            raise DataError(f"text {place} is not valid Unicode; repair it or leave it out") from None
-        return self._runtime.encode(text)
+    def _encode(self, given: Input, place: int) -> Encoded:
+        if self.bundle.manifest.inputs == "pairs":
+            given = self._pair(given, place)
+        elif isinstance(given, tuple | list):
+            raise DataError(f"text {place} is a pair, and {self.bundle.path} reads single texts; pass each by itself")
+        for text in given if isinstance(given, tuple) else (given,):
+            _require_text(text, place)
+        return self._runtime.encode(given)
+
+    def _pair(self, given: object, place: int) -> tuple[str, str]:
+        if isinstance(given, tuple | list) and len(given) == 2:
+            one, two = given
+            return one, two
+        what = "a single text" if isinstance(given, str) else "no pair"
+        raise DataError(
+            f"text {place} is {what}, and {self.bundle.path} reads pairs of texts; pass a list of (text, text_pair)"
+        )
 
     def _batches(self, encoded: Sequence[Encoded]) -> Iterator[list[int]]:
         """Places of texts of similar length; one by one where an answer would depend on its neighbours."""
@@ -119,6 +129,17 @@ class TextClassifier:
             )
             for row, order, gets, one in zip(scores, orders, given, encoded, strict=True)
         ]
+
+
+def _require_text(text: str, place: int) -> None:
+    if not isinstance(text, str):
+        raise DataError(f"text {place} is no text but {type(text).__name__}")
+    if not text.strip():
+        raise DataError(f"text {place} is empty; leave it out")
+    try:
+        text.encode()  # also what is behind the window
+    except UnicodeEncodeError:
+        raise DataError(f"text {place} is not valid Unicode; repair it or leave it out") from None
 
 
 def load(path: str | Path, threads: int = 1, batch_tokens: int = 2048) -> TextClassifier:

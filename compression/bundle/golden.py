@@ -4,7 +4,7 @@ Digests say that the files arrived as they were written. Golden answers say that
 the other one did: an older CPU can saturate the products of 8-bit numbers, a runtime can have a fault.
 
 The texts are the project's own, so that no private text travels with a bundle. They need not suit its task: any text
-has an answer, and that must stay the same.
+has an answer, and that must stay the same. Where the model reads pairs, each goes with the next one.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from compression.bundle.figures import Record
+from compression.bundle.inputs import Input, InputKind
 from compression.bundle.storage import Bundle
 from compression.bundle.task import Logits, Task
 from compression.bundle.tokenizer import Encoded
@@ -46,16 +47,24 @@ _TEXTS = (
 
 
 class GoldenAnswers(Record):
-    """Texts and their logits, (texts, labels)."""
+    """Texts, or pairs of them, and their logits, (texts, labels)."""
 
-    texts: tuple[str, ...] = Field(max_length=256)
+    texts: tuple[Input, ...] = Field(max_length=256)
     logits: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def of(cls, encode: Callable[[str], Encoded], infer: Callable[[Sequence[Encoded]], Logits]) -> Self:
+    def of(
+        cls,
+        encode: Callable[[Input], Encoded],
+        infer: Callable[[Sequence[Encoded]], Logits],
+        inputs: InputKind = "texts",
+    ) -> Self:
         """What a model answers to the project's texts, each alone."""
-        rows = [infer([encode(text)])[0].tolist() for text in _TEXTS]
-        return cls(texts=_TEXTS, logits=tuple(map(tuple, rows)))
+        texts: tuple[Input, ...] = _TEXTS
+        if inputs == "pairs":
+            texts = tuple(zip(_TEXTS, (*_TEXTS[1:], _TEXTS[0]), strict=True))
+        rows = [infer([encode(text)])[0].tolist() for text in texts]
+        return cls(texts=texts, logits=tuple(map(tuple, rows)))
 
     def difference(self, task: Task, logits: Logits) -> str | None:
         """Where other answers to these texts are not the same ones; None where all are.

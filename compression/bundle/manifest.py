@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from compression.bundle.figures import Figures, Record, absent
+from compression.bundle.inputs import InputKind
 from compression.bundle.task import Number, SeveralLabels, SingleLabel, Task, TaskName
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -64,11 +65,20 @@ class RuntimeOptions(Record):
     number: NumberOptions | None = Field(default=None, exclude_if=absent)
 
 
+def _are_texts(kind: InputKind) -> bool:
+    return kind == "texts"
+
+
 class Manifest(Record):
-    """`bundle.json` without its own version and digest, which `to_json` adds and `from_json` checks."""
+    """`bundle.json` without its own version and digest, which `to_json` adds and `from_json` checks.
+
+    Attributes:
+        inputs: what the model reads; bundles of texts do not say it, as older ones do not.
+    """
 
     schema_version: Literal[2] = SCHEMA_VERSION
     task: TaskName = "text-classification"
+    inputs: InputKind = Field(default="texts", exclude_if=_are_texts)
     labels: tuple[str, ...]
     max_length: int = Field(ge=3)  # tokens, special tokens included
     runtime: RuntimeOptions

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from compression.bundle.cpu import int8_instructions, read
 from compression.bundle.extras import extra
+from compression.bundle.inputs import Input
 from compression.bundle.manifest import RuntimeOptions
 from compression.bundle.storage import Bundle
 from compression.bundle.task import Logits
@@ -85,9 +86,9 @@ class Runtime:
             operators[part.ep_name].update(node.op_type for node in part.get_nodes())
         return operators
 
-    def encode(self, text: str) -> Encoded:
-        """Tokenises one text, special tokens included, cut to the window; see `WindowTokenizer.encode`."""
-        return self._tokenizer.encode(text)
+    def encode(self, given: Input) -> Encoded:
+        """Tokenises one text or pair, special tokens included, cut to the window; see `WindowTokenizer.encode`."""
+        return self._tokenizer.encode(given)
 
     def logits(self, batch: Sequence[Encoded]) -> Logits:
         """One forward pass, padded on the right to the longest text.

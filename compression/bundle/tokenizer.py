@@ -10,16 +10,21 @@ The ids are those of the whole text. Words are what the pre-tokenizer makes, and
 first words of a text need only be the same with and without what follows. They are where every part in front of the
 model looks a few characters ahead at most, which is known of those named below. A tokenizer with any other part reads
 the whole text, and so does one that keeps the end of a text.
+
+Of a pair, each text is read so; `compression.bundle.framing` puts together what is kept of both.
 """
 
 import json
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
+from compression.bundle.framing import PairFrame, shares
+from compression.bundle.inputs import Input
 from compression.errors import BundleError
 
 _NORMALIZERS = frozenset(
@@ -51,7 +56,7 @@ _CHARACTERS_LEFT = 64
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One tokenised text, at most `max_length` tokens; `truncated` when it had more."""
+    """One tokenised text or pair, at most `max_length` tokens; `truncated` when it had more."""
 
     ids: list[int]
     type_ids: list[int]
@@ -61,8 +66,21 @@ class Encoded:
         return len(self.ids)
 
 
+class _Read(NamedTuple):
+    """What was read of a text of a pair.
+
+    Attributes:
+        ids: those that the window may hold, without special tokens.
+        tokens: how many the text has; where it was not read whole, how many of what was read are sure to be its own.
+    """
+
+    ids: list[int]
+    tokens: int
+    whole: bool
+
+
 class WindowTokenizer:
-    """Tokenises texts, special tokens included, cut to the window. May be used by several threads at once.
+    """Tokenises texts and pairs, special tokens included, cut to the window. May be used by several threads at once.
 
     Args:
         content: of a tokenizer.json; where its truncation has the direction `Left`, a text keeps its end.
@@ -78,6 +96,8 @@ class WindowTokenizer:
         except Exception as error:  # tokenizers raises a bare Exception
             raise BundleError(f"the tokenizer cannot be loaded: {error}") from error
         direction = str((self._tokenizer.truncation or {}).get("direction", "right")).lower()
+        self._max_length = max_length
+        self._keeps_end = direction == "left"
         self._tokenizer.no_padding()  # a saved tokenizer.json may pad by itself
         self._tokenizer.enable_truncation(max_length, direction=direction)
         added = self._tokenizer.get_added_tokens_decoder().values()
@@ -92,17 +112,58 @@ class WindowTokenizer:
         """Whether a token has this id."""
         return token >= 0 and self._tokenizer.id_to_token(token) is not None
 
-    def encode(self, text: str) -> Encoded:
-        """Tokenises one text. Releases the GIL while it does.
+    def encode(self, given: Input) -> Encoded:
+        """Tokenises one text, or a pair. Releases the GIL while it does.
 
         Raises:
-            TypeError: the text holds half of a surrogate pair.
+            TypeError: a text holds half of a surrogate pair.
+            BundleError: a pair that the tokenizer has no frame for, or whose frame fills the window.
         """
-        for beginning in self._beginnings(text):
+        if not isinstance(given, str):
+            return self._encode_pair(*given)
+        for beginning in self._beginnings(given):
             (encoding,) = self._tokenizer.encode_batch([beginning])  # `encode` would hold the GIL
-            if len(beginning) == len(text) or self._fills(encoding, len(beginning)):
+            if len(beginning) == len(given) or self._fills(encoding, len(beginning)):
                 break
         return Encoded(encoding.ids, encoding.type_ids, bool(encoding.overflowing))
+
+    @cached_property
+    def _frame(self) -> PairFrame:
+        frame = PairFrame.of(json.loads(self._tokenizer.to_str())["post_processor"])
+        if frame.special >= self._max_length:
+            raise BundleError(
+                f"the window has {self._max_length} tokens, which the {frame.special} special ones around a pair of "
+                "texts fill; models of pairs need a longer one"
+            )
+        return frame
+
+    def _encode_pair(self, text: str, text_pair: str) -> Encoded:
+        room = self._max_length - self._frame.special
+        readings = self._readings(text), self._readings(text_pair)
+        one, two = next(readings[0]), next(readings[1])
+        while not _decides(one, two, room):
+            if two.whole or (not one.whole and one.tokens <= two.tokens):
+                one = next(readings[0])
+            else:
+                two = next(readings[1])
+        kept = [
+            read.ids[max(0, len(read.ids) - count) :] if self._keeps_end else read.ids[:count]
+            for read, count in zip((one, two), shares(one.tokens, two.tokens, room), strict=True)
+        ]
+        whole = one.whole and two.whole and one.tokens + two.tokens <= room
+        return Encoded(*self._frame.around(*kept), truncated=not whole)
+
+    def _readings(self, text: str) -> Iterator[_Read]:
+        """Of more and more of a text; the last one is of all of it."""
+        for beginning in self._beginnings(text):
+            (encoding,) = self._tokenizer.encode_batch([beginning], add_special_tokens=False)
+            whole = len(beginning) == len(text)
+            tokens = (
+                len(encoding) + sum(map(len, encoding.overflowing))
+                if whole
+                else self._settled(encoding, len(beginning))
+            )
+            yield _Read(encoding.ids, tokens, whole)
 
     def _beginnings(self, text: str) -> Iterator[str]:
         """Longer and longer ones; the last is the text."""
@@ -127,18 +188,38 @@ class WindowTokenizer:
         Args:
             length: of the beginning, in characters.
         """
-        words = [word for word in encoding.word_ids if word is not None]
-        if not words:
-            return False
-        last, starts = words[-1], []  # of the words after the window's last one
-        for part in encoding.overflowing:
+        own = sum(word is not None for word in encoding.word_ids)  # tokens in the window that are not special
+        return own > 0 and self._settled(encoding, length) >= own
+
+    def _settled(self, encoding: Encoding, length: int) -> int:
+        """How many of the first tokens, special ones left out, are the same in a longer text that begins so."""
+        words: list[tuple[int, int]] = []  # of each, the tokens before it and where it starts
+        tokens, last = 0, None
+        for part in (encoding, *encoding.overflowing):
             for word, (start, _) in zip(part.word_ids, part.offsets, strict=True):
-                if word is not None and word != last:
+                if word is None:
+                    continue
+                if word != last:
                     last = word
-                    starts.append(start)
-            if len(starts) >= _WORDS_LEFT:
-                return bool(starts[0] <= length - self._left)
+                    words.append((tokens, start))
+                tokens += 1
+        followed = words[: max(0, len(words) - _WORDS_LEFT + 1)]  # by enough others, itself counted
+        return max((before for before, start in followed if start <= length - self._left), default=0)
+
+
+def _decides(one: _Read, two: _Read, room: int) -> bool:
+    """Whether what was read says what is kept of both texts, whatever else they hold.
+
+    Each must be whole, or fill the room by itself. Where both have more than half of an odd room, the longer one keeps
+    a token more, so it must be known which that is.
+    """
+    cut = [read for read in (one, two) if not read.whole]
+    if any(read.tokens < room for read in cut):
         return False
+    if not cut or room % 2 == 0:
+        return True
+    whole = [read.tokens for read in (one, two) if read.whole]
+    return bool(whole) and (whole[0] <= room // 2 or cut[0].tokens > whole[0])
 
 
 def _looks_ahead_little(tokenizer: Tokenizer) -> bool:

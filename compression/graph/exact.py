@@ -6,6 +6,7 @@ import onnxruntime
 import torch
 from optimum.utils import DummyTextInputGenerator, NormalizedConfigManager, NormalizedTextConfig
 
+from compression.bundle import Encoded
 from compression.bundle.runtime import session_options
 from compression.errors import CheckpointError
 from compression.parent.batches import Batch, collate
@@ -16,7 +17,10 @@ _TOLERANCE = 1e-4  # of the largest logit; exporters that are right stay below 1
 
 
 def made_up_batch(parent: Parent, texts: int, longest: int) -> Batch:
-    """Random tokens, the same for the same sizes: the first text as long as said, each other one shorter and padded."""
+    """Random tokens, the same for the same sizes: the first text as long as said, each other one shorter and padded.
+
+    Where the model knows types of tokens, the second half of each text has the second type.
+    """
     kind = parent.model.config.model_type
     try:
         normalized = NormalizedConfigManager.get_normalized_config_class(kind)
@@ -34,7 +38,14 @@ def made_up_batch(parent: Parent, texts: int, longest: int) -> Batch:
         for row in rows:
             row[row == end] = end - 1 if end else 1
             row[-1] = end
-    return collate(parent, [row.tolist() for row in rows])
+    types = getattr(parent.model.config, "type_vocab_size", None) or 1
+    return collate(
+        parent,
+        [
+            Encoded(row.tolist(), [int(types > 1 and 2 * at >= len(row)) for at in range(len(row))], False)
+            for row in rows
+        ],
+    )
 
 
 def require_exact(parent: Parent, model: onnx.ModelProto) -> None:

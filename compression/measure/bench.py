@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from compression.bundle import BundleError, Runtime, open_bundle
+from compression.bundle import BundleError, open_bundle
 from compression.errors import LatheError
 from compression.measure.latency import ROUNDS, Quartiles, ratios, time_runs
 from compression.measure.machine import Machine, this_machine
@@ -77,7 +77,7 @@ def bench(
         LatheError: no such bundle, `against` cannot be loaded, or a length beyond a window.
     """
     bundle = open_bundle(path)
-    models: list[Classifier] = [BundleClassifier(str(path), Runtime.of(bundle, threads=threads), bundle.task)]
+    models: list[Classifier] = [BundleClassifier.of(bundle, threads)]
     if against is not None:
         models.append(load_classifier(against, threads))
     elif (parent := _parent(bundle.manifest.parent.name)) is not None:

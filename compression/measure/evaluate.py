@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compression.bundle import ClassFigures, Labelling, Logits, Number, SeveralLabels, Task
+from compression.bundle import ClassFigures, Input, Labelling, Logits, Number, SeveralLabels, Task
 from compression.bundle.task import DEFAULT_THRESHOLD, Answers
 from compression.data import Examples, names_of
 from compression.errors import DataError
@@ -67,6 +67,7 @@ def evaluate(model: str, examples: Examples, source: Path, against: str | None =
             "--against with another bundle or the parent, which needs no labels"
         )
     classifier = load_classifier(model)
+    classifier.require_reads(examples.inputs)
     require_known_labels(examples, classifier.task, source)
     logits = predict(classifier, examples.texts, "Evaluate")
     figures: dict[str, Any] = {"texts": len(examples)}
@@ -75,6 +76,7 @@ def evaluate(model: str, examples: Examples, source: Path, against: str | None =
         figures = _figures(logits, task, examples)
     if against is not None:
         other = load_classifier(against)
+        other.require_reads(examples.inputs)
         require_comparable(other, classifier)
         theirs = predict(other, examples.texts, "Evaluate the other")
         if isinstance(task, Number) and not task.spread:  # that of a parent is known to its bundles alone
@@ -167,7 +169,7 @@ def agreement(one: Logits, other: Logits, task: Task) -> float:
     return float(task.same(one, other).mean())
 
 
-def batch_invariance(classifier: Classifier, texts: Sequence[str], seed: int = 0) -> tuple[int, float]:
+def batch_invariance(classifier: Classifier, texts: Sequence[Input], seed: int = 0) -> tuple[int, float]:
     """A text alone against the same text in a shuffled batch of sixteen.
 
     Returns:

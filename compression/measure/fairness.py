@@ -1,4 +1,4 @@
-"""Counterfactual fairness: the same text with its names and pronouns swapped should keep its answer.
+"""Counterfactual fairness: the same text, or pair, with its names and pronouns swapped should keep its answer.
 
 After Kusner et al. 2017 and Garg et al. 2019. The word lists are small and of two languages, so this can show a
 difference between parent and bundle, and never that a model is fair.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compression.bundle import Counterfactual, Logits, SwapReaction, Task
+from compression.bundle import Counterfactual, Input, Logits, SwapReaction, Task, changed
 from compression.parent.classifier import Classifier, predict
 
 MAX_TEXTS = 200
@@ -61,7 +61,7 @@ def swap(text: str) -> str:
 def measure_fairness(
     parent: Classifier,
     bundle: Classifier,
-    texts: Sequence[str],
+    texts: Sequence[Input],
     expected: Logits,
     got: Logits,
     seed: int = 0,
@@ -71,7 +71,7 @@ def measure_fairness(
     Args:
         expected: (texts, labels) of the parent on the texts as they are; `got` those of the bundle.
     """
-    swapped = {row: other for row, text in enumerate(texts) if (other := swap(text)) != text}
+    swapped = {row: other for row, text in enumerate(texts) if (other := changed(text, swap)) != text}
     if not swapped:
         return None
     rows = sorted(random.Random(seed).sample(list(swapped), min(MAX_TEXTS, len(swapped))))  # noqa: S311

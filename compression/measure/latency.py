@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from compression.bundle import Encoded, Latency
+from compression.bundle import Encoded, Input, Latency, texts_of
 from compression.parent.classifier import Classifier
 from compression.progress import track
 
@@ -35,7 +35,7 @@ class Quartiles:
 
 
 def compare_latency(
-    parent: Classifier, bundle: Classifier, texts: Sequence[str], exported: Classifier | None = None
+    parent: Classifier, bundle: Classifier, texts: Sequence[Input], exported: Classifier | None = None
 ) -> tuple[Latency, ...]:
     """Measures each of SHAPES, of texts no longer than the window, one thread each.
 
@@ -52,7 +52,12 @@ def compare_latency(
 
 
 def time_runs(
-    models: Sequence[Classifier], batch: int, tokens: int, texts: Sequence[str], rounds: int = ROUNDS, threads: int = 1
+    models: Sequence[Classifier],
+    batch: int,
+    tokens: int,
+    texts: Sequence[Input],
+    rounds: int = ROUNDS,
+    threads: int = 1,
 ) -> list[list[float]]:
     """Runs the models in turn, `rounds` times.
 
@@ -88,7 +93,7 @@ def ratios(slow: Sequence[float], fast: Sequence[float]) -> Quartiles:
 
 
 def time_against_first(
-    models: Sequence[Classifier], texts: Sequence[str], rounds: int = ROUNDS
+    models: Sequence[Classifier], texts: Sequence[Input], rounds: int = ROUNDS
 ) -> list[dict[tuple[int, int], Quartiles]]:
     """By model, at those of SHAPES that fit every window: the first one's time over its own."""
     window = min(model.max_length for model in models)
@@ -101,7 +106,7 @@ def time_against_first(
 
 
 def _latency(
-    parent: Classifier, bundle: Classifier, exported: Classifier | None, batch: int, tokens: int, texts: Sequence[str]
+    parent: Classifier, bundle: Classifier, exported: Classifier | None, batch: int, tokens: int, texts: Sequence[Input]
 ) -> Latency:
     models = (parent, bundle) if exported is None else (parent, bundle, exported)
     parent_times, bundle_times, *others = time_runs(models, batch, tokens, texts)
@@ -117,17 +122,19 @@ def _latency(
     )
 
 
-def _cut(model: Classifier, batch: int, tokens: int, texts: Sequence[str]) -> list[Encoded]:
+def _cut(model: Classifier, batch: int, tokens: int, texts: Sequence[Input]) -> list[Encoded]:
     """`batch` inputs of exactly `tokens` tokens, as the tokenizer would make them of texts of that length: the texts'
     own tokens on end, cut, with the special tokens around each. BART, for one, computes nothing without its last one.
+    What a forward pass takes is the same for a pair of as many tokens.
     """
+    single = [text for given in texts for text in texts_of(given)]
     special = model.encode("").ids
-    first = model.encode(texts[0]).ids
+    first = model.encode(single[0]).ids
     before = next((place for place, one in enumerate(special) if one != first[place]), len(special))
     after = len(special) - before
     own = max(0, tokens - len(special))  # of a row's tokens
     ids: list[int] = []
-    for text in texts:
+    for text in single:
         encoded = model.encode(text).ids
         ids += encoded[before : len(encoded) - after]
         if len(ids) >= batch * own:

@@ -8,7 +8,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-from compression.bundle import Labelling, Logits, Perturbation, Reaction, Task
+from compression.bundle import Input, Labelling, Logits, Perturbation, Reaction, Task, changed, texts_of
 from compression.data import Examples
 from compression.measure.evaluate import labelled_rows
 from compression.parent.classifier import Classifier, predict
@@ -71,18 +71,22 @@ def measure_robustness(
         expected: (texts, labels) of the parent on the test texts as they are; `got` those of the bundle.
     """
     rows = sorted(random.Random(seed).sample(range(len(test)), min(MAX_TEXTS, len(test))))  # noqa: S311
-    changed: dict[str, dict[int, str]] = {}  # kind: {row: changed text}
+    perturbed: dict[str, dict[int, Input]] = {}  # kind: {row: changed text}
     for kind, perturb in KINDS.items():
         choose = random.Random(f"{kind} {seed}")  # noqa: S311
-        after = {row: perturb(test.texts[row], choose) for row in rows}
-        kept = {row: text for row, text in after.items() if text != test.texts[row] and text.strip()}
+        after = {row: _perturbed(test.texts[row], perturb, choose) for row in rows}
+        kept = {
+            row: given
+            for row, given in after.items()
+            if given != test.texts[row] and all(text.strip() for text in texts_of(given))
+        }
         if kept:
-            changed[kind] = kept
-    pairs = [(row, text) for kept in changed.values() for row, text in kept.items()]
+            perturbed[kind] = kept
+    pairs = [(row, text) for kept in perturbed.values() for row, text in kept.items()]
     parent_after = _answers(parent, test.texts, pairs, expected, "Perturb: parent")
     bundle_after = _answers(bundle, test.texts, pairs, got, "Perturb: bundle")
     figures, start = [], 0
-    for kind, kept in changed.items():
+    for kind, kept in perturbed.items():
         part = slice(start, start + len(kept))
         start = part.stop
         figures.append(
@@ -96,8 +100,12 @@ def measure_robustness(
     return tuple(figures)
 
 
+def _perturbed(given: Input, perturb: Perturb, choose: random.Random) -> Input:
+    return changed(given, lambda text: perturb(text, choose))
+
+
 def _answers(
-    model: Classifier, texts: Sequence[str], pairs: Sequence[tuple[int, str]], known: Logits, description: str
+    model: Classifier, texts: Sequence[Input], pairs: Sequence[tuple[int, Input]], known: Logits, description: str
 ) -> Logits:
     """Logits of the changed texts; those whose tokens are still the same (case, to many tokenizers) are known."""
     logits = known[[row for row, _ in pairs]]

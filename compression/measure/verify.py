@@ -17,6 +17,7 @@ from compression.bundle import (
     Significance,
     StepFigures,
     Task,
+    shown,
 )
 from compression.bundle.task import Answers
 from compression.data import Examples, names_of
@@ -291,7 +292,7 @@ def _flips(expected: Logits, got: Logits, temperature: float, task: Task, test: 
     rows = sorted(np.flatnonzero(~task.same(expected, got)), key=lambda row: -first[row])[:_MAX_FLIPS_SHOWN]
     return tuple(
         Flip(
-            text=test.texts[row],
+            text=shown(test.texts[row]),
             parent=Answer(_spoken(task, was[row]), float(before[row].max())),
             bundle=Answer(_spoken(task, now[row]), float(after[row].max())),
             truth=None if test.labels[row] is None else ", ".join(names_of(test.labels[row])) or _NO_LABEL,

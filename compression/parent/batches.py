@@ -1,10 +1,11 @@
-"""Texts as padded PyTorch batches, the way a parent's own tokenizer makes them."""
+"""Texts and pairs as padded PyTorch batches, the way a parent's own tokenizer makes them."""
 
-import inspect
 from collections.abc import Sequence
 
 import torch
 
+from compression.bundle import Encoded, Input
+from compression.parent import tokenizer
 from compression.parent.checkpoint import Parent
 
 Batch = dict[str, torch.Tensor]
@@ -12,29 +13,27 @@ Batch = dict[str, torch.Tensor]
 BATCH_SIZE = 32
 
 
-def encode(parent: Parent, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, special tokens included, cut to the window."""
-    rows: list[list[int]] = parent.tokenizer(list(texts), truncation=True, max_length=parent.max_length)["input_ids"]
-    return rows
+def encode(parent: Parent, texts: Sequence[Input]) -> list[Encoded]:
+    """Each text or pair, special tokens included, cut to the window."""
+    return tokenizer.encode(parent.tokenizer, texts, parent.max_length)
 
 
-def collate(parent: Parent, rows: Sequence[Sequence[int]]) -> Batch:
+def collate(parent: Parent, rows: Sequence[Encoded]) -> Batch:
     """Pads on the right to the longest row; holds those inputs that the model takes."""
     longest = max(len(row) for row in rows)
     ids = torch.full((len(rows), longest), parent.tokenizer.pad_token_id or 0)
     mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    types = torch.zeros_like(mask)
     for position, row in enumerate(rows):
-        ids[position, : len(row)] = torch.tensor(row)
+        ids[position, : len(row)] = torch.tensor(row.ids)
         mask[position, : len(row)] = 1
-    arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
-    # A generic tokenizer names token types, whether or not its model has them.
-    taken = inspect.signature(parent.model.forward).parameters
-    return {
-        name: tensor for name, tensor in arrays.items() if name in parent.tokenizer.model_input_names and name in taken
-    }
+        types[position, : len(row)] = torch.tensor(row.type_ids)
+    arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    taken = tokenizer.model_inputs(parent.model, parent.tokenizer)
+    return {name: tensor for name, tensor in arrays.items() if name in taken}
 
 
-def by_length(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+def by_length(rows: Sequence[Encoded]) -> list[list[int]]:
     """Positions of the rows in groups of BATCH_SIZE, short ones first: padding costs least so."""
     order = sorted(range(len(rows)), key=lambda position: len(rows[position]))
     return [order[start : start + BATCH_SIZE] for start in range(0, len(order), BATCH_SIZE)]

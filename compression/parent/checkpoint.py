@@ -29,7 +29,7 @@ from compression.parent.adapter import (
 )
 from compression.parent.files import digest, locate, safetensors_files, settings_digest
 from compression.parent.kind import (
-    require_answers_to_one_text,
+    require_answers,
     require_classifier,
     require_classifying_adapter,
     require_complete,
@@ -154,7 +154,7 @@ def _load_adapter(parent: str, folder: Path) -> Parent:
     base = locate(encoder)
     base_weights = safetensors_files(base)
     config = load_config(base, **adapter_labels(folder, whole))
-    require_answers_to_one_text(config, parent)
+    require_answers(config, parent)
     tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").is_file() else base)
     settle_padding(config, tokenizer, parent)
     model = load_classifier(base, config, frozenset(whole))

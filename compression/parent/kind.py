@@ -1,5 +1,5 @@
-"""What kind of model a user brings. Lathe takes those that give one text labels or a number, and says what another
-one is.
+"""What kind of model a user brings. Lathe takes those that give a text, or a pair of texts, labels or a number, and
+says what another one is.
 
 Every check is against an answer that would be wrong without a word: a number read as a class, a token that has no row
 in the embedding table.
@@ -16,14 +16,13 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 from compression.errors import CheckpointError
 from compression.parent.predictions import REGRESSION, SEVERAL
 
-_TAKES = "Lathe takes models that give labels, or a number, to one text"
+_TAKES = "Lathe takes models that give labels, or a number, to a text or a pair of texts"
 _TASKS = {  # optimum's names of them
     "token-classification": "labels each token",
     "question-answering": "marks an answer in a text",
     "multiple-choice": "chooses between texts",
-    "next-sentence-prediction": "judges pairs of texts",
+    "next-sentence-prediction": "says whether one sentence follows another",
 }
-_PAIR_LABELS = ({"entailment", "contradiction"}, {"entailment", "not_entailment"})
 _SPARSE = {
     "big_bird": "block_sparse",
     "bigbird_pegasus": "block_sparse",
@@ -56,7 +55,7 @@ def require_classifier(config: PreTrainedConfig, parent: str) -> None:
             f"{parent}: {', '.join(names) or 'this model'} is not fine-tuned for classification; "
             "train a head first: lathe finetune"
         )
-    require_answers_to_one_text(config, parent)
+    require_answers(config, parent)
 
 
 def task_of(architecture: str) -> str | None:
@@ -70,8 +69,8 @@ def task_of(architecture: str) -> str | None:
         return "next-sentence-prediction" if architecture.endswith("ForNextSentencePrediction") else None
 
 
-def require_answers_to_one_text(config: PreTrainedConfig, parent: str) -> None:
-    """Refuses a model whose outputs are neither labels nor one number, or are of two texts.
+def require_answers(config: PreTrainedConfig, parent: str) -> None:
+    """Refuses a model whose outputs are neither labels nor one number.
 
     Raises:
         CheckpointError: as above.
@@ -84,12 +83,6 @@ def require_answers_to_one_text(config: PreTrainedConfig, parent: str) -> None:
         raise CheckpointError(
             f"{parent}: has one label, and problem_type {SEVERAL} in its config.json; set that to null for a score "
             "between 0 and 1, as transformers' pipeline gives it"
-        )
-    names = {str(name).lower() for name in config.id2label.values()}
-    if any(labels <= names for labels in _PAIR_LABELS):
-        raise CheckpointError(
-            f"{parent}: judges pairs of texts (its labels are {', '.join(sorted(names))}); {_TAKES}. To start from its "
-            "encoder: lathe finetune"
         )
 
 

@@ -1,12 +1,15 @@
 """Loads a parent's tokenizer, and holds it against its tokenizer.json."""
 
+import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+from compression.bundle import Encoded, Input
 from compression.errors import CheckpointError
 
 _DECIDES_IDS = ("normalizer", "pre_tokenizer", "model", "post_processor")  # parts of a tokenizer.json
@@ -33,6 +36,24 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     for name in ("is_local", "local_files_only"):  # how it was loaded is no part of what is saved again
         tokenizer.init_kwargs.pop(name, None)
     return tokenizer
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, inputs: Sequence[Input], max_length: int) -> list[Encoded]:
+    """Texts, or pairs, as transformers' pipeline tokenises them: special tokens included, cut to the window.
+
+    Token types are those that the tokenizer gives, and 0 where its model is not asked for any.
+    """
+    texts = [one if isinstance(one, str) else one[0] for one in inputs]
+    pairs = [one[1] for one in inputs if not isinstance(one, str)] or None
+    batch = tokenizer(texts, pairs, truncation=True, max_length=max_length)
+    ids: list[list[int]] = batch["input_ids"]
+    types: list[list[int]] = batch.get("token_type_ids") or [[0] * len(row) for row in ids]
+    return [Encoded(*row, truncated=False) for row in zip(ids, types, strict=True)]
+
+
+def model_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> set[str]:
+    """What the model is given: a generic tokenizer names token types, whether or not its model has them."""
+    return set(tokenizer.model_input_names) & inspect.signature(model.forward).parameters.keys()
 
 
 def _as_saved(tokenizer: PreTrainedTokenizerFast, folder: Path) -> PreTrainedTokenizerFast:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
+from compression.bundle import Input
 from compression.errors import RecipeError
 from compression.parent.batches import Batch
 from compression.parent.checkpoint import Parent
@@ -18,7 +19,7 @@ from compression.prune.observe import batches
 _MAX_TOKENS = 8_000
 
 
-def drop_layers(parent: Parent, texts: Sequence[str], count: int) -> Parent:
+def drop_layers(parent: Parent, texts: Sequence[Input], count: int) -> Parent:
     """Prunes a copy of the parent.
 
     Args:

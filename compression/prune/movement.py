@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from compression.bundle import Input
 from compression.parent.batches import BATCH_SIZE
 from compression.parent.checkpoint import Parent
 from compression.progress import track
@@ -30,7 +31,7 @@ _HIDDEN = 1.0  # weight of the hidden states beside the predictions
 def movement(
     parent: Parent,
     model: Parent,
-    texts: Sequence[str],
+    texts: Sequence[Input],
     zeroed: Callable[[torch.Tensor, float], torch.Tensor],
     sparsity: float,
 ) -> list[torch.Tensor]:

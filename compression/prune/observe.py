@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from compression.bundle import Input
 from compression.parent.batches import Batch, by_length, collate, encode
 from compression.parent.checkpoint import Parent
 from compression.parent.predictions import are_apart, are_numbers, outcomes
@@ -47,7 +48,7 @@ class Tap:
     summed: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-def batches(parent: Parent, texts: Sequence[str], max_tokens: int) -> list[Batch]:
+def batches(parent: Parent, texts: Sequence[Input], max_tokens: int) -> list[Batch]:
     """The texts in batches of similar length; stops when `max_tokens` are reached, so that memory stays bounded."""
     rows = encode(parent, texts)
     total = list(itertools.accumulate(len(row) for row in rows))

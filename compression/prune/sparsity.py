@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from compression.bundle import Input
 from compression.errors import RecipeError
 from compression.parent.batches import Batch
 from compression.parent.checkpoint import Parent
@@ -28,7 +29,7 @@ Pattern = Literal["unstructured", "2:4"]
 _MAX_TOKENS = 8_000
 
 
-def sparsify(parent: Parent, model: Parent, texts: Sequence[str], step: SparsifyStep) -> Parent:
+def sparsify(parent: Parent, model: Parent, texts: Sequence[Input], step: SparsifyStep) -> Parent:
     """Sparsifies a copy of the model.
 
     Args:

@@ -14,6 +14,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from compression.bundle import Input
 from compression.parent.checkpoint import Parent
 from compression.progress import console
 from compression.prune.encoder import Kind, sublayers
@@ -25,7 +26,7 @@ CostTable = Callable[[Kind, int, int, Sequence[int]], dict[int, float]]
 FFN_MULTIPLE = 16  # widths that the integer kernels fill without leftovers
 
 
-def prune_structure(parent: Parent, texts: Sequence[str], keep: float, cost: CostTable) -> Parent:
+def prune_structure(parent: Parent, texts: Sequence[Input], keep: float, cost: CostTable) -> Parent:
     """Prunes a copy of the parent.
 
     Args:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from compression.bundle import Input
 from compression.parent import predictions
 from compression.parent.checkpoint import Parent
 from compression.progress import track
@@ -29,7 +30,7 @@ class Seen:
     held_out: list[Observation]
 
 
-def see(parent: Parent, texts: Sequence[str]) -> Seen:
+def see(parent: Parent, texts: Sequence[Input]) -> Seen:
     """Runs the parent over unlabelled texts; a fifth of the batches is held out."""
     found = batches(parent, texts, _MAX_TOKENS)
     # They are sorted by length: taking every fifth gives both parts all lengths.

@@ -17,6 +17,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from compression.bundle import Input, texts_of
 from compression.errors import CheckpointError
 from compression.parent.checkpoint import Parent
 from compression.prune.pieces import PieceRules, piece_rules
@@ -39,7 +40,7 @@ class PrunedVocabulary:
 
 
 def prune_vocabulary(
-    tokenizer: Tokenizer, texts: Sequence[str], keep_most_frequent: int, pad_token_id: int
+    tokenizer: Tokenizer, texts: Sequence[Input], keep_most_frequent: int, pad_token_id: int
 ) -> PrunedVocabulary:
     """Drops all pieces but those that the texts use, those that other texts may not do without, and some frequent ones.
 
@@ -73,7 +74,7 @@ def prune_vocabulary(
     return PrunedVocabulary(pruned, np.asarray(kept, dtype=np.int64))
 
 
-def prune_parent_vocabulary(parent: Parent, texts: Sequence[str], keep_most_frequent: int) -> Parent:
+def prune_parent_vocabulary(parent: Parent, texts: Sequence[Input], keep_most_frequent: int) -> Parent:
     """A copy of the parent with a pruned tokenizer and only the embedding rows that it needs.
 
     Logits of a text whose pieces were all kept are the same to the bit. The parent is left as it is.
@@ -103,11 +104,16 @@ def prune_parent_vocabulary(parent: Parent, texts: Sequence[str], keep_most_freq
     return replace(parent, model=_slice_embedding(parent.model, pruned.kept, smaller.pad_token_id), tokenizer=smaller)
 
 
-def _ids_in_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> set[int]:
+def _ids_in_texts(tokenizer: Tokenizer, texts: Sequence[Input]) -> set[int]:
     whole = copy.deepcopy(tokenizer)
     whole.no_truncation()
     whole.no_padding()
-    return {index for text in texts for index in whole.encode(text, add_special_tokens=False).ids}
+    return {
+        index
+        for given in texts
+        for text in texts_of(given)
+        for index in whole.encode(text, add_special_tokens=False).ids
+    }
 
 
 def _choose(rules: PieceRules, needed: set[str], keep_most_frequent: int) -> set[str]:

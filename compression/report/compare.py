@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from compression.bundle import Bundle, Logits, Number, NumberFigures, Runtime, Task, open_bundle
+from compression.bundle import Bundle, Logits, Number, NumberFigures, Task, open_bundle
 from compression.data import Examples
 from compression.labels import require_known_labels
 from compression.measure.evaluate import quality, require_comparable
@@ -105,8 +105,9 @@ def compare_on(paths: Sequence[Path], examples: Examples, source: Path) -> Compa
         DataError: their labels differ from each other's, or from those of the texts.
     """
     bundles = [open_bundle(path) for path in paths]
-    models = [BundleClassifier(str(one.path), Runtime.of(one), one.task) for one in bundles]
+    models = [BundleClassifier.of(one) for one in bundles]
     for model in models:
+        model.require_reads(examples.inputs)
         require_known_labels(examples, model.task, source)
         require_comparable(model, models[0])
     logits = [predict(model, examples.texts, "Compare") for model in models]

@@ -7,7 +7,11 @@ again as it stood, not as a writer of csv would put it. Needs neither torch nor 
 error is a DataError that names the file, the line or row, and the remedy.
 """
 
+from compression.tables.pairs import doubt_of_pairs
 from compression.tables.table import CHUNK_ROWS, Added, Cell, Cells, Chunk, Format, Table
 from compression.tables.tables import open_table, require_same_kind
 
-__all__ = ["CHUNK_ROWS", "Added", "Cell", "Cells", "Chunk", "Format", "Table", "open_table", "require_same_kind"]
+__all__ = [
+    "CHUNK_ROWS", "Added", "Cell", "Cells", "Chunk", "Format", "Table", "doubt_of_pairs", "open_table",
+    "require_same_kind",
+]  # fmt: skip

@@ -46,7 +46,7 @@ class JsonlTable(Table):
                             for name in others
                         },
                     },
-                    {name for row in chunk for name in row.value},
+                    dict.fromkeys(name for row in chunk for name in row.value),
                     [row.number for row in chunk],
                     raw.tell() / size,
                 )

@@ -18,6 +18,11 @@ def separator(context: click.Context, parameter: click.Parameter, value: str | N
     return value
 
 
+text_pair_option = click.option(
+    "--text-pair-column", help="The second text of each row, where the model reads pairs of texts."
+)
+
+
 def format_options(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command --delimiter and --encoding, which it gets as `form`, a Format."""
 

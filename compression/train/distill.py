@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from compression.bundle import Input
 from compression.bundle.atomic_files import CACHE_REMEDY, replacing
 from compression.parent.batches import BATCH_SIZE
 from compression.parent.checkpoint import Parent
@@ -34,8 +35,8 @@ _PROGRESS = ("best", "best_loss", "epochs", "without_gain")
 def recover(
     parent: Parent,
     pruned: Parent,
-    texts: Sequence[str],
-    selection: Sequence[str],
+    texts: Sequence[Input],
+    selection: Sequence[Input],
     step: RecoverStep,
     unfinished: Path,
     activations: Mapping[str, Activation] | None = None,

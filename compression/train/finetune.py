@@ -33,7 +33,8 @@ from compression.parent.files import locate, safetensors_files
 from compression.parent.kind import require_rows_for_all_tokens, task_of
 from compression.parent.quiet import quiet
 from compression.parent.settings import load_config, settle_padding, window
-from compression.parent.tokenizer import load_tokenizer
+from compression.parent.tokenizer import encode as tokenise
+from compression.parent.tokenizer import load_tokenizer, model_inputs
 from compression.progress import console, warn
 from compression.train.destination import CHECKPOINTS, OUT_REMEDY, RECORD, require_free
 from compression.train.goals import Goal, OneLabel, goal_of, wide
@@ -133,11 +134,14 @@ def finetune(
     goal.begin(model, kept=before.problem_type == goal.problem and before.num_labels == config.num_labels)
     max_length = min(options.max_length, window(model, tokenizer))
 
+    typed = "token_type_ids" in model_inputs(model, tokenizer)
+
     def encode(examples: Examples) -> list[dict[str, Any]]:
-        batch = tokenizer(list(examples.texts), truncation=True, max_length=max_length)
+        rows = tokenise(tokenizer, examples.texts, max_length)
         targets = [goal.target(label, config) for label in examples.labels]
         return [
-            {"input_ids": tokens, "labels": target} for tokens, target in zip(batch["input_ids"], targets, strict=True)
+            {"input_ids": row.ids, "labels": target, **({"token_type_ids": row.type_ids} if typed else {})}
+            for row, target in zip(rows, targets, strict=True)
         ]
 
     checkpoints, lines = out / CHECKPOINTS, EpochLines(goal.measure, goal.spoken)

@@ -5,14 +5,14 @@ model can be compared with directly, since its hidden size is the parent's.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from compression.bundle import Number
+from compression.bundle import Input, Number, texts_of
 from compression.parent.batches import Batch, by_length, collate, encode
 from compression.parent.checkpoint import Parent
 from compression.parent.predictions import divergence, outcomes
@@ -44,7 +44,7 @@ class Lesson:
 def lessons(
     parent: Parent,
     pruned: Parent,
-    texts: Sequence[str],
+    texts: Sequence[Input],
     choose: random.Random | None = None,
     hidden: bool = False,
 ) -> Iterator[Lesson]:
@@ -105,12 +105,22 @@ def _relative_error(layer: torch.Tensor, expected: torch.Tensor, compared: torch
     return ((layer.float() - expected).square() * weights).sum() / (expected.square() * weights).sum()
 
 
-def vary(text: str, texts: Sequence[str], choose: random.Random) -> str:
-    """A text as it is, a stretch of it, or its beginning with another text's end.
+def vary(given: Input, others: Sequence[Input], choose: random.Random) -> Input:
+    """A text as it is, a stretch of it, or its beginning with another text's end. Of a pair, each of both so.
 
     A parent is sure of the very texts that it was trained on, and its certainty teaches little; on variations of them
     it hesitates where it would on new ones (after data augmentation in TinyBERT, but without a language model).
     """
+    if isinstance(given, str):
+        return _varied(given, lambda: texts_of(choose.choice(others))[0], choose)
+    one, two = given
+    return (
+        _varied(one, lambda: texts_of(choose.choice(others))[0], choose),
+        _varied(two, lambda: texts_of(choose.choice(others))[-1], choose),
+    )
+
+
+def _varied(text: str, another: Callable[[], str], choose: random.Random) -> str:
     own = words(text)
     kind = choose.random()
     if kind < _AS_IT_IS or len(own) < _FEWEST_WORDS:
@@ -119,7 +129,7 @@ def vary(text: str, texts: Sequence[str], choose: random.Random) -> str:
         length = choose.randint(_FEWEST_WORDS - 1, len(own))
         start = choose.randint(0, len(own) - length)
         return text[own[start].start() : own[start + length - 1].end()]
-    other = choose.choice(texts)
+    other = another()
     beginning = text[: choose.choice(own).end()]
     end = other[choose.choice(words(other)).start() :]
     return f"{beginning} {end}" if " " in text else beginning + end

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from compression.bundle import GOLDEN_WITHIN, Bundle, BundleError, Encoded, Runtime, read_golden
+from compression.bundle import GOLDEN_WITHIN, Bundle, BundleError, Encoded, Input, Runtime, read_golden
 from service.engine.devices import batch_texts, load
 from service.errors import ConfigurationError
 from service.settings import Device
@@ -43,9 +43,9 @@ class Engine:
         """Texts that a batch of so many tokens may have: one where an answer would depend on its neighbours."""
         return batch_texts(self._device, batch_tokens) if self.bundle.manifest.runtime.batch_exact else 1
 
-    def encode(self, text: str) -> Encoded:
-        """Tokenises one text, cut to the model's window."""
-        return self._runtimes[0].encode(text)
+    def encode(self, given: Input) -> Encoded:
+        """Tokenises one text or pair, cut to the model's window."""
+        return self._runtimes[0].encode(given)
 
     def infer(self, batch: Sequence[Encoded]) -> npt.NDArray[np.float32]:
         """Logits, (texts, labels)."""

@@ -51,6 +51,11 @@ def open_members(location: str, locate: Locate, degraded: bool = False) -> list[
     if not opened:
         assert failure is not None
         raise failure
+    for bundle, _ in opened:
+        if bundle.manifest.inputs == "pairs":
+            raise ConfigurationError(
+                f"{bundle.path}: reads pairs of texts, which the service does not take; lathe score and lathe.load do"
+            )
     (first, _), *others = opened
     for other, _ in others:
         if not other.task.like(first.task):

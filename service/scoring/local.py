@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from compression.bundle import Bundle, Encoded
+from compression.bundle import Bundle, Encoded, Input
 from compression.tables import CHUNK_ROWS
 from service.batching import Batcher, BatchLimits
 from service.engine.engine import Engine
@@ -19,7 +19,7 @@ from service.scoring.source import Source
 from service.settings import Device
 from service.telemetry import Telemetry
 
-ChunkTexts = Sequence[str | None]
+ChunkInputs = Sequence[Input | None]
 
 _WINDOW = 512
 _NO_LIMIT_MS = 1e9  # nobody waits for a batch
@@ -79,9 +79,9 @@ class Scorer:
         self._runner.run(self._batcher.close())
         self._runner.close()
 
-    def encode(self, texts: ChunkTexts) -> list[Encoded | None]:
+    def encode(self, inputs: ChunkInputs) -> list[Encoded | None]:
         """Tokenises a chunk; None where a row has no text. May run beside `score`."""
-        return [None if text is None else self._engine.encode(text) for text in texts]
+        return [None if given is None else self._engine.encode(given) for given in inputs]
 
     def score(self, encoded: Sequence[Encoded | None]) -> Part:
         """The answers to a chunk.
@@ -121,7 +121,7 @@ def score_here(bundle: Bundle, compute: Compute, source: Source, done: Set[int])
     """The parts of all chunks that are not done, in order. While one is computed, the next is read and tokenised."""
     with Scorer(bundle, compute) as scorer, ThreadPoolExecutor(1, thread_name_prefix="read") as ahead:
         chunks = (
-            (number, scorer.encode(source.texts(chunk)), chunk.read)
+            (number, scorer.encode(source.inputs(chunk)), chunk.read)
             for number, chunk in enumerate(source.chunks())
             if number not in done
         )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
-from compression.bundle import Bundle, extra, open_bundle
+from compression.bundle import Bundle, extra, open_bundle, texts_of
 from service.errors import ScoringError
 from service.scoring.local import Compute, ScoredChunk, Scorer
 from service.scoring.parts import Part
@@ -36,7 +36,10 @@ class _Worker:
         self._scorer = Scorer(open_bundle(Path(self._folder.name)), compute).__enter__()
 
     def __call__(self, row: Row) -> Row:
-        part = self._scorer.score(self._scorer.encode(row["texts"]))
+        inputs = [
+            None if texts is None else texts[0] if len(texts) == 1 else (texts[0], texts[1]) for texts in row["inputs"]
+        ]
+        part = self._scorer.score(self._scorer.encode(inputs))
         return {"number": row["number"], "read": row["read"], "part": part.to_bytes(), "node": self._node}
 
 
@@ -90,13 +93,18 @@ def _source(source: Source, done: Set[int]) -> Any:
     from ray.data.block import BlockMetadata
 
     schema = pyarrow.schema(
-        {"number": pyarrow.int64(), "read": pyarrow.float64(), "texts": pyarrow.list_(pyarrow.string())}
+        {
+            "number": pyarrow.int64(),
+            "read": pyarrow.float64(),
+            "inputs": pyarrow.list_(pyarrow.list_(pyarrow.string())),  # of a row one text, two, or None
+        }
     )
 
     def read() -> Iterator[Any]:
         for number, chunk in enumerate(source.chunks()):
             if number not in done:
-                row = {"number": number, "read": chunk.read, "texts": source.texts(chunk)}
+                inputs = [None if given is None else texts_of(given) for given in source.inputs(chunk)]
+                row = {"number": number, "read": chunk.read, "inputs": inputs}
                 yield pyarrow.Table.from_pylist([row], schema)
 
     class Chunks(Datasource):  # type: ignore[misc]  # Ray is not followed by the type checker

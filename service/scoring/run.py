@@ -1,5 +1,6 @@
 """One run: scores what is not scored yet, then writes the output."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Set
 from contextlib import closing
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from compression.bundle import Bundle, Number, open_bundle
-from compression.tables import CHUNK_ROWS, Added, Chunk, Format, open_table, require_same_kind
+from compression.tables import CHUNK_ROWS, Added, Chunk, Format, doubt_of_pairs, open_table, require_same_kind
 from service.errors import ScoringError, ServiceError
 from service.scoring.local import Compute, ScoredChunk
 from service.scoring.parts import NOTES, Part, Plan, Progress
@@ -28,6 +29,7 @@ class Options:
 
     Attributes:
         text_column: the column that is scored.
+        text_pair_column: of the second texts, where the bundle reads pairs.
         probabilities: whether each label's probability is added too.
         calibrated: whether the bundle's temperature divides the logits; otherwise scores are the model's own.
         prefix: stands before the names of the columns that are added.
@@ -41,6 +43,7 @@ class Options:
     prefix: str = ""
     form: Format = Format()
     label_separator: str = ";"
+    text_pair_column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,16 @@ def score(bundle: Path, source: Path, out: Path, options: Options, compute: Comp
         raise ScoringError(f"{out}: is there already and is never overwritten; remove it or name another file")
     opened = open_bundle(bundle)
     _require_separable(opened, options.label_separator)
+    _require_reads(opened, options.text_pair_column)
     columns = _columns(opened, options)
     require_same_kind(out, source)
     table = open_table(source, options.form)
     table.require_writable([*columns, *opened.manifest.labels])
-    file = Source(table, options.text_column, columns)
+    file = Source(table, options.text_column, columns, options.text_pair_column)
     try:
         plan = _plan(opened, source, options, compute)
         with closing(Progress(out, plan)) as progress:
+            _say_doubt(file)
             _score(opened, compute, file, progress, scorer)
             notes: Counter[str] = Counter()
             written = progress.folder / f"output{out.suffix}"
@@ -95,6 +100,25 @@ def score(bundle: Path, source: Path, out: Path, options: Options, compute: Comp
             f"{error.filename or out}: {error.strerror or error}; when that is mended, run the same command to go on"
         ) from error
     return Summary(notes.total(), notes)
+
+
+def _require_reads(bundle: Bundle, text_pair_column: str | None) -> None:
+    """Refuses single texts for a model of pairs, and pairs for one of texts."""
+    if bundle.manifest.inputs == "pairs" and text_pair_column is None:
+        raise ScoringError(
+            f"{bundle.path}: reads pairs of texts; name the column of the second with --text-pair-column"
+        )
+    if bundle.manifest.inputs == "texts" and text_pair_column is not None:
+        raise ScoringError(f"{bundle.path}: reads single texts; leave out --text-pair-column")
+
+
+def _say_doubt(file: Source) -> None:
+    """Says where the file looks as if its rows were pairs, and single texts are scored."""
+    for chunk in file.chunks():
+        doubt = doubt_of_pairs(file.text_column, file.text_pair_column, chunk.names)
+        if doubt is not None:
+            print(f"warning: {file.table.path}: {doubt}", file=sys.stderr)
+        return  # the first one tells
 
 
 def _columns(bundle: Bundle, options: Options) -> dict[str, type]:
@@ -131,6 +155,7 @@ def _plan(bundle: Bundle, source: Path, options: Options, compute: Compute) -> P
         "input_bytes": status.st_size,
         "input_mtime_ns": status.st_mtime_ns,
         "text_column": options.text_column,
+        **({} if options.text_pair_column is None else {"text_pair_column": options.text_pair_column}),
         "delimiter": options.form.delimiter or "",
         "encoding": options.form.encoding or "",
         "chunk_rows": CHUNK_ROWS,

@@ -68,7 +68,7 @@ def test_a_collapsed_candidate_is_kept_out_and_quotes_no_text(
         return np.tile(np.array([[3.0, -3.0]], np.float32), (len(batch), 1))
 
     monkeypatch.setattr(Runtime, "logits", answer_alike)
-    texts = read_examples(sentiment_data).texts
+    texts = read_examples(sentiment_data).single_texts
     with pytest.raises(VerificationError, match="answers 'negative' to all") as failure:
         search(
             str(sentiment_parent), sentiment_data, Budget(max_size_mb=9), tmp_path / "out", Columns(), tmp_path / "c",

@@ -79,7 +79,7 @@ def test_of_many_texts_enough_select_and_judge_and_all_whose_split_is_said(tmp_p
     assert (len(few.selection), len(few.test)) == (50, 50)
     assert set(few.test.texts) < set(whole.test.texts)
     assert few.spared == len(whole.selection) + len(whole.test) - 100
-    numbers = [int(text.split()[-1]) for text in few.test.texts]
+    numbers = [int(text.split()[-1]) for text in few.test.single_texts]
     assert numbers == sorted(numbers)  # as in the file
     assert numbers[0] < 100  # and from all of it
     assert numbers[-1] > 900
@@ -100,7 +100,7 @@ def test_without_a_split_column_copies_of_a_text_stay_together(tmp_path: Path) -
     path = write(tmp_path / "a.csv", "text\n" + "\n".join(f'"{text}"' for text in texts))
     splits = split_examples(read_examples(path), path)
     parts = (splits.calibration, splits.selection, splits.test)
-    letters = [{"".join(filter(str.isalnum, text.lower())) for text in part.texts} for part in parts]
+    letters = [{"".join(filter(str.isalnum, text.lower())) for text in part.single_texts} for part in parts]
     assert not letters[0] & letters[1]
     assert not letters[1] & letters[2]
     assert not letters[0] & letters[2]

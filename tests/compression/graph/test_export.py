@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 from transformers import AutoModelForSequenceClassification, XLMRobertaConfig
 
-from compression.bundle import Runtime
+from compression.bundle import Encoded, Runtime
 from compression.errors import CheckpointError
 from compression.graph.edit import copy
 from compression.graph.exact import require_exact
@@ -38,9 +38,9 @@ def exported(parents: dict[str, Parent]) -> dict[str, onnx.ModelProto]:
     return {kind: export(parent, 18) for kind, parent in parents.items()}
 
 
-def rows(*lengths: int) -> list[list[int]]:
+def rows(*lengths: int) -> list[Encoded]:
     random = np.random.default_rng(0)
-    return [random.integers(4, 80, length).tolist() for length in lengths]
+    return [Encoded(random.integers(4, 80, length).tolist(), [0] * length, truncated=False) for length in lengths]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -155,7 +155,7 @@ def test_it_is_compressed_to_int8(
     together = runtime.logits(encoded)
     for row, one in zip(together, encoded, strict=True):
         assert row == pytest.approx(runtime.logits([one])[0], abs=1e-5)
-    batch = collate(parents[kind], [one.ids for one in encoded])
+    batch = collate(parents[kind], encoded)
     with torch.inference_mode():
         expected = parents[kind].model(**batch).logits.numpy()
     assert np.abs(together - expected).mean() < 0.15 * np.abs(expected).mean()

@@ -70,7 +70,7 @@ def test_figures_are_those_of_asking_again(
     assert list(figures) == ["typos", "case", "punctuation", "whitespace"]
     for kind, noise in figures.items():
         choose = random.Random(f"{kind} 3")
-        pairs = [(index, KINDS[kind](text, choose)) for index, text in enumerate(test.texts)]
+        pairs = [(index, KINDS[kind](text, choose)) for index, text in enumerate(test.single_texts)]
         pairs = [(index, after) for index, after in pairs if after != test.texts[index]]
         assert noise.texts == len(pairs)
         for model, before, reaction in ((parent, expected, noise.parent), (bundle, got, noise.bundle)):

@@ -28,7 +28,7 @@ SCORES = ("wanda", "magnitude", "movement")
 
 @pytest.fixture(scope="module")
 def texts(sentiment_data: Path) -> tuple[str, ...]:
-    return read_examples(sentiment_data).texts
+    return read_examples(sentiment_data).single_texts
 
 
 def step(**options: Any) -> SparsifyStep:

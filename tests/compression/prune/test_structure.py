@@ -30,7 +30,7 @@ def arithmetic_cost(kind: str, hidden: int, unit: int, widths: Sequence[int]) ->
 
 @pytest.fixture(scope="module")
 def texts(sentiment_data: Path) -> tuple[str, ...]:
-    return read_examples(sentiment_data).texts
+    return read_examples(sentiment_data).single_texts
 
 
 def small(kind: str) -> PreTrainedModel:

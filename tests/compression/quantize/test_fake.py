@@ -23,7 +23,7 @@ from compression.train.distill import recover
 
 @pytest.fixture(scope="module")
 def texts(sentiment_data: Path) -> tuple[str, ...]:
-    return read_examples(sentiment_data).texts
+    return read_examples(sentiment_data).single_texts
 
 
 @pytest.fixture(scope="module")

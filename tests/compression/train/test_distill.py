@@ -13,7 +13,7 @@ from compression.train.distill import recover
 
 @pytest.fixture(scope="module")
 def texts(sentiment_data: Path) -> tuple[str, ...]:
-    return read_examples(sentiment_data).texts[:96]
+    return read_examples(sentiment_data).single_texts[:96]
 
 
 class Killed(BaseException):

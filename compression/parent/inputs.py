@@ -1,0 +1,74 @@
+"""Whether a parent reads what the data holds: texts, or pairs of them. Its files do not say which it was trained on."""
+
+from collections.abc import Sequence
+
+from compression.bundle import Input, InputKind
+from compression.bundle.tokenizer import WindowTokenizer
+from compression.errors import CheckpointError
+from compression.parent.batches import encode
+from compression.parent.checkpoint import Parent
+from compression.parent.tokenizer import model_inputs
+from compression.progress import warn
+
+_PAIR_LABELS = ({"entailment", "contradiction"}, {"entailment", "not_entailment"})  # nobody gives these to one text
+_COMPARED = 200  # pairs
+
+
+def require_reads(parent: Parent, inputs: InputKind) -> None:
+    """Refuses single texts for a model whose labels are of pairs, and pairs that it cannot read.
+
+    Raises:
+        CheckpointError: says why, and what to do.
+    """
+    names = {label.lower() for label in parent.labels}
+    if inputs == "texts":
+        if any(labels <= names for labels in _PAIR_LABELS):
+            raise CheckpointError(
+                f"{parent.name}: judges pairs of texts (its labels are {', '.join(sorted(names))}), and the data has "
+                "single ones; name the column of the second text with --text-pair-column"
+            )
+        return
+    special = parent.tokenizer.num_special_tokens_to_add(pair=True)
+    if parent.max_length <= special:
+        raise CheckpointError(
+            f"{parent.name}: an input may have {parent.max_length} tokens, and the {special} special ones of a pair "
+            "leave no room for words; put right model_max_length in tokenizer_config.json"
+        )
+    (probe,) = encode(parent, [("a", "b")])
+    known = getattr(parent.model.config, "type_vocab_size", None)
+    if (
+        "token_type_ids" in model_inputs(parent.model, parent.tokenizer)
+        and known
+        and max(probe.type_ids, default=0) >= known
+    ):
+        raise CheckpointError(
+            f"{parent.name}: its tokenizer gives the second text of a pair the token type {max(probe.type_ids)}, and "
+            f"the model knows {known} types; train it on pairs (lathe finetune --text-pair-column), or put right the "
+            "pair template of its tokenizer.json"
+        )
+
+
+def require_same_framing(parent: Parent, tokenizer: bytes, pairs: Sequence[Input]) -> None:
+    """Makes sure that a bundle's tokenizer frames pairs as the parent's does, on the first of these.
+
+    Args:
+        tokenizer: content of the tokenizer.json that the bundle would have.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    pairs = pairs[:_COMPARED]
+    window = WindowTokenizer(tokenizer, parent.max_length)
+    typed = "token_type_ids" in model_inputs(parent.model, parent.tokenizer)
+    for expected, pair in zip(encode(parent, pairs), pairs, strict=True):
+        got = window.encode(pair)
+        if got.ids != expected.ids or (typed and got.type_ids != expected.type_ids):
+            raise CheckpointError(
+                f"{parent.name}: its tokenizer makes other tokens of a pair of texts than its tokenizer.json says; "
+                "save the tokenizer again as a fast one"
+            )
+    if not parent.tokenizer.num_special_tokens_to_add(pair=True) and parent.tokenizer.num_special_tokens_to_add():
+        warn(
+            f"{parent.name}: its tokenizer puts special tokens around a text and none around or between the two of a "
+            "pair, and a model that was trained otherwise answers wrongly; look at the pair template of tokenizer.json"
+        )
