@@ -30,11 +30,15 @@ def groups() -> list[Group]:
 
 
 def shown() -> Iterator[tuple[Endpoint, Operation]]:
-    """The endpoints whose answers are shown: not pages, nor the document of all."""
+    """The endpoints whose answers are shown: not pages, nor the document of all, nor what no default bundle gives."""
     for group in groups():
         for endpoint in group.endpoints:
             operation = endpoint.operation
-            if operation is not None and operation.content_type != "text/html" and operation.name != "docs":
+            if (
+                operation is not None
+                and operation.content_type != "text/html"
+                and operation.name not in ("docs", "rerank")
+            ):
                 yield endpoint, operation
 
 

@@ -25,7 +25,7 @@ from compression.bundle import BundleError
 from service.access.keys import Authenticator
 from service.access.local import Access, LocalOnly
 from service.api.routes import create_routes
-from service.api.triage import check_labels, why_no_triage
+from service.api.triage import check_fit, why_no_triage
 from service.errors import ConfigurationError
 from service.http.connection import HttpProtocol
 from service.http.connections import Connections, Limits
@@ -120,7 +120,7 @@ def _check(host: str, port: int) -> None:
     require_free(host, port)
     _access(settings)  # reads the keys file
     _cors()
-    check(settings, partial(locate, settings.directory), partial(check_labels, settings))
+    check(settings, partial(locate, settings.directory), partial(check_fit, settings))
 
 
 def _drain() -> None:
@@ -149,8 +149,8 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
         app = super().to_asgi(is_main)
         settings, telemetry = _settings(), Telemetry()
         access = _access(settings)
-        places, labels = partial(locate, settings.directory), partial(check_labels, settings)
-        self.serving = Serving(settings, places, telemetry, labels, _workers())
+        places, fit = partial(locate, settings.directory), partial(check_fit, settings)
+        self.serving = Serving(settings, places, telemetry, fit, _workers())
         if isinstance(access, Authenticator):
             telemetry.keys_file(partial(getattr, access, "readable"))
         routes = create_routes(self.serving, access)

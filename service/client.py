@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ConfigDict
 
-from compression.bundle import Classification, extra
+from compression.bundle import Classification, Input, extra
 from service.api import schemas
 
 if TYPE_CHECKING:  # an extra
@@ -134,11 +134,12 @@ class Client(_Base):
         self._http.close()
 
     def classify(
-        self, texts: str | Sequence[str], model: str, top_k: int | None = 1, calibrated: bool | None = None
+        self, texts: str | Sequence[Input], model: str, top_k: int | None = 1, calibrated: bool | None = None
     ) -> list[Classification]:
         """Asks `/v1/classify` for texts, or one; the answers are in their order.
 
         Args:
+            texts: where the model reads pairs, a list of (text, text_pair).
             top_k: how many labels `scores` holds; None for all.
             calibrated: what scores are; None leaves it to the service's setting.
 
@@ -191,7 +192,7 @@ class AsyncClient(_Base):
         await self._http.aclose()
 
     async def classify(
-        self, texts: str | Sequence[str], model: str, top_k: int | None = 1, calibrated: bool | None = None
+        self, texts: str | Sequence[Input], model: str, top_k: int | None = 1, calibrated: bool | None = None
     ) -> list[Classification]:
         """See `Client.classify`."""
         return _classifications(await self._ask("/v1/classify", _question(texts, model, top_k, calibrated)))
@@ -258,13 +259,20 @@ def _retry_after_s(outcome: "httpx.Response | httpx.TransportError") -> float:
     return float(value) if value.isdecimal() else 0.0
 
 
-def _question(texts: str | Sequence[str], model: str, top_k: int | None, calibrated: bool | None) -> dict[str, Any]:
+def _question(texts: str | Sequence[Input], model: str, top_k: int | None, calibrated: bool | None) -> dict[str, Any]:
     body = {"model": model, "top_k": top_k, **_inputs(texts)}
     return body if calibrated is None else {**body, "calibrated": calibrated}
 
 
-def _inputs(texts: str | Sequence[str]) -> dict[str, Any]:
-    return {"inputs": texts if isinstance(texts, str) else list(texts)}
+def _inputs(texts: str | Sequence[Input]) -> dict[str, Any]:
+    return {"inputs": texts if isinstance(texts, str) else [_input(one) for one in texts]}
+
+
+def _input(given: Input) -> Any:
+    """As JSON has it."""
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        return given
+    return {"text": given[0], "text_pair": given[1]}
 
 
 def _classifications(answer: Any) -> list[Classification]:

@@ -17,6 +17,7 @@ from compression.bundle import (
     DataUsed,
     Figures,
     GoldenAnswers,
+    InputKind,
     Manifest,
     ModelFigures,
     NumberOptions,
@@ -41,6 +42,7 @@ def make_bundle(
     model: bytes | None = None,
     thresholds: tuple[float, ...] | None = None,
     number: NumberOptions | None = None,
+    inputs: InputKind = "texts",
 ) -> Bundle:
     """Writes a bundle.
 
@@ -50,10 +52,12 @@ def make_bundle(
         model: in place of one made of the words.
         thresholds: of the labels, where a text may have several.
         number: where it gives one; `labels` is its name then.
+        inputs: where pairs, the words of the second text count against those of the first.
     """
-    files = {"model.onnx": model or model_of(words, len(labels)), "tokenizer.json": _tokenizer(words)}
+    files = {"model.onnx": model or model_of(words, len(labels), inputs), "tokenizer.json": _tokenizer(words)}
     manifest = Manifest(
         task=_task(thresholds, number),
+        inputs=inputs,
         labels=tuple(labels),
         max_length=64,
         runtime=RuntimeOptions(
@@ -74,7 +78,7 @@ def make_bundle(
     )  # fmt: skip
     if golden is None:
         runtime = Runtime.of(write_bundle(path, manifest, files))
-        golden = GoldenAnswers.of(runtime.encode, runtime.logits)
+        golden = GoldenAnswers.of(runtime.encode, runtime.logits, inputs)
     write_bundle(path, manifest, {**files, GOLDEN: golden.model_dump_json().encode()})
     return open_bundle(path)
 
@@ -92,23 +96,40 @@ def without_golden(bundle: Bundle) -> Bundle:
     return open_bundle(bundle.path)
 
 
-def model_of(words: Mapping[str, Sequence[float]] = WORDS, labels: int = 2) -> bytes:
-    """logits = sum over a text's tokens of their row of the table, (tokens, labels)."""
+def model_of(words: Mapping[str, Sequence[float]] = WORDS, labels: int = 2, inputs: InputKind = "texts") -> bytes:
+    """logits = sum over a text's tokens of their row of the table, (tokens, labels); of a pair, the difference."""
+    pairs = inputs == "pairs"
     table = np.array([[0.0] * labels] * 2 + [list(weights) for weights in words.values()], np.float32)
     texts_tokens = ["texts", "tokens"]
     graph = helper.make_graph(
         [
-            helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+            helper.make_node("Gather", ["table", "input_ids"], ["unsigned" if pairs else "rows"]),
+            *(_signs() if pairs else ()),
             helper.make_node("ReduceSum", ["rows", "axis"], ["logits"], keepdims=0),
         ],
         "sum_of_words",
-        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, texts_tokens)],
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64, texts_tokens)
+            for name in (("input_ids", "token_type_ids") if pairs else ("input_ids",))
+        ],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["texts", labels])],
-        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1]), "axis")],
+        [
+            numpy_helper.from_array(table, "table"),
+            numpy_helper.from_array(np.array([1]), "axis"),
+            *([numpy_helper.from_array(np.array([[1.0], [-1.0]], np.float32), "sign_of")] if pairs else []),
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def _signs() -> list[onnx.NodeProto]:
+    """1 for tokens of the first text, -1 for those of the second."""
+    return [
+        helper.make_node("Gather", ["sign_of", "token_type_ids"], ["signs"]),
+        helper.make_node("Mul", ["unsigned", "signs"], ["rows"]),
+    ]
 
 
 def endless_model() -> bytes:

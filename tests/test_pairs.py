@@ -25,8 +25,6 @@ from compression.parent.inputs import require_reads
 from compression.pipeline import open_task
 from compression.train.finetune import FinetuneOptions, finetune
 from compression.train.lessons import vary
-from service.errors import ConfigurationError
-from service.models.loading import open_members
 from tests.conftest import FILLER, SENTIMENT, made_once
 
 Pair = tuple[str, str]
@@ -418,17 +416,29 @@ def test_a_token_type_that_the_model_does_not_know_is_refused(bert: Path) -> Non
         require_reads(parent, "pairs")
 
 
+def test_a_window_without_room_for_a_pair_is_refused(bert: Path) -> None:
+    parent = replace(load_parent(str(bert)), max_length=3)
+    with pytest.raises(CheckpointError, match="the 3 special ones of a pair leave no room"):
+        require_reads(parent, "pairs")
+
+
+def test_a_search_takes_pairs(bert: Path, data: Path, tmp_path: Path, workspace: Path) -> None:
+    done(
+        "compress", bert, "--data", data, *PAIRED, "--budget", "min_agreement=0.5", "--trials", 1, "--out",
+        tmp_path / "out", "--cache", workspace / "kept",
+    )  # fmt: skip
+    assert lathe.load(tmp_path / "out")(PAIRS)[0].label == "first"
+
+
 def test_a_tokenizer_without_a_frame_for_pairs_is_doubted(
     sentiment_parent: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = write_rows(tmp_path / "a.csv", 60, 1, lambda is_first: "positive" if is_first else "negative")
     open_task(str(sentiment_parent), rows, COLUMNS, tmp_path)
     assert "none around or between the two of a pair" in capsys.readouterr().err
-
-
-def test_the_service_refuses_it(float_bundle: Bundle) -> None:
-    with pytest.raises(ConfigurationError, match="reads pairs of texts, which the service does not take"):
-        open_members(str(float_bundle.path), Path)
+    examples = read_examples(rows, COLUMNS)
+    finetune(str(sentiment_parent), examples, None, tmp_path / "out", FinetuneOptions(epochs=0.1, precision="fp32"))
+    assert "none around or between the two of a pair" in capsys.readouterr().err
 
 
 def test_answers_do_not_depend_on_the_batch(float_bundle: Bundle) -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
 from compression.bundle import Input, InputKind
 from compression.bundle.tokenizer import WindowTokenizer
 from compression.errors import CheckpointError
-from compression.parent.batches import encode
 from compression.parent.checkpoint import Parent
-from compression.parent.tokenizer import model_inputs
+from compression.parent.tokenizer import encode, model_inputs
 from compression.progress import warn
 
 _PAIR_LABELS = ({"entailment", "contradiction"}, {"entailment", "not_entailment"})  # nobody gives these to one text
@@ -28,23 +29,36 @@ def require_reads(parent: Parent, inputs: InputKind) -> None:
                 "single ones; name the column of the second text with --text-pair-column"
             )
         return
-    special = parent.tokenizer.num_special_tokens_to_add(pair=True)
-    if parent.max_length <= special:
+    require_pairs(parent.model, parent.tokenizer, parent.max_length, parent.name)
+
+
+def require_pairs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, max_length: int, name: str) -> None:
+    """Refuses a model that cannot read pairs; warns of a tokenizer that does not tell where the second text begins.
+
+    Args:
+        max_length: of an input, in tokens.
+        name: of the model, for messages.
+
+    Raises:
+        CheckpointError: says why, and what to do.
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+    if max_length <= special:
         raise CheckpointError(
-            f"{parent.name}: an input may have {parent.max_length} tokens, and the {special} special ones of a pair "
-            "leave no room for words; put right model_max_length in tokenizer_config.json"
+            f"{name}: an input may have {max_length} tokens, and the {special} special ones of a pair leave no room "
+            "for words; put right model_max_length in tokenizer_config.json"
         )
-    (probe,) = encode(parent, [("a", "b")])
-    known = getattr(parent.model.config, "type_vocab_size", None)
-    if (
-        "token_type_ids" in model_inputs(parent.model, parent.tokenizer)
-        and known
-        and max(probe.type_ids, default=0) >= known
-    ):
+    (probe,) = encode(tokenizer, [("a", "b")], max_length)
+    known, highest = getattr(model.config, "type_vocab_size", None), max(probe.type_ids, default=0)
+    if "token_type_ids" in model_inputs(model, tokenizer) and known and highest >= known:
         raise CheckpointError(
-            f"{parent.name}: its tokenizer gives the second text of a pair the token type {max(probe.type_ids)}, and "
-            f"the model knows {known} types; train it on pairs (lathe finetune --text-pair-column), or put right the "
-            "pair template of its tokenizer.json"
+            f"{name}: its tokenizer gives the second text of a pair the token type {highest}, and the model knows "
+            f"{known} types; put right the pair template of its tokenizer.json"
+        )
+    if not special and tokenizer.num_special_tokens_to_add():
+        warn(
+            f"{name}: its tokenizer puts special tokens around a text, and none around or between the two of a pair, "
+            "so the model hardly sees where the second begins; look at the pair template of its tokenizer.json"
         )
 
 
@@ -60,15 +74,10 @@ def require_same_framing(parent: Parent, tokenizer: bytes, pairs: Sequence[Input
     pairs = pairs[:_COMPARED]
     window = WindowTokenizer(tokenizer, parent.max_length)
     typed = "token_type_ids" in model_inputs(parent.model, parent.tokenizer)
-    for expected, pair in zip(encode(parent, pairs), pairs, strict=True):
+    for expected, pair in zip(encode(parent.tokenizer, pairs, parent.max_length), pairs, strict=True):
         got = window.encode(pair)
         if got.ids != expected.ids or (typed and got.type_ids != expected.type_ids):
             raise CheckpointError(
                 f"{parent.name}: its tokenizer makes other tokens of a pair of texts than its tokenizer.json says; "
                 "save the tokenizer again as a fast one"
             )
-    if not parent.tokenizer.num_special_tokens_to_add(pair=True) and parent.tokenizer.num_special_tokens_to_add():
-        warn(
-            f"{parent.name}: its tokenizer puts special tokens around a text and none around or between the two of a "
-            "pair, and a model that was trained otherwise answers wrongly; look at the pair template of tokenizer.json"
-        )

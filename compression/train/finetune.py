@@ -30,6 +30,7 @@ from compression.data import Examples
 from compression.errors import CheckpointError, DataError
 from compression.parent.checkpoint import load_classifier
 from compression.parent.files import locate, safetensors_files
+from compression.parent.inputs import require_pairs
 from compression.parent.kind import require_rows_for_all_tokens, task_of
 from compression.parent.quiet import quiet
 from compression.parent.settings import load_config, settle_padding, window
@@ -133,6 +134,8 @@ def finetune(
     require_rows_for_all_tokens(model, tokenizer, parent)
     goal.begin(model, kept=before.problem_type == goal.problem and before.num_labels == config.num_labels)
     max_length = min(options.max_length, window(model, tokenizer))
+    if train.inputs == "pairs":
+        require_pairs(model, tokenizer, max_length, parent)
 
     typed = "token_type_ids" in model_inputs(model, tokenizer)
 

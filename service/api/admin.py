@@ -110,6 +110,7 @@ def describe(model: Model) -> ModelDescription:
         version=live.id,
         degraded=live.missing > 0,
         task=live.task.name,
+        inputs=model.inputs,
         labels=list(live.labels),
         thresholds=_thresholds(live.task),
         max_length=min(manifest.max_length for manifest in manifests),

@@ -1,8 +1,9 @@
-"""Puts a request's texts to models: tokenised once, within the request's time, for as long as its client is there."""
+"""Puts a request's texts, or pairs, to models: tokenised once, within its time, for as long as its client is there."""
 
 from collections.abc import Mapping, Sequence
 
-from service.errors import PayloadTooLarge
+from compression.bundle import Input, InputKind
+from service.errors import InvalidRequest, PayloadTooLarge
 from service.http.disconnect import WhileThere
 from service.http.messages import Request
 from service.models.intake import Intake
@@ -11,6 +12,11 @@ from service.models.options import CallOptions
 from service.models.version import Scored, together
 from service.settings import Settings
 
+_WRITTEN: Mapping[InputKind, str] = {
+    "texts": "each as a string",
+    "pairs": 'each as {"text": ..., "text_pair": ...}',
+}
+
 
 class Inference:
     """What every route that asks a model shares.
@@ -18,12 +24,20 @@ class Inference:
     Args:
         models: what is served, by name, at any time.
         intake: the service's.
+        written: how the protocol has texts, and pairs of them; for messages.
     """
 
-    def __init__(self, settings: Settings, models: Mapping[str, Model], intake: Intake) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        models: Mapping[str, Model],
+        intake: Intake,
+        written: Mapping[InputKind, str] = _WRITTEN,
+    ) -> None:
         self._settings = settings
         self._intake = intake
         self._models = models
+        self._written = written
 
     def admit(self, tenant: str, deadline: float) -> None:
         """Rejects a request of that key, with that deadline, for which no model has room.
@@ -42,17 +56,18 @@ class Inference:
         self,
         request: Request,
         models: Sequence[Model],
-        texts: Sequence[str],
+        texts: Sequence[Input],
         calibrated: bool | None = None,
         cut: bool = True,
     ) -> list[Scored]:
-        """Puts the texts to every model at once.
+        """Puts the texts or pairs to every model at once.
 
         Args:
             calibrated: see `CallOptions`; None: as the setting says.
             cut: see `CallOptions`.
 
         Raises:
+            InvalidRequest: one is a text and a model reads pairs, or the other way round.
             PayloadTooLarge: too many texts, or one is too long, or all of them are.
             DeadlineExceeded, ClientGone: what still waited in a queue was given up.
             Overloaded: the service holds too much text already.
@@ -61,8 +76,19 @@ class Inference:
         settings = self._settings
         if len(texts) > settings.max_inputs:
             raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
+        for model in models:
+            self._require_reads(model, texts)
         calibrated = settings.calibrated if calibrated is None else calibrated
         options = CallOptions(request.tenant, request.deadline, calibrated, cut)
         with self._intake.take(texts, request.tenant, models) as taken:
             async with WhileThere(request.gone):
                 return await together([model.ask(taken, options) for model in models], options.cancellation)
+
+    def _require_reads(self, model: Model, texts: Sequence[Input]) -> None:
+        wanted = str if model.inputs == "texts" else tuple
+        place = next((place for place, given in enumerate(texts) if not isinstance(given, wanted)), None)
+        if place is not None:
+            reads, has = ("single texts", "a pair") if wanted is str else ("pairs of texts", "a single text")
+            raise InvalidRequest(
+                f"inputs.{place}: is {has}, and {model.name!r} reads {reads}; send {self._written[model.inputs]}"
+            )

@@ -1,12 +1,20 @@
-"""The service's own routes: texts and messages in, what a model or the triage says out; what is served."""
+"""The service's own routes: texts, pairs and messages in, what a model or the triage says out; what is served."""
 
 from functools import lru_cache, partial
 from typing import Any
 
+from compression.bundle import Input
 from service.api.admin import describe
 from service.api.ask import Inference
 from service.api.operations import asking
-from service.api.schemas import ClassifyRequest, ClassifyResponse, ModelsResponse, TriageRequest, TriageResponse
+from service.api.schemas import (
+    ClassifyRequest,
+    ClassifyResponse,
+    ModelsResponse,
+    TextPair,
+    TriageRequest,
+    TriageResponse,
+)
 from service.api.triage import Triage, why_no_triage
 from service.errors import ModelNotFound
 from service.http.body import parse, read_body
@@ -31,7 +39,7 @@ class Api:
         serving = self._serving
         body = parse(ClassifyRequest, await read_body(request, serving.settings), serving.settings.max_inputs)
         model = serving.model(body.model)
-        (scored,) = await self.inference.ask(request, [model], _texts(body.inputs), body.calibrated)
+        (scored,) = await self.inference.ask(request, [model], _inputs(body.inputs), body.calibrated)
         return Response.json(
             {
                 "model": model.name,
@@ -50,7 +58,7 @@ class Api:
         if self._no_triage is not None:
             raise ModelNotFound(self._no_triage)
         models = [serving.model(name) for name in (serving.settings.triage_sentiment, serving.settings.triage_intent)]
-        sentiment, intent = await self.inference.ask(request, models, _texts(body.inputs), calibrated=True)
+        sentiment, intent = await self.inference.ask(request, models, _inputs(body.inputs), calibrated=True)
         rules = self._rules(sentiment.labels, intent.labels)
         results = [
             rules.judge(
@@ -101,8 +109,9 @@ def routes(serving: Serving) -> Group:
     )
 
 
-def _texts(inputs: str | list[str]) -> list[str]:
-    return [inputs] if isinstance(inputs, str) else inputs
+def _inputs(inputs: str | list[str] | TextPair | list[TextPair]) -> list[Input]:
+    listed = inputs if isinstance(inputs, list) else [inputs]
+    return [one if isinstance(one, str) else (one.text, one.text_pair) for one in listed]
 
 
 def _classifications(scored: Scored, top_k: int | None) -> list[dict[str, Any]]:

@@ -1,21 +1,24 @@
 """The Open Inference Protocol v2 over HTTP, as Triton, KServe and MLServer speak it; `tritonclient.http` works with it.
 
-One input tensor of texts (BYTES, any name and shape), two outputs: `label` (BYTES, one for each text; where a text may
+One input tensor of texts (BYTES, any name and shape), or two where the model reads pairs, the second texts in the one
+that is called text_pair; two outputs: `label` (BYTES, one for each text; where a text may
 have several, a JSON list of them; of a number, its name) and `scores` (FP32, texts x labels; the model's metadata names
 the labels). Tensors may be JSON or, with the header Inference-Header-Content-Length, binary behind the JSON: BYTES as a
 length in 4 bytes, little-endian, before each text.
 Source: github.com/kserve/open-inference-protocol, and Triton's extension binary_tensor_data.
 """
 
+import itertools
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from compression.bundle import Input, InputKind
 from service import __version__
 from service.api.ask import Inference
 from service.api.operations import asking, path_parameter, probe
@@ -31,6 +34,10 @@ from service.models.version import Scored
 
 _CONTENT_TYPES = ("", "application/json", "application/octet-stream")  # tritonclient names none
 _LENGTH = struct.Struct("<I")
+_PAIR = "text_pair"  # in any case
+_WRITTEN: Mapping[InputKind, str] = {
+    "texts": "one tensor", "pairs": f"two tensors, text and {_PAIR}",
+}  # fmt: skip
 
 
 class InputParameters(LenientBody):
@@ -40,12 +47,12 @@ class InputParameters(LenientBody):
 def _kind(value: object) -> str | None:
     if not isinstance(value, list):
         return None
-    return "batch" if value and isinstance(value[0], list) else "texts"
+    return "batch" if value and isinstance(value[0], list) else "many texts"
 
 
 _Texts = Annotated[list[str], Field(fail_fast=True)]
 _Data = Annotated[
-    Annotated[_Texts, Tag("texts")] | Annotated[list[_Texts], Field(fail_fast=True), Tag("batch")],
+    Annotated[_Texts, Tag("many texts")] | Annotated[list[_Texts], Field(fail_fast=True), Tag("batch")],
     Discriminator(_kind, custom_error_type="inputs_type", custom_error_message="a list of texts, or of lists of texts"),
 ]
 
@@ -84,8 +91,8 @@ class InferParameters(LenientBody):
 
 
 class InferRequest(LenientBody):
-    """One tensor of texts; `outputs` names those that are wanted. What is null, or an empty list of outputs, is as if
-    it were not there: all of them, as the defaults say."""
+    """One tensor of texts, or two of pairs, of which one is called text_pair; `outputs` names those that are wanted.
+    What is null, or an empty list of outputs, is as if it were not there: all of them, as the defaults say."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -101,7 +108,7 @@ class InferRequest(LenientBody):
 
     id: str | None = None
     parameters: InferParameters | None = None
-    inputs: list[InferInput] = Field(min_length=1, max_length=1)
+    inputs: list[InferInput] = Field(min_length=1, max_length=2)
     outputs: Annotated[list[InferOutput], Field(fail_fast=True, max_length=16)] | None = None
 
 
@@ -178,7 +185,7 @@ _HEADER_LENGTH = Parameter(
 class _Api:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self.inference = Inference(serving.settings, serving.models, serving.intake)
+        self.inference = Inference(serving.settings, serving.models, serving.intake, _WRITTEN)
 
     async def server(self, _: Request) -> Response:
         """GET /v2."""
@@ -206,7 +213,10 @@ class _Api:
                 name=model.name,
                 versions=[model.live.id],
                 platform="onnxruntime_onnx",
-                inputs=[TensorMetadata(name="text", datatype="BYTES", shape=[-1])],
+                inputs=[
+                    TensorMetadata(name=name, datatype="BYTES", shape=[-1])
+                    for name in (("text",) if model.inputs == "texts" else ("text", _PAIR))
+                ],
                 outputs=[
                     TensorMetadata(name="label", datatype="BYTES", shape=[-1]),
                     TensorMetadata(
@@ -225,7 +235,7 @@ class _Api:
         content = await read_body(request, self._serving.settings, _CONTENT_TYPES)
         length = _header_length(request, content)
         body = parse(InferRequest, content[:length], self._serving.settings.max_inputs)
-        texts = _texts(body.inputs[0], content[length:])
+        texts = _inputs(body.inputs, content[length:])
         model = self._model(request)
         (scored,) = await self.inference.ask(request, [model], texts, (body.parameters or InferParameters()).calibrated)
         return _answer(body, model.name, scored)
@@ -246,7 +256,8 @@ def routes(serving: Serving) -> Group:
     return Group(
         "Open Inference Protocol v2",
         "As Triton, KServe and MLServer speak it, for `tritonclient.http` and others: texts as BYTES, in JSON or, with "
-        "`Inference-Header-Content-Length`, binary behind it. The output `label` is a text's label; where it may have "
+        "`Inference-Header-Content-Length`, binary behind it; of a model that reads pairs, in two tensors, `text` and "
+        "`text_pair`. The output `label` is a text's label; where it may have "
         'several, a JSON list of them, such as `["billing", "card"]`. Of a model that gives a number, `scores` '
         "holds that, and `label` its name.",
         [
@@ -295,39 +306,63 @@ def _header_length(request: Request, content: bytes) -> int:
     return int(value[:12])
 
 
-def _texts(tensor: InferInput, binary: bytes) -> list[str]:
-    """The texts of a tensor, checked as those of the service's own routes are."""
+def _inputs(tensors: list[InferInput], binary: bytes) -> Sequence[Input]:
+    """The texts of one tensor, or the pairs of two, checked as those of the service's own routes are."""
+    sizes = [_binary_size(tensor, number) for number, tensor in enumerate(tensors)]
+    if len(binary) != sum(sizes):
+        raise InvalidRequest(
+            f"inputs.{len(tensors) - 1}: binary_data_size is {sum(sizes)}{' of both' * (len(tensors) > 1)}, and "
+            f"{len(binary)} bytes follow the JSON; Inference-Header-Content-Length says where it ends"
+        )
+    starts = itertools.accumulate(sizes, initial=0)
+    texts = [
+        _texts(tensor, number, binary[start : start + size])
+        for number, (tensor, start, size) in enumerate(zip(tensors, starts, sizes, strict=False))
+    ]
+    if len(texts) == 1:
+        return texts[0]
+    seconds = [number for number, tensor in enumerate(tensors) if tensor.name.casefold() == _PAIR]
+    if len(seconds) != 1:
+        raise InvalidRequest(f"inputs: has two tensors; send one, or for pairs of texts one of two called {_PAIR}")
+    if len(texts[0]) != len(texts[1]):
+        raise InvalidRequest(f"inputs: has {len(texts[0])} texts and {len(texts[1])}; pairs need as many of both")
+    return list(zip(texts[1 - seconds[0]], texts[seconds[0]], strict=True))
+
+
+def _binary_size(tensor: InferInput, number: int) -> int:
+    """Of a tensor behind the JSON; 0 where it stands in it."""
     size = (tensor.parameters or InputParameters()).binary_data_size
     if (size is None) == (tensor.data is None):
-        raise InvalidRequest("inputs.0: send either data or parameters.binary_data_size")
-    if len(binary) != (size or 0):
-        raise InvalidRequest(
-            f"inputs.0: binary_data_size is {size or 0}, and {len(binary)} bytes follow the JSON; "
-            "Inference-Header-Content-Length says where it ends"
-        )
+        raise InvalidRequest(f"inputs.{number}: send either data or parameters.binary_data_size")
+    return size or 0
+
+
+def _texts(tensor: InferInput, number: int, binary: bytes) -> list[str]:
     if tensor.data is None:
-        texts = list(_unpacked(binary))
+        texts = list(_unpacked(binary, number))
     else:
         texts = [text for row in tensor.data for text in ([row] if isinstance(row, str) else row)]
     if not texts or min(tensor.shape, default=0) < 0 or math.prod(tensor.shape) != len(texts):
-        raise InvalidRequest(f"inputs.0: shape {tensor.shape} does not fit {len(texts)} texts; send at least one")
+        raise InvalidRequest(
+            f"inputs.{number}: shape {tensor.shape} does not fit {len(texts)} texts; send at least one"
+        )
     for place, text in enumerate(texts):
         if not text.strip():
-            raise InvalidRequest(f"inputs.0.data.{place}: is empty; send a text, or leave it out")
+            raise InvalidRequest(f"inputs.{number}.data.{place}: is empty; send a text, or leave it out")
     return texts
 
 
-def _unpacked(binary: bytes) -> Iterator[str]:
+def _unpacked(binary: bytes, number: int) -> Iterator[str]:
     place = 0
     while place < len(binary):
         start = place + _LENGTH.size
         end = start + _LENGTH.unpack_from(binary, place)[0] if start <= len(binary) else start
         if end > len(binary):
-            raise InvalidRequest(f"inputs.0: the binary tensor ends within the text that begins at byte {place}")
+            raise InvalidRequest(f"inputs.{number}: the binary tensor ends within the text that begins at byte {place}")
         try:
             yield binary[start:end].decode()
         except UnicodeDecodeError:
-            raise InvalidRequest(f"inputs.0: the text that begins at byte {place} is not UTF-8") from None
+            raise InvalidRequest(f"inputs.{number}: the text that begins at byte {place} is not UTF-8") from None
         place = end
 
 

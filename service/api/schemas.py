@@ -27,8 +27,18 @@ def _whole(value: object) -> object:
 
 def _kind(value: object) -> str | None:
     if isinstance(value, str):
-        return "text"
-    return "texts" if isinstance(value, list) else None
+        return "one text"
+    if isinstance(value, dict):
+        return "one pair"
+    if not isinstance(value, list):
+        return None
+    return "many pairs" if value and isinstance(value[0], dict) else "many texts"
+
+
+def _kind_of_messages(value: object) -> str | None:
+    if isinstance(value, str):
+        return "one text"
+    return "many texts" if isinstance(value, list) else None
 
 
 # What str.strip leaves something of, as a pattern for those who read the OpenAPI document.
@@ -36,10 +46,6 @@ Text = Annotated[str, AfterValidator(_not_blank), Field(json_schema_extra={"patt
 _WHOLE = BeforeValidator(_whole)  # 2.0 is a whole number in JSON Schema
 FromZero = Annotated[int, Field(ge=0), _WHOLE]
 FromOne = Annotated[int, Field(ge=1), _WHOLE]
-Inputs = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[list[Text], Field(min_length=1, fail_fast=True), Tag("texts")],
-    Discriminator(_kind, custom_error_type="inputs_type", custom_error_message="a text, or a list of texts"),
-]
 
 
 # Unknown keys are rejected by `parse`, which names the first: "forbid" would make an error of each.
@@ -52,6 +58,33 @@ class StrictBody(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, json_schema_extra=_CLOSED)
 
 
+class TextPair(BaseModel):
+    """Two texts that get one answer, where the model reads pairs: a premise and a hypothesis, a query and a passage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    text: Text
+    text_pair: Text
+
+
+_Texts = Annotated[list[Text], Field(min_length=1, fail_fast=True), Tag("many texts")]
+_Pairs = Annotated[list[TextPair], Field(min_length=1, fail_fast=True), Tag("many pairs")]
+Messages = Annotated[
+    Annotated[Text, Tag("one text")] | _Texts,
+    Discriminator(
+        _kind_of_messages, custom_error_type="inputs_type", custom_error_message="a text, or a list of texts"
+    ),
+]
+Inputs = Annotated[
+    Annotated[Text, Tag("one text")] | _Texts | Annotated[TextPair, Tag("one pair")] | _Pairs,
+    Discriminator(
+        _kind,
+        custom_error_type="inputs_type",
+        custom_error_message='a text, or a list of texts; or pairs of them, as {"text": ..., "text_pair": ...}',
+    ),
+]
+
+
 class LenientBody(BaseModel):
     """Ignores keys that it does not know, as the protocols of other servers have it."""
 
@@ -59,7 +92,7 @@ class LenientBody(BaseModel):
 
 
 class ClassifyRequest(StrictBody):
-    """One text or several, for one model."""
+    """One text or pair, or several, for one model."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -71,7 +104,10 @@ class ClassifyRequest(StrictBody):
     )
 
     model: str = Field(description="A name from GET /v1/models.")
-    inputs: Inputs = Field(description="A text, or several in a list.")
+    inputs: Inputs = Field(
+        description="A text, or several in a list. Where the model reads pairs of texts (`inputs` in GET /v1/models), "
+        'each is `{"text": ..., "text_pair": ...}`.'
+    )
     top_k: FromOne | None = Field(
         default=1, description="How many labels `scores` holds, the most probable first; null for all."
     )
@@ -87,7 +123,7 @@ class TriageRequest(StrictBody):
 
     model_config = ConfigDict(json_schema_extra={**_CLOSED, "examples": [{"inputs": "My card still has not arrived."}]})
 
-    inputs: Inputs = Field(description="A message, or several in a list.")
+    inputs: Messages = Field(description="A message, or several in a list.")
 
 
 class Classification(StrictBody):
@@ -211,6 +247,7 @@ class ModelDescription(StrictBody):
     task: Literal["text-classification", "multi-label-text-classification", "text-regression"] = Field(
         description="Whether a text has one label, or any number of them, or gets a number."
     )
+    inputs: Literal["texts", "pairs"] = Field(description="Whether it reads single texts or pairs of them.")
     labels: list[str] = Field(description="Of a number, its name alone.")
     thresholds: dict[str, float] | None = Field(
         description="Of each label, where a text may have several: it gets those whose own probability is that high. "

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from compression.bundle import SingleLabel, Task
+from compression.bundle import Bundle, SingleLabel
 from service.api.schemas import Reason, Sentiment, TriageResult
 from service.api.sentiment_labels import sentiments_of
 from service.errors import ConfigurationError
@@ -80,28 +80,34 @@ class Triage:
         return None
 
 
-def check_labels(settings: Settings, tasks: Mapping[str, Task]) -> None:
+def check_fit(settings: Settings, bundles: Mapping[str, Bundle]) -> None:
     """Refuses models that triage cannot work with, where there is triage.
 
     Args:
-        tasks: of each model, by name.
+        bundles: of each model, by name.
 
     Raises:
-        ConfigurationError: the labels of a model of triage do not fit it, or it does not give one to a text.
+        ConfigurationError: the labels of a model of triage do not fit it, or it does not give one to a text, or reads
+            pairs of texts.
     """
     if why_no_triage(settings) is not None:
         return
-    sentiment, intent = tasks[settings.triage_sentiment], tasks[settings.triage_intent]
-    for setting, name, task in (
+    sentiment, intent = bundles[settings.triage_sentiment], bundles[settings.triage_intent]
+    for setting, name, bundle in (
         ("LATHE_TRIAGE_SENTIMENT", settings.triage_sentiment, sentiment),
         ("LATHE_TRIAGE_INTENT", settings.triage_intent, intent),
     ):
-        if not isinstance(task, SingleLabel):
+        if bundle.manifest.inputs == "pairs":
             raise ConfigurationError(
-                f"{setting}={name!r} gives {task.gives} to a text, and triage needs one label; name another model, or "
-                "set LATHE_TRIAGE=off"
+                f"{setting}={name!r} reads pairs of texts, and triage reads one message; name another model, or set "
+                "LATHE_TRIAGE=off"
             )
-    Triage(settings, sentiment.labels, intent.labels)
+        if not isinstance(bundle.task, SingleLabel):
+            raise ConfigurationError(
+                f"{setting}={name!r} gives {bundle.task.gives} to a text, and triage needs one label; name another "
+                "model, or set LATHE_TRIAGE=off"
+            )
+    Triage(settings, sentiment.task.labels, intent.task.labels)
 
 
 def why_no_triage(settings: Settings) -> str | None:

@@ -91,7 +91,12 @@ class Engine:
 
     def rehearsal(self) -> list[list[Encoded]]:
         """Batches by which to learn what batches cost."""
-        return [[self.encode(_WARM_UP * sentences)] for sentences in _REHEARSED * 4]
+        return [[self._practice(sentences)] for sentences in _REHEARSED * 4]
+
+    def _practice(self, sentences: int) -> Encoded:
+        """A text of so many sentences, or a pair of them."""
+        text = _WARM_UP * sentences
+        return self.encode((text, text) if self.bundle.manifest.inputs == "pairs" else text)
 
     def warm_up(self) -> None:
         """Answers one text alone and in a batch, so that the first client does not wait for allocations.
@@ -99,7 +104,7 @@ class Engine:
         Raises:
             ConfigurationError: the model gives no finite answer.
         """
-        short, long = self.encode(_WARM_UP), self.encode(_WARM_UP * 2)
+        short, long = self._practice(1), self._practice(2)
         for runtime, batch in itertools.product(self._runtimes, ([short], [short] * 7 + [long])):  # which is padded
             logits, count = runtime.logits(batch), len(batch)
             if logits.shape != (count, len(self.bundle.manifest.labels)) or not np.isfinite(logits).all():

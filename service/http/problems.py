@@ -4,9 +4,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-_TAGS = ("text", "texts", "batch")  # of the alternatives that inputs have; a client knows nothing of them
+# Of the alternatives that inputs have; a client knows nothing of them.
+_TAGS = ("one text", "many texts", "one pair", "many pairs", "batch")
 _SENTENCES = {  # by pydantic's type of the error
     "missing": "is missing; send it",
+    "extra_forbidden": "there is no such field; leave it out",
     "value_error": "{message}",  # our own
     "inputs_type": "is {what}; send {message}",  # so is this
     "string_too_short": "is empty; send a character or more",

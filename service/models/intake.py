@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from compression.bundle import Input, texts_of
 from service.batching.held import HeldText
 from service.engine.devices import streams
 from service.errors import Overloaded
@@ -26,7 +27,7 @@ class Intake:
         telemetry.held_text(lambda: held.bytes)
 
     @contextmanager
-    def take(self, texts: Sequence[str], tenant: str, models: Sequence[Model]) -> Iterator[Texts]:
+    def take(self, texts: Sequence[Input], tenant: str, models: Sequence[Model]) -> Iterator[Texts]:
         """The texts, which are held while this lasts.
 
         Args:
@@ -37,7 +38,7 @@ class Intake:
             Overloaded, PayloadTooLarge: see `HeldText.hold`.
         """
         try:
-            size = self.held.take(texts, tenant)
+            size = self.held.take([text for given in texts for text in texts_of(given)], tenant)
         except Overloaded:
             for model in models:
                 model.live.shed("overloaded", len(texts))

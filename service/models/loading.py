@@ -51,17 +51,17 @@ def open_members(location: str, locate: Locate, degraded: bool = False) -> list[
     if not opened:
         assert failure is not None
         raise failure
-    for bundle, _ in opened:
-        if bundle.manifest.inputs == "pairs":
-            raise ConfigurationError(
-                f"{bundle.path}: reads pairs of texts, which the service does not take; lathe score and lathe.load do"
-            )
     (first, _), *others = opened
     for other, _ in others:
         if not other.task.like(first.task):
             raise ConfigurationError(
                 f"{other.path} is of the task {other.task.name} ({other.task.function}), and {first.path} of "
                 f"{first.task.name} ({first.task.function}); members of an ensemble need the same"
+            )
+        if other.manifest.inputs != first.manifest.inputs:
+            raise ConfigurationError(
+                f"{other.path} reads {other.manifest.inputs}, and {first.path} reads {first.manifest.inputs}; members "
+                "of an ensemble need the same"
             )
         if other.manifest.labels != first.manifest.labels:
             raise ConfigurationError(

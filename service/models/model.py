@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from compression.bundle import Input, InputKind, texts_of
 from service.errors import ServiceError
 from service.models.options import CallOptions
 from service.models.tokenised import Texts
@@ -35,11 +36,11 @@ class Candidate:
     version: Version
     percent: float | None
 
-    def takes(self, text: str) -> bool:
-        """Whether it answers this text: always the same for the same text, and also at a higher percentage."""
+    def takes(self, given: Input) -> bool:
+        """Whether it answers this text or pair: always the same for the same one, and also at a higher percentage."""
         if self.percent is None:
             return False
-        return zlib.crc32(text.encode("utf-8", "surrogatepass")) < self.percent / 100 * 2**32
+        return zlib.crc32("\0".join(texts_of(given)).encode("utf-8", "surrogatepass")) < self.percent / 100 * 2**32
 
 
 class Model:
@@ -64,15 +65,20 @@ class Model:
         return self.live.labels
 
     @property
+    def inputs(self) -> InputKind:
+        """What every version of it reads."""
+        return self.live.bundle.manifest.inputs
+
+    @property
     def alive(self) -> bool:
         """Whether the live version can answer; what is on trial does not count."""
         return self.live.alive
 
-    async def ask(self, texts: Sequence[str], options: CallOptions | None = None) -> Scored:
-        """Answers texts, each with the version that its text belongs to.
+    async def ask(self, texts: Sequence[Input], options: CallOptions | None = None) -> Scored:
+        """Answers texts or pairs, each with the version that it belongs to.
 
         Args:
-            texts: at least one.
+            texts: at least one; of the kind that the model reads.
             options: the call's; the defaults where they are left out.
 
         Raises:

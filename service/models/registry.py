@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 
-from compression.bundle import Task
+from compression.bundle import Bundle
 from service.engine.devices import try_out
 from service.errors import ConfigurationError, ModelNotFound, NotReady
 from service.models.intake import Intake
@@ -27,8 +27,8 @@ from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
-LabelCheck = Callable[[Mapping[str, Task]], object]
-"""Raises ConfigurationError where models of such labels, by name, do not fit what they are for."""
+FitCheck = Callable[[Mapping[str, Bundle]], object]
+"""Raises ConfigurationError where models of such bundles, by name, do not fit what they are for."""
 
 
 class State(StrEnum):
@@ -48,12 +48,12 @@ class Serving:
         settings: checked settings.
         locate: finds the directory of a model's location; knows the model store.
         telemetry: where measurements go.
-        check_labels: asked before models are served, and before one's labels change.
+        check_fit: asked before models are served, and before one's labels change.
         workers: processes that serve these models, this one among them.
     """
 
     def __init__(
-        self, settings: Settings, locate: Locate, telemetry: Telemetry, check_labels: LabelCheck, workers: int = 1
+        self, settings: Settings, locate: Locate, telemetry: Telemetry, check_fit: FitCheck, workers: int = 1
     ) -> None:
         self.settings = settings
         self.telemetry = telemetry
@@ -63,7 +63,7 @@ class Serving:
         self.loader = Loader(settings, telemetry)
         self.intake = Intake(settings, telemetry)
         self._locate = locate
-        self._check_labels = check_labels
+        self._check_fit = check_fit
         self._models: dict[str, Model] = {}
 
     @property
@@ -93,14 +93,14 @@ class Serving:
             raise ModelNotFound(f"no model named {name[:64]!r}; there is {', '.join(sorted(self._models))}")
         return self._models[name]
 
-    def require_fitting(self, name: str, task: Task) -> None:
-        """Checks the labels that a model is about to have.
+    def require_fitting(self, name: str, bundle: Bundle) -> None:
+        """Checks the bundle that a model is about to have.
 
         Raises:
-            ConfigurationError: they do not fit what the model is for.
+            ConfigurationError: its labels do not fit what the model is for.
         """
-        tasks = {model.name: model.live.task for model in self._models.values()}
-        self._check_labels({**tasks, name: task})
+        bundles = {model.name: model.live.bundle for model in self._models.values()}
+        self._check_fit({**bundles, name: bundle})
 
     async def start(self) -> None:
         """Loads, verifies and warms every model; any failure leaves the state at failed, with the reason logged."""
@@ -112,7 +112,7 @@ class Serving:
                 )
                 for name, location in named
             }
-            self._check_labels({name: version.task for name, version in versions.items()})
+            self._check_fit({name: version.bundle for name, version in versions.items()})
             self.state = State.VERIFYING
             for version in versions.values():
                 await asyncio.to_thread(version.verify)
@@ -162,7 +162,7 @@ class Serving:
         return all(model.alive for model in self._models.values())
 
 
-def check(settings: Settings, locate: Locate, check_labels: LabelCheck) -> None:
+def check(settings: Settings, locate: Locate, check_fit: FitCheck) -> None:
     """What can be known of the models before any process is started: device, every bundle's digests, labels.
 
     Raises:
@@ -171,7 +171,7 @@ def check(settings: Settings, locate: Locate, check_labels: LabelCheck) -> None:
     opened = {
         name: open_members(location, locate, settings.ensemble_degraded) for name, location in settings.models.items()
     }
-    check_labels({name: members[0][0].task for name, members in opened.items()})
+    check_fit({name: members[0][0] for name, members in opened.items()})
     if settings.device.gpus:
         try_out([bundle for members in opened.values() for bundle, _ in members], settings.device)
     if settings.bundles_root is not None and not settings.bundles_root.is_dir():

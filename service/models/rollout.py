@@ -109,7 +109,7 @@ class Rollout:
         model = self._changeable(name)
         if model.previous is None:
             raise Conflict(f"{name!r} has no previous version to return to; load one by its path")
-        self._serving.require_fitting(name, model.previous.task)
+        self._serving.require_fitting(name, model.previous.bundle)
         model.roll_back()
         return self._changed(model, "rolled_back")
 
@@ -180,6 +180,11 @@ class Rollout:
 
     def _require_fitting(self, model: Model, version: Version, on_trial: bool, other_labels: bool) -> None:
         live = model.live.task
+        if version.bundle.manifest.inputs != model.inputs:
+            raise ConfigurationError(
+                f"it reads {version.bundle.manifest.inputs}, and the live version {model.inputs}; serve it under "
+                "another name"
+            )
         if version.labels == live.labels and version.task.like(live):
             return
         if not other_labels:
@@ -189,7 +194,7 @@ class Rollout:
             )
         if on_trial:
             raise ConfigurationError("a version on trial needs the labels of the live one, also with other_labels")
-        self._serving.require_fitting(model.name, version.task)
+        self._serving.require_fitting(model.name, version.bundle)
 
     def _changed(self, model: Model, change: Change) -> Model:
         self._serving.telemetry.version_change(model.name, change)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Self
 
-from compression.bundle import Encoded
+from compression.bundle import Encoded, Input, texts_of
 from service.batching.threads import give_way
 from service.engine.engine import Engine
 from service.errors import DeadlineExceeded
@@ -45,8 +45,8 @@ class TokenizerThreads:
             executor.shutdown(wait=False, cancel_futures=True)
 
 
-class Texts(tuple[str, ...]):
-    """Texts, and what they were tokenised to so far.
+class Texts(tuple[Input, ...]):
+    """Texts or pairs, and what they were tokenised to so far.
 
     Attributes:
         places: of each text in the request, for messages.
@@ -57,7 +57,7 @@ class Texts(tuple[str, ...]):
     _encoded: dict[tuple[str, int], "list[Encoded] | _Work"]
 
     def __new__(
-        cls, texts: Sequence[str], places: Sequence[int] | None = None, threads: TokenizerThreads | None = None
+        cls, texts: Sequence[Input], places: Sequence[int] | None = None, threads: TokenizerThreads | None = None
     ) -> Self:
         self = super().__new__(cls, texts)
         self.places = range(len(texts)) if places is None else places
@@ -66,7 +66,7 @@ class Texts(tuple[str, ...]):
         return self
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> "Texts":
+    def of(cls, texts: Sequence[Input]) -> "Texts":
         """These texts; themselves where they are some already."""
         return texts if isinstance(texts, Texts) else cls(texts)
 
@@ -90,9 +90,9 @@ class Texts(tuple[str, ...]):
             if encoded is not None:
                 return await encoded.result(deadline)
             with metrics.stage("tokenize"):
-                characters = sum(map(len, self))
+                characters = sum(len(text) for given in self for text in texts_of(given))
                 if characters <= _INLINE_CHARACTERS:
-                    self._encoded[engine.tokenizer_key] = encoded = [engine.encode(text) for text in self]
+                    self._encoded[engine.tokenizer_key] = encoded = [engine.encode(given) for given in self]
                     return encoded
                 executor = self._threads.executor(characters) if self._threads is not None else None
                 work = self._encoded[engine.tokenizer_key] = _Work(self, engine.encode, executor, deadline)
@@ -106,7 +106,7 @@ class _Work:
     """Texts that a thread tokenises, for as long as anybody waits for them."""
 
     def __init__(
-        self, texts: Sequence[str], encode: Callable[[str], Encoded], executor: Executor | None, deadline: float
+        self, texts: Sequence[Input], encode: Callable[[Input], Encoded], executor: Executor | None, deadline: float
     ) -> None:
         self._waiting = 0
         self._given_up = False

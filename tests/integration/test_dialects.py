@@ -284,8 +284,8 @@ def test_raw_scores_are_logits(client: httpx.Client, sentiment_bundle: Bundle) -
     ("body", "status", "says"),
     [
         ({}, 400, "inputs: is missing"),
-        ({"inputs": ["one", "two"]}, 400, "a pair"),
-        ({"inputs": [["one"], ["two", "three"]]}, 400, "inputs.1: has two texts"),
+        ({"inputs": ["one", "two"]}, 400, "is a pair, and 'sentiment' reads single texts; send [["),
+        ({"inputs": [["one"], ["two", "three"]]}, 400, "inputs.1: is a pair, and"),
         ({"inputs": []}, 400, "inputs: is empty"),
         ({"inputs": [[]]}, 400, "inputs.0: is empty"),
         ({"inputs": 5}, 400, "send a text"),

@@ -18,7 +18,7 @@ import lathe
 from compression.bundle import NumberOptions
 from compression.bundle.task import sigmoid
 from lathe import main
-from service.api.triage import check_labels
+from service.api.triage import check_fit
 from service.errors import ConfigurationError
 from service.models.registry import check
 from service.settings import load_settings
@@ -177,7 +177,7 @@ def test_score_adds_the_number(folder: Path, tmp_path: Path, kind: str) -> None:
 def test_what_needs_labels_refuses_a_number(folder: Path, models: str, message: str) -> None:
     settings = load_settings({"LATHE_MODELS": models.format(folder)})
     with pytest.raises(ConfigurationError, match=message):
-        check(settings, Path, partial(check_labels, settings))
+        check(settings, Path, partial(check_fit, settings))
 
 
 @pytest.mark.parametrize(

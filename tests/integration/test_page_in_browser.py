@@ -8,7 +8,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from compression.bundle import NumberOptions
 from service.access.keys import add_key
@@ -133,3 +133,26 @@ def test_a_narrow_window_cuts_nothing(browser: webdriver.Chrome, live_service: L
     widths = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     needed, there = browser.execute_script(widths)
     assert needed <= there
+
+
+def test_a_second_box_is_there_where_a_model_reads_pairs(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    pairs, texts = make_bundle(tmp_path / "nli", inputs="pairs"), make_bundle(tmp_path / "plain")
+    models = f"sentiment={texts.path},banking-intents={texts.path},nli={pairs.path}"
+    settings = {"LATHE_MODELS": models, "LATHE_HAND_OVER_INTENTS": ""}
+    with serve(tmp_path / "service.log", settings) as service:
+        browser.get_log("browser")  # type: ignore[no-untyped-call]  # what other tests left
+        browser.get(service.url)
+        assert "reads pairs of texts" in shown(browser, "#models").text
+        assert not browser.find_element(By.ID, "text_pair").is_displayed()
+        assert "Triage" in try_text(browser, "good")
+        Select(shown(browser, "#model")).select_by_visible_text("nli")
+        shown(browser, "#text_pair").send_keys("good")
+        shown(browser, "#text").clear()
+        shown(browser, "#text").send_keys("bad")
+        shown(browser, "#question button").click()
+        WebDriverWait(browser, WAIT_SECONDS).until(lambda _: "nli: negative" in shown(browser, "#answers").text)
+        assert "Triage" not in shown(browser, "#answers").text
+        assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
+        Select(shown(browser, "#model")).select_by_visible_text("sentiment")
+        assert not browser.find_element(By.ID, "text_pair").is_displayed()
+        assert "Triage" in try_text(browser, "good")

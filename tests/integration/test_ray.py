@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from compression.bundle import Bundle
+from tests.handmade import make_bundle
 from tests.service.scoring.test_scoring import texts
 from tests.test_stopped import KILLED_AT
 
@@ -59,6 +60,20 @@ def test_two_nodes_write_what_one_machine_does(
     assert code == 0, errors
     assert there.read_bytes() == here.read_bytes()
     assert "2 workers on 2 nodes" in errors
+
+
+def test_pairs_are_scored_there_as_here(cluster: str, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "pairs", inputs="pairs")
+    rows = [{"text": "good", "text_pair": other} for other in ("bad", "good", " ", "bad good", None)]
+    source = tmp_path / "pairs.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    here, there = tmp_path / "here.jsonl", tmp_path / "there.jsonl"
+    assert score(bundle, source, here, "--text-pair-column", "text_pair")[0] == 0
+    code, errors = score(bundle, source, there, "--ray", cluster, "--streams", "1", "--text-pair-column", "text_pair")
+    assert code == 0, errors
+    assert there.read_bytes() == here.read_bytes()
+    notes = [json.loads(line)["note"] for line in there.read_text("utf-8").splitlines()]
+    assert notes == [None, None, "no_text", None, "no_text"]
 
 
 def test_a_killed_run_goes_on_even_on_another_machine(

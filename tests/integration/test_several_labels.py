@@ -16,7 +16,7 @@ import lathe
 from compression.bundle import SeveralLabels, softmax
 from compression.bundle.task import sigmoid
 from lathe import main
-from service.api.triage import check_labels
+from service.api.triage import check_fit
 from service.errors import ConfigurationError
 from service.models.registry import check
 from service.settings import load_settings
@@ -148,7 +148,7 @@ def test_score_joins_the_labels(folder: Path, tmp_path: Path) -> None:
 def test_what_needs_one_label_refuses_it(folder: Path, models: str, message: str) -> None:
     settings = load_settings({"LATHE_MODELS": models.format(folder)})
     with pytest.raises(ConfigurationError, match=message):
-        check(settings, Path, partial(check_labels, settings))
+        check(settings, Path, partial(check_fit, settings))
 
 
 def test_a_threshold_for_each_label_is_part_of_the_task(folder: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from compression.bundle import Bundle
-from service.api.triage import check_labels
+from service.api.triage import check_fit
 from service.errors import ConfigurationError
 from service.listening import require_private_or_keys
 from service.models.registry import check
@@ -97,9 +97,9 @@ def test_what_cannot_become_ready_is_refused_before_it_starts(
 ) -> None:
     models = f"sentiment={sentiment_bundle.path},banking-intents={intent_bundle.path}"
     fit, unfit = (load_settings({"LATHE_MODELS": models, **more}) for more in ({}, variables))
-    check(fit, Path, partial(check_labels, fit))
+    check(fit, Path, partial(check_fit, fit))
     with pytest.raises(ConfigurationError, match=message):
-        check(unfit, Path, partial(check_labels, unfit))
+        check(unfit, Path, partial(check_fit, unfit))
 
 
 @pytest.mark.parametrize("name", ["a/b", "/a", "..", ".", "a\nb", "a\x00", "a" * 101, "a.0", "a.12"])

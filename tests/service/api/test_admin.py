@@ -17,7 +17,7 @@ from compression.bundle import GoldenAnswers, read_golden
 from service.access.keys import Authenticator, add_key
 from service.access.local import LocalOnly
 from service.api.routes import create_routes
-from service.api.triage import check_labels
+from service.api.triage import check_fit
 from service.engine.engine import Engine
 from service.http.entrance import Entrance
 from service.http.gate import Gate
@@ -50,7 +50,7 @@ class Service:
         }  # fmt: skip
         settings, telemetry = load_settings({**environment, **variables}), Telemetry()
         access = LocalOnly(()) if settings.keys_file is None else Authenticator(settings.keys_file)
-        self.serving = Serving(settings, Path, telemetry, partial(check_labels, settings), workers)
+        self.serving = Serving(settings, Path, telemetry, partial(check_fit, settings), workers)
         routes = create_routes(self.serving, access)
         app = Gate(nothing, Entrance(routes, access, settings.request_timeout_ms), telemetry)
         transport = httpx.ASGITransport(app, client=(client, 1))

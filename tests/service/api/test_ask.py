@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compression.bundle import Encoded
+from compression.bundle import Encoded, Input
 from service.api.ask import Inference
 from service.batching import Batcher, BatchLimits, Logits
 from service.engine.engine import Engine
@@ -345,3 +345,33 @@ def test_text_that_waits_for_answers_is_bounded_in_bytes_whichever_model_it_is_f
         await model.stop()
 
     asyncio.run(main())
+
+
+def test_both_texts_of_a_pair_count_as_text_that_is_held_and_tokenised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    encode = Engine.encode
+
+    def note(engine: Engine, given: Input) -> Encoded:
+        threads.append(threading.get_ident())
+        return encode(engine, given)
+
+    async def main() -> None:
+        telemetry = Telemetry()
+        make_bundle(tmp_path / "pairs", inputs="pairs")
+        model = Model("shop", version(tmp_path, "pairs", telemetry), telemetry)
+        settings = Settings(queue_bytes=200_000)
+        intake = Intake(settings, telemetry)
+        with intake.take([("x" * 30_000, "y" * 50_000)], "other", []):
+            assert 80_000 < intake.held.bytes < 81_000
+        with pytest.raises(PayloadTooLarge, match="200000"):
+            await Inference(settings, {}, intake).ask(request(), [model], [("x", "y" * 70_000)] * 3)
+        monkeypatch.setattr(Engine, "encode", note)
+        for pair in (("x", "y"), ("x", "y " * 200)):
+            await Inference(settings, {}, intake).ask(request(), [model], [pair])
+        await model.stop()
+
+    asyncio.run(main())
+    assert threads[0] == threading.get_ident()
+    assert threads[1] != threading.get_ident()

@@ -88,9 +88,9 @@ def test_errors_of_several_keys_are_named_together() -> None:
         (LoadRequest, '{"bundle": ""}', "bundle: is empty; send a character or more"),
         (LoadRequest, '{"bundle": "a", "canary": 101}', "canary: is 101; send a number up to 100"),
         (LoadRequest, '{"bundle": "a", "canary": 5, "shadow": true}', "body: send canary or shadow, not both"),
-        (PredictRequest, '{"inputs": ["secret", "secret"]}', "inputs: has two texts in one list, a pair, which no mod"),
+        (PredictRequest, '{"inputs": ["secret", "secret", "secret"]}', "inputs: has more texts than the two of a pair"),
         (PredictRequest, '{"inputs": "a", "truncation_direction": "l"}', "truncation_direction: is a string; send"),
-        (InferRequest, '{"inputs": [1, 2]}', "inputs: has 2 in its list; send at most 1"),
+        (InferRequest, '{"inputs": [1, 2, 3]}', "inputs: has 3 in its list; send at most 2"),
     ],
 )
 def test_an_error_names_the_field_what_stands_there_and_what_to_send(
