@@ -231,6 +231,11 @@ class Settings(BaseModel):
     keys_file: Path | None = Field(
         default=None, description="File made by `lathe keys add`; with it every path but the probes needs a key."
     )
+    pseudonym_key_file: Path | None = Field(
+        default=None,
+        description="File with a key of at least 32 bytes, from which `POST /v1/mask` makes pseudonyms; without it, "
+        "that mode is refused.",
+    )
     allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
         default=(),
         description="Names that the Host header may have where there are no keys, besides localhost and 127.0.0.1: "
@@ -382,7 +387,7 @@ def provide_model_store() -> None:
 
 
 def _from_directory(settings: Settings) -> Settings:
-    paths = {name: getattr(settings, name) for name in ("keys_file", "bundles_root")}
+    paths = {name: getattr(settings, name) for name in ("keys_file", "pseudonym_key_file", "bundles_root")}
     return settings.model_copy(update={name: settings.directory / path for name, path in paths.items() if path})
 
 

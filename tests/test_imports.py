@@ -16,11 +16,12 @@ SHARED = ("compression.bundle", "compression.tables")
 # What each wing of the service may import of the service; its own modules always.
 WINGS = {
     "http": {"access", "errors", "redaction", "settings", "telemetry"},
-    "api": {"__version__", "access", "errors", "http", "models", "redaction", "settings", "telemetry"},
+    "api": {"__version__", "access", "errors", "http", "masking", "models", "redaction", "settings", "telemetry"},
     "models": {"batching", "engine", "errors", "redaction", "settings", "telemetry"},
     "engine": {"errors", "settings"},
     "batching": {"errors", "redaction", "telemetry"},
     "access": {"errors"},
+    "masking": set(),
     "scoring": {"batching", "engine", "errors", "settings", "telemetry"},
 }
 

@@ -1,7 +1,7 @@
 """Every route of the service: the gate finds its handlers in these groups, and the documents say what is in them."""
 
 from service.access.local import Access
-from service.api import admin, documentation, monitoring, native, open_inference, text_embeddings_inference
+from service.api import admin, documentation, mask, monitoring, native, open_inference, text_embeddings_inference
 from service.http.routing import Group, Routes
 from service.models.registry import Serving
 
@@ -10,6 +10,7 @@ def all_groups(serving: Serving, access: Access) -> list[Group]:
     """The routes, in the order of the documents."""
     groups = [
         native.routes(serving),
+        mask.routes(serving.settings),
         admin.routes(serving, access),
         monitoring.routes(serving),
         text_embeddings_inference.routes(serving),

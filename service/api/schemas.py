@@ -198,6 +198,66 @@ class TriageResponse(StrictBody):
     usage: Usage
 
 
+EntityType = Literal[
+    "API_KEY",
+    "CN_LANDLINE",
+    "CN_LICENSE_PLATE",
+    "CN_MOBILE",
+    "CN_PASSPORT",
+    "CN_RESIDENT_ID",
+    "CN_SOCIAL_CREDIT_CODE",
+    "CREDENTIALS",
+    "CREDIT_CARD",
+    "EMAIL_ADDRESS",
+    "IBAN_CODE",
+    "IP_ADDRESS",
+    "JWT",
+    "PHONE_NUMBER",
+    "PRIVATE_KEY",
+    "URL",
+    "US_DRIVER_LICENSE",
+    "US_PASSPORT",
+    "US_SSN",
+]
+
+
+class MaskRequest(StrictBody):
+    """One text or several."""
+
+    model_config = ConfigDict(
+        json_schema_extra={**_CLOSED, "examples": [{"inputs": "Write to ann@example.com, card 4111 1111 1111 1111."}]}
+    )
+
+    inputs: Messages = Field(description="A text, or several in a list.")
+    mode: Literal["replace", "last_four", "pseudonym", "drop"] = Field(
+        default="replace",
+        description="What takes an entity's place: its type, as <EMAIL_ADDRESS>; asterisks but for its last four "
+        "letters and digits; its type and a keyed hash, the same for the same value (needs LATHE_PSEUDONYM_KEY_FILE); "
+        "nothing.",
+    )
+    types: list[EntityType] | None = Field(
+        default=None, max_length=100, description="Types that are masked; null for all."
+    )
+
+
+class MaskedEntity(StrictBody):
+    type: EntityType = Field(description="As Microsoft Presidio names it; of what that lacks, in the same manner.")
+    start: int = Field(description="In characters of the original.")
+    end: int
+    score: float = Field(description="Near 1 where a checksum holds, less where the form alone says it.")
+
+
+class MaskedText(StrictBody):
+    text: str
+    entities: list[MaskedEntity]
+
+
+class MaskResponse(StrictBody):
+    """Results in the order of the inputs."""
+
+    results: list[MaskedText]
+
+
 class LoadRequest(StrictBody):
     """A new version of a model: in place of the live one, or on trial beside it."""
 

@@ -1,0 +1,97 @@
+"""Texts in, the same texts out without what is personal or secret in them."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from service.api.schemas import MaskRequest, MaskResponse
+from service.errors import ConfigurationError, Conflict, Overloaded, PayloadTooLarge
+from service.http.body import parse, read_body
+from service.http.messages import Request, Response
+from service.http.operation import Operation
+from service.http.routing import Endpoint, Group
+from service.masking import TYPES, Masker, Mode
+from service.settings import Settings
+
+# Of one request, and of all that wait. The slowest text takes some ten microseconds for each.
+_MOST_CHARACTERS, _MOST_WAITING = 100_000, 1_000_000
+_LEAST_KEY_BYTES = 32
+
+
+class Masking:
+    """The handler. One thread for all, so that however much is masked, one core at most is taken from models.
+
+    Raises:
+        ConfigurationError: the file with the key of pseudonyms cannot be read, or is too short.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._key = b"" if settings.pseudonym_key_file is None else _read_key(settings.pseudonym_key_file)
+        self._thread = ThreadPoolExecutor(1, "mask")
+        self._waiting = 0  # characters
+
+    async def mask(self, request: Request) -> Response:
+        """POST /v1/mask."""
+        settings = self._settings
+        body = parse(MaskRequest, await read_body(request, settings), settings.max_inputs)
+        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+        if len(texts) > settings.max_inputs:
+            raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
+        masker = self._masker(body)
+        size = sum(map(len, texts))
+        if size > _MOST_CHARACTERS:
+            raise PayloadTooLarge(f"the texts have {size} characters; send at most {_MOST_CHARACTERS} at a time")
+        if self._waiting + size > _MOST_WAITING:
+            raise Overloaded("too many texts wait to be masked; try again later", 1)
+        self._waiting += size
+        try:
+            work = partial(_results, masker, texts)
+            results = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        finally:
+            self._waiting -= size
+        return Response.json({"results": results})
+
+    def _masker(self, body: MaskRequest) -> Masker:
+        mode = Mode(body.mode)
+        if mode is Mode.PSEUDONYM and not self._key:
+            raise Conflict(
+                "mode: 'pseudonym' needs a key, and this service has none: set LATHE_PSEUDONYM_KEY_FILE, or send "
+                "another mode"
+            )
+        return Masker(mode, TYPES if body.types is None else body.types, self._key)
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: the key of pseudonyms cannot be read: {error.strerror}") from None
+    if len(key) < _LEAST_KEY_BYTES:
+        raise ConfigurationError(
+            f"{path}: the key of pseudonyms has {len(key)} bytes, and needs {_LEAST_KEY_BYTES}; make one with "
+            "openssl rand -hex 32"
+        )
+    return key
+
+
+def _results(masker: Masker, texts: Sequence[str]) -> list[dict[str, Any]]:
+    masked = [masker.mask(text) for text in texts]
+    return [{"text": one.text, "entities": [asdict(entity) for entity in one.entities]} for one in masked]
+
+
+def routes(settings: Settings) -> Group:
+    """What needs no model."""
+    operation = Operation(
+        "mask", "Mask what is personal or secret in texts.", MaskResponse, description="Results.", request=MaskRequest,
+        errors=(Conflict, Overloaded),
+    )  # fmt: skip
+    description = (
+        "Found by form and checksum: e-mail, telephone, cards, IBAN, IP, URLs, documents, Chinese numbers, keys and "
+        "passwords. Names and postal addresses have no form, and stay."
+    )
+    return Group("Masking", description, [Endpoint("POST", "/v1/mask", Masking(settings).mask, operation)])
