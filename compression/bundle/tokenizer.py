@@ -129,7 +129,8 @@ class WindowTokenizer:
 
     @cached_property
     def _frame(self) -> PairFrame:
-        frame = PairFrame.of(json.loads(self._tokenizer.to_str())["post_processor"])
+        processor = self._tokenizer.post_processor
+        frame = PairFrame.of(None if processor is None else json.loads(processor.__getstate__()))
         if frame.special >= self._max_length:
             raise BundleError(
                 f"the window has {self._max_length} tokens, which the {frame.special} special ones around a pair of "
