@@ -23,6 +23,7 @@ from bentoml.exceptions import BentoMLException
 
 from compression.bundle import BundleError
 from service.access.keys import Authenticator
+from service.access.keys_file import read_keys
 from service.access.local import Access, LocalOnly
 from service.api.routes import create_routes
 from service.api.triage import check_fit, why_no_triage
@@ -118,7 +119,8 @@ def _check(host: str, port: int) -> None:
     settings = _settings()
     require_private_or_keys(host, settings)
     require_free(host, port)
-    _access(settings)  # reads the keys file
+    if settings.keys_file is not None:
+        read_keys(settings.keys_file)
     _cors()
     check(settings, partial(locate, settings.directory), partial(check_fit, settings))
 

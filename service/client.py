@@ -8,7 +8,6 @@ What is sent and when is decided once, in `_exchange`, which does no I/O; `Clien
 
 import asyncio
 import itertools
-import json
 import random
 import time
 from collections.abc import Generator, Sequence
@@ -97,8 +96,8 @@ class _Base:
         self._timeout_s = timeout_s
         self._retries = retries
 
-    def _exchange(self) -> _Exchange:
-        """Decides what is done next; is sent what came of it, and returns the JSON of the answer.
+    def _exchange(self, count: int) -> _Exchange:
+        """Decides what is done next; is sent what came of it, and returns the results, of which there are so many.
 
         Raises:
             RequestFailed: there is none, and no use or no time to try again.
@@ -109,7 +108,7 @@ class _Base:
             assert outcome is not None
             failure = _failure(outcome)
             if failure is None:
-                return json.loads(outcome.content)  # type: ignore[union-attr]  # a TransportError is a failure
+                return _results(outcome, count)  # type: ignore[arg-type]  # a TransportError is a failure
             wait = max(_retry_after_s(outcome), _BACKOFF_S * 2**attempt * random.uniform(0.5, 1))  # noqa: S311
             if not failure.retryable or attempt >= self._retries or time.monotonic() + wait >= deadline:
                 raise failure
@@ -157,7 +156,7 @@ class Client(_Base):
         return _triages(self._ask("/v1/triage", _inputs(texts)))
 
     def _ask(self, path: str, body: dict[str, Any]) -> Any:
-        exchange = self._exchange()
+        exchange = self._exchange(len(body["inputs"]))
         outcome: httpx.Response | httpx.TransportError | None = None
         try:
             while True:
@@ -167,11 +166,24 @@ class Client(_Base):
                     time.sleep(step.seconds)
                     continue
                 try:
-                    outcome = self._http.post(path, json=body, **_limits(step))
+                    outcome = self._post(path, body, step)
                 except self._httpx.TransportError as error:
                     outcome = error
         except StopIteration as end:
             return end.value
+
+    def _post(self, path: str, body: dict[str, Any], step: _Send) -> "httpx.Response":
+        """httpx's own limit is for each part that comes, so that is looked at here, too."""
+        deadline = time.monotonic() + step.timeout_s
+        with self._http.stream("POST", path, json=body, **_limits(step)) as response:
+            parts = []
+            for part in response.iter_bytes():
+                parts.append(part)
+                if time.monotonic() > deadline:
+                    raise self._httpx.ReadTimeout("")
+        status, headers = response.status_code, _plain(response)
+        whole: httpx.Response = self._httpx.Response(status, headers=headers, content=b"".join(parts))
+        return whole
 
 
 class AsyncClient(_Base):
@@ -202,7 +214,7 @@ class AsyncClient(_Base):
         return _triages(await self._ask("/v1/triage", _inputs(texts)))
 
     async def _ask(self, path: str, body: dict[str, Any]) -> Any:
-        exchange = self._exchange()
+        exchange = self._exchange(len(body["inputs"]))
         outcome: httpx.Response | httpx.TransportError | None = None
         try:
             while True:
@@ -211,8 +223,11 @@ class AsyncClient(_Base):
                 if isinstance(step, _Wait):
                     await asyncio.sleep(step.seconds)
                     continue
-                try:
-                    outcome = await self._http.post(path, json=body, **_limits(step))
+                try:  # httpx's own limit is for each part that comes
+                    async with asyncio.timeout(step.timeout_s):
+                        outcome = await self._http.post(path, json=body, **_limits(step))
+                except TimeoutError:
+                    outcome = self._httpx.ReadTimeout("")
                 except self._httpx.TransportError as error:
                     outcome = error
         except StopIteration as end:
@@ -222,6 +237,12 @@ class AsyncClient(_Base):
 def _limits(step: _Send) -> dict[str, Any]:
     """The time that is left, for httpx and for the service, which gives up what nobody waits for."""
     return {"timeout": step.timeout_s, "headers": {"X-Request-Timeout-Ms": str(max(1, int(1e3 * step.timeout_s)))}}
+
+
+def _plain(response: "httpx.Response") -> dict[str, str]:
+    """Its headers, but for those of how it was sent."""
+    sent = ("content-encoding", "content-length", "transfer-encoding")
+    return {name: value for name, value in response.headers.items() if name not in sent}
 
 
 def _address(error: "httpx.TransportError") -> str:
@@ -253,6 +274,18 @@ def _failure(outcome: "httpx.Response | httpx.TransportError") -> RequestFailed 
         return RequestFailed(message, "unknown", outcome.status_code, outcome.status_code in _RETRIED)
 
 
+def _results(outcome: "httpx.Response", count: int) -> list[Any]:
+    """What a successful answer holds."""
+    try:
+        results = outcome.json()["results"]
+        if isinstance(results, list) and len(results) == count:
+            return results
+    except (ValueError, TypeError, KeyError):
+        pass
+    message = "an answer without one result for each text, which is none of Lathe's; check the address"
+    raise RequestFailed(message, "unknown", outcome.status_code)
+
+
 def _retry_after_s(outcome: "httpx.Response | httpx.TransportError") -> float:
     headers = getattr(outcome, "headers", {})
     value = headers.get("Retry-After", "")
@@ -265,7 +298,14 @@ def _question(texts: str | Sequence[Input], model: str, top_k: int | None, calib
 
 
 def _inputs(texts: str | Sequence[Input]) -> dict[str, Any]:
-    return {"inputs": texts if isinstance(texts, str) else [_input(one) for one in texts]}
+    inputs = [texts] if isinstance(texts, str) else list(texts)
+    for index, given in enumerate(inputs):
+        try:
+            "".join(given).encode()
+        except UnicodeEncodeError:
+            message = f"inputs[{index}] holds half a surrogate pair, which is no character; remove it"
+            raise RequestFailed(message, "invalid_request") from None
+    return {"inputs": [_input(one) for one in inputs]}
 
 
 def _input(given: Input) -> Any:
@@ -275,7 +315,7 @@ def _input(given: Input) -> Any:
     return {"text": given[0], "text_pair": given[1]}
 
 
-def _classifications(answer: Any) -> list[Classification]:
+def _classifications(results: list[Any]) -> list[Classification]:
     return [
         Classification(
             label=one["label"],
@@ -284,9 +324,9 @@ def _classifications(answer: Any) -> list[Classification]:
             scores=one["scores"],
             truncated=one["truncated"],
         )
-        for one in answer["results"]
+        for one in results
     ]
 
 
-def _triages(answer: Any) -> list[Triage]:
-    return [Triage.model_validate(one) for one in answer["results"]]
+def _triages(results: list[Any]) -> list[Triage]:
+    return [Triage.model_validate(one) for one in results]

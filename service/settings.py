@@ -2,6 +2,7 @@
 
 import atexit
 import difflib
+import math
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from service.errors import ConfigurationError
 
@@ -19,6 +20,7 @@ PREFIX = "LATHE_"
 _NAME_CHARACTERS = 100
 _MEMBER = re.compile(r"(.+)\.[0-9]+", re.ASCII | re.DOTALL)  # what metrics call a member of an ensemble
 _MOST_MEMBERS = 16
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]")
 # What Kubernetes puts into every pod of a namespace that has a Service whose name begins with "lathe".
 _KUBERNETES = re.compile(
     r"LATHE_([A-Z0-9_]+_)?(SERVICE_HOST=.*|SERVICE_PORT(_[A-Z0-9_]+)?=[0-9]+|PORT=(tcp|udp|sctp)://.*"
@@ -85,8 +87,11 @@ def members(location: str) -> tuple[tuple[str, float], ...]:
     parts = [part.rpartition("@") for part in location.split("+")]
     if len(parts) == 1 or not all(place and _is_number(weight) for place, _, weight in parts):
         return ((location, 1.0),)
-    if not all(0 < float(weight) < float("inf") for _, _, weight in parts):
+    weights = [float(weight) for _, _, weight in parts]
+    if not all(0 < weight < math.inf for weight in weights):
         raise ValueError(f"{location!r} has a weight that is not a number above 0")
+    if sum(weights) == math.inf:
+        raise ValueError(f"{location!r} has weights whose sum is too large for a number; write smaller ones")
     if len(parts) > _MOST_MEMBERS:
         raise ValueError(f"the ensemble has {len(parts)} members, each with memory of its own; at most {_MOST_MEMBERS}")
     return tuple((place, float(weight)) for place, _, weight in parts)
@@ -103,6 +108,13 @@ def _is_number(text: str) -> bool:
 def _names(value: Any) -> Any:
     """Parses `a,b,c`."""
     return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+
+def _hosts(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if _HOST.fullmatch(name) is None:
+            raise ValueError(f"{name!r} is no host name; write it without scheme, port and wildcard, as a.example")
+    return names
 
 
 def _named_sentiments(value: Any) -> Any:
@@ -149,6 +161,7 @@ class Settings(BaseModel):
     streams: int | None = Field(
         default=None,
         ge=1,
+        le=1024,
         description="Batches of one model computed at the same time, one thread each. Default: one for each core "
         "that affinity and cgroup quota leave, two for each GPU.",
     )
@@ -236,7 +249,7 @@ class Settings(BaseModel):
         description="File with a key of at least 32 bytes, from which `POST /v1/mask` makes pseudonyms; without it, "
         "that mode is refused.",
     )
-    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_hosts)] = Field(
         default=(),
         description="Names that the Host header may have where there are no keys, besides localhost and 127.0.0.1: "
         "`a.example,b.example`, those of a proxy on this machine, for example.",

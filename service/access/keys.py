@@ -72,20 +72,19 @@ class Authenticator:
     """Checks the Authorization header against a keys file, which is read again when it changes.
 
     A file that cannot be read any more, because it was removed, damaged or given to somebody else, is an error in the
-    log, and `readable` says so; the keys that it had last stay in force for an hour, and then nobody's.
-
-    Raises:
-        ConfigurationError: the file cannot be read at start.
+    log, and `readable` says so; the keys that it had last stay in force for an hour, and then nobody's. At start there
+    are none: a worker that is started anew beside a broken file refuses everybody until that is mended.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._clock = clock
-        self._keys = {key.id: key for key in read_keys(path)}
-        self._seen = self._stamp()
-        self._looked_at = clock()
+        self._keys: dict[str, Key] = {}
+        self._seen: tuple[int, ...] | None = None
+        self._looked_at = float("-inf")
         self._fault: str | None = None  # why the file cannot be read
         self._broken_at = 0.0
+        self._reload()
 
     @property
     def readable(self) -> bool:
@@ -132,7 +131,7 @@ class Authenticator:
             return
         self._looked_at = now
         stamp = self._stamp()
-        if stamp == self._seen and self._fault is None:
+        if stamp is not None and stamp == self._seen and self._fault is None:
             return
         self._seen = stamp
         try:
@@ -148,7 +147,8 @@ class Authenticator:
         if self._fault is None:
             self._broken_at = now
         if fault != self._fault:
-            logger.error("%s; the keys that it had before stay in force for an hour at most", fault)
+            before = "the keys that it had before stay in force for an hour at most"
+            logger.error("%s; %s", fault, before if self._keys else "no key is in force")
         self._fault = fault
         if self._keys and now - self._broken_at > _GRACE_S:
             logger.error("%s; the hour is over, and no key is in force", fault)

@@ -12,7 +12,7 @@ The previous version stays loaded, so that the way back needs no file and no tim
 import asyncio
 import zlib
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -173,6 +173,8 @@ async def _split(
         for version, wanted in ((live, False), (candidate, True))
     ]
     shares = [(version, indices) for version, indices in shares if indices]
+    if not all(version.has_calibration for version, _ in shares):  # `calibrated` is one word for the whole answer
+        options = replace(options, calibrated=False)
     parts = (version.ask(texts.part(indices), options) for version, indices in shares)
     answers = await together(parts, options.cancellation)
     if len(answers) == 1:

@@ -6,7 +6,7 @@ Knows no HTTP, and not which versions there are besides; that is service/models/
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -97,6 +97,11 @@ class Member:
     def bundle(self) -> Bundle:
         return self.engine.bundle
 
+    @property
+    def temperature(self) -> float:
+        """What calibration divides logits by; a fitted one is never exactly 1."""
+        return self.bundle.manifest.runtime.temperature
+
     async def ask(self, texts: Texts, options: CallOptions) -> Scored:
         """Tokenises and computes; see `Version.ask`."""
         self.predictor.require_room(len(texts), options.tenant, options.deadline)
@@ -111,8 +116,8 @@ class Member:
                 )
             self.metrics.truncated(sum(truncated))
         logits = await self.predictor.submit(encoded, options.tenant, options.deadline, options.cancellation)
-        temperature = manifest.runtime.temperature
-        calibrated = options.calibrated and temperature != 1  # a fitted one is never exactly that
+        temperature = self.temperature
+        calibrated = options.calibrated and temperature != 1
         scaled = logits.astype(np.float64) / temperature if calibrated else logits
         tokens, task = sum(map(len, encoded)), self.bundle.task
         return Scored(
@@ -230,6 +235,11 @@ class Version:
             if not self._in_use:
                 self._unused.set()
 
+    @property
+    def has_calibration(self) -> bool:
+        """Whether every member was calibrated."""
+        return all(member.temperature != 1 for member in self.members)
+
     def has_room(self, tenant: str, deadline: float) -> bool:
         """Whether every member would take a text; see `Batcher.has_room`."""
         return all(member.predictor.has_room(tenant, deadline) for member in self.members)
@@ -246,6 +256,8 @@ class Version:
             PayloadTooLarge: a text is too long, and may not be cut.
             ServiceError: what `Batcher.submit` raises, of any member.
         """
+        if options.calibrated and not self.has_calibration:  # nobody could say what a mixture of both is
+            options = replace(options, calibrated=False)
         if len(self.members) == 1 and not self.missing:
             return await self.members[0].ask(texts, options)
         answers = await together((member.ask(texts, options) for member in self.members), options.cancellation)

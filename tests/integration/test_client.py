@@ -1,6 +1,7 @@
 """`lathe.load` and the clients, against the real service."""
 
 import asyncio
+import contextlib
 import http.server
 import json
 import re
@@ -177,15 +178,59 @@ def test_a_service_that_is_not_there_is_a_failure_with_its_own_code(kind: str) -
     assert (raised.value.code, raised.value.status) == ("unreachable", None)
 
 
-def classify(kind: str, url: str, retries: int = 3) -> lathe.Classification:
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("body", [b"<html>", b"null", b"{}", b'{"results": []}', GOOD[2].replace(b"]", b", {}]")])
+def test_a_success_that_is_no_answer_to_the_texts_is_a_failure(kind: str, body: bytes) -> None:
+    with scripted((200, {}, body)) as server, pytest.raises(lathe.RequestFailed, match="check the address") as raised:
+        classify(kind, server.url)
+    assert (raised.value.code, raised.value.status, raised.value.retryable) == ("unknown", 200, False)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_an_answer_that_comes_byte_by_byte_has_no_more_time_than_any(kind: str) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(40):
+                    self.wfile.write(b" ")
+                    self.wfile.flush()
+                    time.sleep(0.25)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    start = time.monotonic()
+    try:
+        with pytest.raises(lathe.RequestFailed) as raised:
+            classify(kind, f"http://127.0.0.1:{server.server_port}", timeout_s=1)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert raised.value.code == "deadline_exceeded"
+    assert time.monotonic() - start < 8
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_what_is_no_text_is_not_sent(kind: str) -> None:
+    with scripted(GOOD) as server, pytest.raises(lathe.RequestFailed, match=r"inputs\[0\] holds half a surrogate pair"):
+        classify(kind, server.url, text="\ud800")
+    assert server.times == []
+
+
+def classify(kind: str, url: str, retries: int = 3, timeout_s: float = 30, text: str = "text") -> lathe.Classification:
     async def ask() -> lathe.Classification:
-        async with lathe.AsyncClient(url, timeout_s=30, retries=retries) as client:
-            return (await client.classify("text", "a"))[0]
+        async with lathe.AsyncClient(url, timeout_s=timeout_s, retries=retries) as client:
+            return (await client.classify(text, "a"))[0]
 
     if kind == "async":
         return asyncio.run(ask())
-    with lathe.Client(url, timeout_s=30, retries=retries) as client:
-        return client.classify("text", "a")[0]
+    with lathe.Client(url, timeout_s=timeout_s, retries=retries) as client:
+        return client.classify(text, "a")[0]
 
 
 def test_the_readme_in_python(

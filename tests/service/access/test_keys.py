@@ -50,12 +50,23 @@ def test_revoking_takes_effect_without_a_restart(tmp_path: Path) -> None:
 
 
 ROW = '{"id": "1", "name": "a", "sha256": "%s", "created": "2026-01-01T00:00:00Z"}' % ("0" * 64)
+
+
+def in_place(file: Path, make: Callable[[Path], None]) -> None:
+    file.unlink()
+    make(file)
+
+
 BREAKS: dict[str, Callable[[Path], object]] = {
     "removed": Path.unlink,
     "cut short": lambda file: file.write_bytes(file.read_bytes()[:-9]),
     "a hash that is none": lambda file: file.write_text(file.read_text().replace('"sha256": "', '"sha256": "é')),
     "one id twice": lambda file: file.write_text(file.read_text().replace('"keys": [', f'"keys": [{ROW},{ROW},')),
     "another file": lambda file: file.write_text("[]"),
+    "a pipe": lambda file: in_place(file, os.mkfifo),
+    "a directory": lambda file: in_place(file, Path.mkdir),
+    "without an end": lambda file: in_place(file, lambda path: path.symlink_to("/dev/zero")),
+    "too large": lambda file: file.write_bytes(b" " * (17 << 20)),
 }
 
 
@@ -78,6 +89,9 @@ def test_a_file_that_breaks_is_an_error_and_the_keys_before_stay_for_an_hour(
     now[0] = 3700.0
     with pytest.raises(Unauthorized):
         authenticator.authenticate(f"Bearer {key}")
+    if file.is_dir():
+        file.rmdir()
+    file.unlink(missing_ok=True)
     file.write_bytes(whole)
     now[0] = 3702.0
     assert authenticator.authenticate(f"Bearer {key}") == "shop"
@@ -95,7 +109,7 @@ def test_a_file_that_can_be_read_again_without_a_change_is(tmp_path: Path, monke
     authenticator = Authenticator(file, clock=lambda: now[0])
     revoke_key(file, "bank")
     with monkeypatch.context() as broken:
-        broken.setattr(Path, "read_bytes", lambda self: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        broken.setattr(os, "open", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
         now[0] = 2.0
         assert authenticator.authenticate(f"Bearer {other}") == "bank"
     now[0] = 4.0
@@ -193,7 +207,21 @@ def test_a_key_is_for_somebody(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "keys.json").exists()
 
 
-def test_a_broken_file_is_refused_at_start(tmp_path: Path) -> None:
-    (tmp_path / "keys.json").write_text("{")
-    with pytest.raises(ConfigurationError, match="not a keys file"):
-        Authenticator(tmp_path / "keys.json")
+def test_beside_a_broken_file_nobody_enters_until_it_is_mended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "keys.json"
+    key = add_key(file, "shop")
+    whole = file.read_bytes()
+    file.write_text("{")
+    now = [0.0]
+    authenticator = Authenticator(file, clock=lambda: now[0])
+    assert not authenticator.readable
+    assert "not a keys file" in caplog.text
+    assert "no key is in force" in caplog.text
+    with pytest.raises(Unauthorized):
+        authenticator.authenticate(f"Bearer {key}")
+    file.write_bytes(whole)
+    now[0] = 2.0
+    assert authenticator.authenticate(f"Bearer {key}") == "shop"
+    assert authenticator.readable

@@ -35,6 +35,7 @@ class Shop:
         make_bundle(folder / "same", {"good": (-1.5, 1.5), "bad": (1.5, -1.5)})
         make_bundle(folder / "opposite", OPPOSITE)
         make_bundle(folder / "first")
+        make_bundle(folder / "fitted", temperature=2.0)
         self._folder = folder
         self.model = Model("shop", self.version("first"), self.telemetry)
 
@@ -267,6 +268,40 @@ def test_an_ensemble_averages_probabilities_by_weight(play: Callable[[Scenario],
         assert not answer.degraded
         assert answer.version == "+".join(f"{m.bundle.version}@{m.weight:g}" for m in version.members)
         assert shop.metric('lathe_tokens_total{kind="text",model="shop.0",role="live"}') is not None
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("location", "calibrated"), [("first@1+fitted@1", False), ("fitted@1+fitted@3", True)])
+def test_an_ensemble_is_calibrated_where_every_member_is(
+    play: Callable[[Scenario], None], location: str, calibrated: bool
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        version = shop.version(location)
+        version.start("candidate")
+        shop.model.swap(version)
+        answer = await shop.model.ask(["good"], CallOptions(calibrated=True))
+        assert answer.calibrated is calibrated
+        logits = np.array([[-1, 1]], np.float32) / (2 if calibrated else 1)
+        assert answer.scores == pytest.approx(softmax(logits))
+
+    play(scenario)
+
+
+def test_beside_a_canary_that_is_not_calibrated_no_answer_is(play: Callable[[Scenario], None]) -> None:
+    async def scenario(shop: Shop) -> None:
+        version = shop.version("fitted")
+        version.start("candidate")
+        shop.model.swap(version)
+        shop.model.try_out(shop.started("same"), 50)
+        options = CallOptions(calibrated=True)
+        answer = await shop.model.ask(TEXTS, options)
+        assert not answer.calibrated
+        assert {round(float(one), 4) for one in answer.scores.max(1)} == {
+            round(float(softmax(np.array([-by, by]))[1]), 4) for by in (1.0, 1.5)
+        }
+        shop.model.drop()
+        assert (await shop.model.ask(TEXTS, options)).calibrated
 
     play(scenario)
 
