@@ -2,6 +2,7 @@
 
 import csv
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,12 @@ FILLER = (
     "the", "a", "my", "is", "was", "it", "and", "very", "really", "this", "that", "bank", "app", "today", "service",
     "they", "i", "so", "you", "with",
 )  # fmt: skip
+
+
+def pytest_configure() -> None:
+    """A shell starts what it runs in the background with SIGINT ignored, as would be all that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
