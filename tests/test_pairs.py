@@ -359,6 +359,12 @@ def test_a_bundle_is_given_what_it_reads(float_bundle: Bundle, sentiment_bundle:
         assert "reads single texts, and the data are pairs" in said(run(*command, "--data", data, *PAIRED))
 
 
+def test_a_bundle_of_texts_is_written_as_before_there_were_pairs(sentiment_bundle: Bundle) -> None:
+    """So that its digests, and those of older bundles, stay what they are."""
+    assert "inputs" not in json.loads((sentiment_bundle.path / "bundle.json").read_text("utf-8"))
+    assert sentiment_bundle.manifest.inputs == "texts"
+
+
 def test_evaluate_and_compare_measure_pairs(float_bundle: Bundle, bert: Path, data: Path) -> None:
     figures = json.loads(
         done("evaluate", float_bundle.path, "--data", data, *PAIRED, "--against", bert, "--json").stdout
