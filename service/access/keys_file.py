@@ -6,7 +6,6 @@ file that a link points to, and leaves the link; and waits for whoever is changi
 
 import fcntl
 import os
-import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,9 +14,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from service.access.secret_file import read_secret_file
 from service.errors import ConfigurationError
-
-_MOST_BYTES = 16 << 20  # some 90,000 keys
 
 
 class Key(BaseModel):
@@ -38,23 +36,6 @@ class _File(BaseModel):
     keys: tuple[Key, ...] = ()
 
 
-def _content(path: Path) -> bytes:
-    """What is in it. A pipe would be waited for, and a device may have no end: the service reads here while it serves.
-
-    Raises:
-        ConfigurationError: it is no regular file, or too large.
-        OSError: it cannot be read.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ConfigurationError(f"{path}: not a keys file: it is no regular file")
-        content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise ConfigurationError(f"{path}: not a keys file: it has more than {_MOST_BYTES} bytes")
-    return content
-
-
 def read_keys(path: Path) -> tuple[Key, ...]:
     """The keys in a file. A byte order mark, which some editors write, is no fault.
 
@@ -62,7 +43,7 @@ def read_keys(path: Path) -> tuple[Key, ...]:
         ConfigurationError: it is not there or not a keys file.
     """
     try:
-        keys = _File.model_validate_json(_content(path).removeprefix(b"\xef\xbb\xbf")).keys
+        keys = _File.model_validate_json(read_secret_file(path, "a keys file").removeprefix(b"\xef\xbb\xbf")).keys
     except FileNotFoundError:
         raise ConfigurationError(
             f"{path}: no such keys file; make one with lathe keys add NAME --file {path}"

@@ -18,6 +18,16 @@ _WRITTEN: Mapping[InputKind, str] = {
 }
 
 
+def require_few(inputs: Sequence[object], settings: Settings) -> None:
+    """Refuses a request of too many inputs.
+
+    Raises:
+        PayloadTooLarge: it has more than LATHE_MAX_INPUTS.
+    """
+    if len(inputs) > settings.max_inputs:
+        raise PayloadTooLarge(f"the request has {len(inputs)} inputs; send at most {settings.max_inputs} at a time")
+
+
 class Inference:
     """What every route that asks a model shares.
 
@@ -74,8 +84,7 @@ class Inference:
             Overloaded, NotReady, InferenceFailed, NotANumber: of one model; what the others had queued is given up.
         """
         settings = self._settings
-        if len(texts) > settings.max_inputs:
-            raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
+        require_few(texts, settings)
         for model in models:
             self._require_reads(model, texts)
         calibrated = settings.calibrated if calibrated is None else calibrated

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from service.access.secret_file import read_secret_file
+from service.api.ask import require_few
 from service.api.schemas import MaskRequest, MaskResponse
 from service.errors import ConfigurationError, Conflict, Overloaded, PayloadTooLarge
 from service.http.body import parse, read_body
@@ -40,8 +42,7 @@ class Masking:
         settings = self._settings
         body = parse(MaskRequest, await read_body(request, settings), settings.max_inputs)
         texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-        if len(texts) > settings.max_inputs:
-            raise PayloadTooLarge(f"the request has {len(texts)} inputs; send at most {settings.max_inputs} at a time")
+        require_few(texts, settings)
         masker = self._masker(body)
         size = sum(map(len, texts))
         if size > _MOST_CHARACTERS:
@@ -68,7 +69,7 @@ class Masking:
 
 def _read_key(path: Path) -> bytes:
     try:
-        key = path.read_bytes().strip()
+        key = read_secret_file(path, "a key of pseudonyms").strip()
     except OSError as error:
         raise ConfigurationError(f"{path}: the key of pseudonyms cannot be read: {error.strerror}") from None
     if len(key) < _LEAST_KEY_BYTES:

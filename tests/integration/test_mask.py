@@ -1,5 +1,6 @@
 """`POST /v1/mask` on the real service, and that nothing which it masks is written down anywhere."""
 
+import os
 from pathlib import Path
 
 import httpx
@@ -75,12 +76,17 @@ def test_pseudonyms_come_from_the_key_and_nothing_planted_is_written(sentiment_b
     assert [planted for planted in PLANTED if planted in written] == []
 
 
-@pytest.mark.parametrize(("content", "part"), [(None, "cannot be read"), ("short", "has 5 bytes, and needs 32")])
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [(None, "cannot be read"), ("short", "has 5 bytes, and needs 32"), ("a pipe", "it is no regular file")],
+)
 def test_a_key_that_is_none_is_said_at_start(
     content: str | None, part: str, sentiment_bundle: Bundle, tmp_path: Path
 ) -> None:
     key = tmp_path / "key"
-    if content is not None:
+    if content == "a pipe":
+        os.mkfifo(key)
+    elif content is not None:
         key.write_text(content)
     settings = {"LATHE_MODELS": f"sentiment={sentiment_bundle.path}", "LATHE_PSEUDONYM_KEY_FILE": str(key)}
     with pytest.raises(pytest.fail.Exception, match=part), serve(tmp_path / "service.log", settings):

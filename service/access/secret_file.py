@@ -1,0 +1,29 @@
+"""Files with secrets, which an operator names."""
+
+import os
+import stat
+from pathlib import Path
+
+from service.errors import ConfigurationError
+
+_MOST_BYTES = 16 << 20  # some 90,000 keys
+
+
+def read_secret_file(path: Path, what: str) -> bytes:
+    """What is in it. A pipe would be waited for, and a device may have no end: the service reads while it serves.
+
+    Args:
+        what: the file should be, with its article, for messages.
+
+    Raises:
+        ConfigurationError: it is no regular file, or too large.
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ConfigurationError(f"{path}: not {what}: it is no regular file")
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ConfigurationError(f"{path}: not {what}: it has more than {_MOST_BYTES} bytes")
+    return content
