@@ -172,7 +172,7 @@ def score(
     with extra("serve"):
         from service import scoring
         from service.engine.devices import streams as streams_of
-    from service.settings import Device
+    from service.setting_types import Device
 
     try:
         placed = Device.parse(device)

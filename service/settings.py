@@ -2,25 +2,22 @@
 
 import atexit
 import difflib
-import math
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import ConfigurationError
+from service.setting_types import Device, DeviceSetting, Hosts, NamedModels, NamedSentiments, Names
 
 PREFIX = "LATHE_"
 _NAME_CHARACTERS = 100
 _MEMBER = re.compile(r"(.+)\.[0-9]+", re.ASCII | re.DOTALL)  # what metrics call a member of an ensemble
-_MOST_MEMBERS = 16
-_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]")
 # What Kubernetes puts into every pod of a namespace that has a Service whose name begins with "lathe".
 _KUBERNETES = re.compile(
     r"LATHE_([A-Z0-9_]+_)?(SERVICE_HOST=.*|SERVICE_PORT(_[A-Z0-9_]+)?=[0-9]+|PORT=(tcp|udp|sctp)://.*"
@@ -28,112 +25,12 @@ _KUBERNETES = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Device:
-    """Where models run.
-
-    Attributes:
-        gpus: their numbers, as CUDA counts them; none on the CPU.
-    """
-
-    kind: str = "cpu"  # or cuda, or tensorrt
-    gpus: tuple[int, ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> "Device":
-        """Reads `cpu`, `cuda` (the first GPU), `cuda:0,1`, or the same of `tensorrt`.
-
-        Raises:
-            ValueError: it is none of these.
-        """
-        if text == "cpu":
-            return cls()
-        match = re.fullmatch(r"(cuda|tensorrt)(?::([0-9]+(?:,[0-9]+)*))?", text)
-        if match is None:
-            raise ValueError(f"{text!r} is not cpu, cuda, tensorrt, or one of the last two with GPUs, as in cuda:0,1")
-        kind, numbers = match.groups(default="0")
-        return cls(kind, tuple(dict.fromkeys(map(int, numbers.split(",")))))
-
-    def __str__(self) -> str:
-        return ":".join(filter(None, (self.kind, ",".join(map(str, self.gpus)))))
-
-
-def _device(value: Any) -> Any:
-    return Device.parse(value) if isinstance(value, str) else value
-
-
-def _named_models(value: Any) -> Any:
-    """Parses `name=location,name=location`; a comma that no name follows belongs to a path."""
-    if not isinstance(value, str):
-        return value
-    models: dict[str, str] = {}
-    for item in filter(None, (part.strip(" ,") for part in re.split(r",(?=[^,=/]*=)", value))):
-        name, separator, location = item.partition("=")
-        if not separator or not name or not location:
-            raise ValueError(f"{item!r} is not NAME=LOCATION")
-        if name in models:
-            raise ValueError(f"{name!r} is named twice")
-        members(location)
-        models[name] = location
-    return models
-
-
-def members(location: str) -> tuple[tuple[str, float], ...]:
-    """The bundles of a location and their weights: of `A@0.7+B@0.3` those two; of anything else itself.
-
-    Raises:
-        ValueError: a weight is not a number above 0, or there are too many.
-    """
-    parts = [part.rpartition("@") for part in location.split("+")]
-    if len(parts) == 1 or not all(place and _is_number(weight) for place, _, weight in parts):
-        return ((location, 1.0),)
-    weights = [float(weight) for _, _, weight in parts]
-    if not all(0 < weight < math.inf for weight in weights):
-        raise ValueError(f"{location!r} has a weight that is not a number above 0")
-    if sum(weights) == math.inf:
-        raise ValueError(f"{location!r} has weights whose sum is too large for a number; write smaller ones")
-    if len(parts) > _MOST_MEMBERS:
-        raise ValueError(f"the ensemble has {len(parts)} members, each with memory of its own; at most {_MOST_MEMBERS}")
-    return tuple((place, float(weight)) for place, _, weight in parts)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _names(value: Any) -> Any:
-    """Parses `a,b,c`."""
-    return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
-
-
-def _hosts(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        if _HOST.fullmatch(name) is None:
-            raise ValueError(f"{name!r} is no host name; write it without scheme, port and wildcard, as a.example")
-    return names
-
-
-def _named_sentiments(value: Any) -> Any:
-    """Parses `label=positive,label=negative`; a label may hold `=` itself."""
-    if not isinstance(value, str):
-        return value
-    pairs = [item.strip().rpartition("=") for item in value.split(",") if item.strip()]
-    for label, _, sentiment in pairs:
-        if not label:
-            raise ValueError(f"{sentiment!r} is not LABEL=SENTIMENT")
-    return {label.strip(): sentiment.strip() for label, _, sentiment in pairs}
-
-
 class Settings(BaseModel):
     """The service's settings; each field is the variable LATHE_<FIELD>."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: Annotated[dict[str, str], BeforeValidator(_named_models)] = Field(
+    models: NamedModels = Field(
         default={"sentiment": "bundles/sentiment", "banking-intents": "bundles/banking-intents"},
         min_length=1,
         description="What is served: NAME=LOCATION, with commas; a location is a bundle's directory or a tag of "
@@ -153,7 +50,7 @@ class Settings(BaseModel):
         description="Directory of the bundles that `POST /v1/models/NAME/load` may load; without it, none. Where there "
         "are keys, that needs one made with `lathe keys add --admin`.",
     )
-    device: Annotated[Device, BeforeValidator(_device)] = Field(
+    device: DeviceSetting = Field(
         default=Device(),
         description="Where models run: `cpu`, `cuda`, `tensorrt`; of several GPUs, as in `cuda:0,1`, each takes the "
         "next batch when it is free. A device that is not there, or cannot compute a bundle, is an error at start.",
@@ -249,7 +146,7 @@ class Settings(BaseModel):
         description="File with a key of at least 32 bytes, from which `POST /v1/mask` makes pseudonyms; without it, "
         "that mode is refused.",
     )
-    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_hosts)] = Field(
+    allowed_hosts: Hosts = Field(
         default=(),
         description="Names that the Host header may have where there are no keys, besides localhost and 127.0.0.1: "
         "`a.example,b.example`, those of a proxy on this machine, for example.",
@@ -269,9 +166,7 @@ class Settings(BaseModel):
         "start when they are not; `off`: POST /v1/triage is 404.",
     )
     triage_sentiment: str = Field(default="sentiment", description="The model that triage asks for the sentiment.")
-    triage_sentiment_labels: Annotated[
-        dict[str, Literal["negative", "neutral", "positive"]], BeforeValidator(_named_sentiments)
-    ] = Field(
+    triage_sentiment_labels: NamedSentiments = Field(
         default={},
         description="What that model's labels mean, as in `LABEL_0=negative,LABEL_1=positive`; several may mean the "
         "same. Names in common use need none: `POSITIVE`, `neg`, `4 stars`, `正面`.",
@@ -290,7 +185,7 @@ class Settings(BaseModel):
     min_confidence: float = Field(
         default=0.5, ge=0, le=1, description="Calibrated probability of the intent below which a person takes over."
     )
-    hand_over_intents: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
+    hand_over_intents: Names | None = Field(
         default=None,
         description="Intents that always go to a person, with commas. Default: the loss and fraud intents of banking77 "
         "that the intent model has.",

@@ -15,7 +15,7 @@ import onnxruntime
 from compression.bundle import Bundle, BundleError, Provider, Runtime
 from compression.bundle.cpu import usable_cores
 from service.errors import ConfigurationError
-from service.settings import Device
+from service.setting_types import Device
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from compression.bundle import GOLDEN_WITHIN, Bundle, BundleError, Encoded, Input, Runtime, read_golden
 from service.engine.devices import batch_texts, load
 from service.errors import ConfigurationError
-from service.settings import Device
+from service.setting_types import Device
 
 _WARM_UP = "The quick brown fox jumps over the lazy dog. "
 _REHEARSED = (1, 4, 16)  # sentences of a text: different lengths tell what a batch costs besides its tokens

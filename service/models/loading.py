@@ -16,7 +16,8 @@ from service.engine.engine import Engine
 from service.errors import ConfigurationError
 from service.models.cache import ResultCache
 from service.models.version import Member, Version
-from service.settings import Settings, members
+from service.setting_types import members
+from service.settings import Settings
 from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from service.engine.engine import Engine
 from service.errors import InferenceFailed, NotANumber
 from service.scoring.parts import NOTES, Part
 from service.scoring.source import Source
-from service.settings import Device
+from service.setting_types import Device
 from service.telemetry import Telemetry
 
 ChunkInputs = Sequence[Input | None]

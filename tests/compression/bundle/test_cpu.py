@@ -52,7 +52,7 @@ def test_threads_follow_quota_and_affinity(quota: float | None, usable: int, mon
 
 def test_a_process_that_was_given_one_core_starts_one_stream() -> None:
     program = (
-        "from service.engine.devices import streams; from service.settings import Device; "
+        "from service.engine.devices import streams; from service.setting_types import Device; "
         "print(streams(Device()), streams(Device('cuda', (0, 1))))"
     )
     command = [sys.executable, "-c", program]
@@ -84,7 +84,9 @@ def group_of_one_core() -> Iterator[Path]:
         group.rmdir()
 
 
-STREAMS = "from service.engine.devices import streams; from service.settings import Device; print(streams(Device()))"
+STREAMS = (
+    "from service.engine.devices import streams; from service.setting_types import Device; print(streams(Device()))"
+)
 THREADS_OF_TORCH = """
 import lathe, sys
 try:

@@ -11,7 +11,7 @@ import zstandard
 from compression.bundle import Bundle, BundleError, Runtime, open_bundle, write_bundle
 from compression.bundle.manifest import RuntimeOptions
 from service.engine.engine import Engine
-from service.settings import Device
+from service.setting_types import Device
 from tests.handmade import make_bundle, model_of
 
 WEIGHTS = "model.onnx.data"

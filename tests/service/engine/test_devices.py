@@ -9,7 +9,7 @@ from compression.bundle import Bundle, BundleError, Runtime
 from service.engine import devices
 from service.engine.devices import load, try_out
 from service.errors import ConfigurationError
-from service.settings import Device
+from service.setting_types import Device
 from tests.handmade import make_bundle
 
 # In every build of ONNX Runtime, started like any other provider, and it computes no operator of ours.
