@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from service.api.open_inference import InferRequest
+from service.api.open_inference_schemas import InferRequest
 from service.api.schemas import ClassifyRequest, LoadRequest, TriageRequest
 from service.api.text_embeddings_inference import PredictRequest
 from service.errors import InvalidRequest, PayloadTooLarge, ServiceError
