@@ -12,20 +12,19 @@ failed, was cancelled or was given up asks again for itself, within its own time
 import asyncio
 import hashlib
 import math
-import sys
 import time
 from array import array
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from cachetools import LRUCache
 
 from compression.bundle import Encoded
 from service.batching import Batcher, Cancellation, Logits
 from service.errors import DeadlineExceeded
 
-# Of an entry besides key and answer: its places in the dict and in the order, the array around the answer.
-_ENTRY_BYTES = 400
+# Of an entry besides the answer's numbers: key, places in the cache's dicts and order, the array around the answer.
+_ENTRY_BYTES = 500
 
 
 class ResultCache:
@@ -33,32 +32,24 @@ class ResultCache:
 
     Args:
         max_bytes: of keys and answers as Python holds them.
-
-    Attributes:
-        size_bytes: what it holds.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._rows: OrderedDict[bytes, Logits] = OrderedDict()
-        self.size_bytes = 0
+        self._rows: LRUCache[bytes, Logits] = LRUCache(max_bytes, getsizeof=_size)
+
+    @property
+    def size_bytes(self) -> float:
+        """What it holds."""
+        return self._rows.currsize
 
     def get(self, key: bytes) -> Logits | None:
         """The answer, (labels,), or None; it is now the most recently used."""
-        row = self._rows.get(key)
-        if row is not None:
-            self._rows.move_to_end(key)
-        return row
+        return self._rows.get(key)
 
     def put(self, key: bytes, row: Logits) -> None:
         """Keeps an answer, (labels,), that is not kept yet; one that does not fit at all is not."""
-        size = _size(key, row)
-        if key in self._rows or size > self._max_bytes:
-            return
-        self._rows[key] = row.copy()  # a view would keep the whole batch
-        self.size_bytes += size
-        while self.size_bytes > self._max_bytes:
-            self.size_bytes -= _size(*self._rows.popitem(last=False))
+        if key not in self._rows and _size(row) <= self._rows.maxsize:
+            self._rows[key] = row.copy()  # a view would keep the whole batch
 
 
 class CachedBatcher:
@@ -149,5 +140,5 @@ class CachedBatcher:
         return hashlib.sha256(self._version + tokens).digest()
 
 
-def _size(key: bytes, row: Logits) -> int:
-    return sys.getsizeof(key) + row.nbytes + _ENTRY_BYTES
+def _size(row: Logits) -> int:
+    return row.nbytes + _ENTRY_BYTES
