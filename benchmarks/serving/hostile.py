@@ -6,7 +6,7 @@ In turn, ten seconds each: the honest client alone, and beside the others, which
 those does its kind of harm again and again, each time on a new connection; they have what the server and the honest
 client leave of this machine's cores, since elsewhere they would have their own. Writes results/hostile.json: the 99th
 percentile of the honest client's answers beside and alone, as a ratio of each round; what was not answered, or not with
-the right label; and the server's memory.
+the right label; and the server's memory. `--kind` runs some of the eight, and writes nothing: which of them costs most?
 """
 
 import asyncio
@@ -175,21 +175,23 @@ async def honest(url: str, seconds: float, labels: dict[str, str], pause_s: floa
     return seen
 
 
-def _attack_all(url: str, seconds: float) -> None:
+def _attack(url: str, seconds: float, kinds: Sequence[str]) -> None:
     os.setsid()
     os.nice(_LOWEST)
     with suppress(
         OSError
     ):  # where the kernel gives each session its share of the cores, a process' niceness is not asked
         Path("/proc/self/autogroup").write_text(str(_LOWEST))
-    asyncio.run(attack(url, seconds, list(attacks().values())))
+    known = attacks()
+    asyncio.run(attack(url, seconds, [known[kind] for kind in kinds]))
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--minutes", default=10.0, show_default=True)
-def main(bundle: Path, minutes: float) -> None:
-    """Writes results/hostile.json."""
+@click.option("--kind", "kinds", type=click.Choice(list(attacks())), multiple=True, help="Of attack.  [default: all]")
+def main(bundle: Path, minutes: float, kinds: tuple[str, ...]) -> None:
+    """Writes results/hostile.json, of all kinds of attack."""
     labels: dict[str, str] = {}
     rounds: list[tuple[Honest, Honest]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -200,7 +202,9 @@ def main(bundle: Path, minutes: float) -> None:
             end = time.monotonic() + 60 * minutes
             while time.monotonic() < end:
                 alone = uvloop.run(honest(server.url, HALF_S, labels))
-                others = multiprocessing.get_context("spawn").Process(target=_attack_all, args=(server.url, HALF_S + 4))
+                others = multiprocessing.get_context("spawn").Process(
+                    target=_attack, args=(server.url, HALF_S + 4, kinds or tuple(attacks()))
+                )
                 others.start()
                 time.sleep(3)  # until they are there
                 beside = uvloop.run(honest(server.url, HALF_S, labels))
@@ -218,7 +222,8 @@ def main(bundle: Path, minutes: float) -> None:
         "errors_logged": errors,
         "rss_mb": [round(value / 1e6, 1) for value in memory],
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    if not kinds:
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     click.echo(json.dumps(result, indent=1))
 
 

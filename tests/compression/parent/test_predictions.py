@@ -1,10 +1,8 @@
 """What a parent's logits say: of one label, of several, and of a number."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
+from transformers import BertConfig, BertForSequenceClassification
 
 from compression.parent.predictions import divergence, outcomes
 from compression.prune.observe import fisher_directions
@@ -13,8 +11,12 @@ LOGITS = torch.tensor([[2.0, -1.0, 0.5], [-3.0, 1.0, 0.0]])
 OTHER = torch.tensor([[1.0, -2.0, 0.0], [-1.0, 3.0, 4.0]])
 
 
-def model(problem: str | None, outputs: int = 3) -> Any:
-    return SimpleNamespace(config=SimpleNamespace(problem_type=problem, num_labels=outputs))
+def model(problem: str | None, outputs: int = 3) -> BertForSequenceClassification:
+    config = BertConfig(
+        vocab_size=8, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4,
+        problem_type=problem, num_labels=outputs,
+    )  # fmt: skip
+    return BertForSequenceClassification(config)
 
 
 def test_a_divergence_of_several_labels_is_the_sum_of_theirs() -> None:
