@@ -33,7 +33,7 @@ from service.http.connections import Connections, Limits
 from service.http.cors import CrossOrigin, cors_options
 from service.http.entrance import Entrance
 from service.http.gate import Gate
-from service.http.stopping import drain_on_sigterm
+from service.http.stopping import drain_on_stop
 from service.listening import require_free, require_private_or_keys
 from service.models.registry import Serving, State, check
 from service.settings import Settings, load_settings, remember_directory, tokenize_in_one_thread
@@ -203,7 +203,7 @@ class Lathe:
         await self.serving.start()
         if self.serving.state is State.READY:
             settings = self.serving.settings
-            drain_on_sigterm(_drain, settings.drain_pause_ms / 1e3, settings.drain_timeout_ms / 1e3, _workers() == 1)
+            drain_on_stop(_drain, settings.drain_pause_ms / 1e3, settings.drain_timeout_ms / 1e3, _workers() == 1)
         no_triage = why_no_triage(self.serving.settings)
         if no_triage is not None:
             logger.info("%s", no_triage)

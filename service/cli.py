@@ -1,14 +1,20 @@
 """The commands around the service: serve; keys add, list, revoke; score."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from compression.bundle import extra
+from compression.errors import MissingExtra
 from compression.tables import Format
 from compression.tables.options import format_options, separator, text_pair_option
 from service.access import keys as auth
 from service.access.keys_file import read_keys
+from service.errors import ConfigurationError
+
+_FAULT_CHARACTERS = 160  # BentoML adds the whole configuration to what is wrong with it
 
 _file = click.option(
     "--file",
@@ -50,9 +56,25 @@ def serve(bundles: tuple[str, ...], host: str, port: int, device: str | None) ->
     provide_model_store()
     override(models=",".join(map(_named, bundles)) or None, device=device)
     address = resolve(host)
-    with extra("serve"):
-        from service.app import Lathe
-    Lathe.serve_http(host=address, port=port)  # type: ignore[attr-defined]  # the decorator makes it a Service
+    _service().serve_http(host=address, port=port)
+
+
+def _service() -> Any:
+    """The BentoML service. Its configuration file, if there is one, is read when it is imported.
+
+    Raises:
+        ConfigurationError: names that file, and what is wrong with it.
+    """
+    try:
+        with extra("serve"):
+            from service.app import Lathe
+    except Exception as error:
+        file = os.environ.get("BENTOML_CONFIG")
+        if not file or isinstance(error, MissingExtra | ConfigurationError):
+            raise
+        fault = " ".join(str(error).split())[:_FAULT_CHARACTERS]
+        raise ConfigurationError(f"BENTOML_CONFIG={file!r} cannot be used: {fault}; mend it, or unset it") from None
+    return Lathe
 
 
 def _named(bundle: str) -> str:

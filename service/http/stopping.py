@@ -1,8 +1,11 @@
 """How the server ends.
 
-    SIGTERM ──▶ drain ───────────────pause──▶ nothing listens ──▶ idle ones close ──all answered, or timeout──▶ ended
-                /readyz is 503, answers                           the rest is finished
-                say Connection: close
+    signal ──▶ drain ───────────────pause──▶ nothing listens ──▶ idle ones close ──all answered, or timeout──▶ ended
+               /readyz is 503, answers                           the rest is finished
+               say Connection: close
+
+The signal is SIGTERM, or SIGINT, which Ctrl-C sends to every process of a terminal: to this one and to BentoML's, which
+then sends SIGTERM to this one.
 
 The listening socket is BentoML's: its process has it, too, and keeps it open until this one has ended, so that closing
 it here would leave it to accept connections which nobody serves. It is shut down, which holds for both; a worker that
@@ -20,11 +23,11 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 
-def drain_on_sigterm(drain: Callable[[], None], pause_s: float, timeout_s: float, alone: bool) -> None:
-    """Puts this before what uvicorn does at SIGTERM; call it in the event loop, which serves by now.
+def drain_on_stop(drain: Callable[[], None], pause_s: float, timeout_s: float, alone: bool) -> None:
+    """Puts this before what uvicorn does at SIGTERM and SIGINT; call it in the event loop, which serves by now.
 
     Args:
-        drain: is called at the signal.
+        drain: is called at the first signal.
         pause_s: until nothing listens any more.
         timeout_s: from then on, for what was accepted; in whole seconds.
         alone: whether no other process is to go on serving.
@@ -37,16 +40,22 @@ def drain_on_sigterm(drain: Callable[[], None], pause_s: float, timeout_s: float
     if isinstance(server, uvicorn.Server):
         server.config.timeout_graceful_shutdown = math.ceil(timeout_s)  # it would wait for its clients without end
 
-    def end(number: int) -> None:
+    begun = False
+
+    def end() -> None:
         if isinstance(server, uvicorn.Server) and alone:
             stop_listening(server)
-        close(number, None)
+        close(signal.SIGTERM, None)
 
-    def begin(number: int) -> None:
-        drain()
-        loop.call_later(pause_s, end, number)
+    def begin() -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            drain()
+            loop.call_later(pause_s, end)
 
-    signal.signal(signal.SIGTERM, lambda number, _: loop.call_soon_threadsafe(begin, number))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(begin))
 
 
 def stop_listening(server: uvicorn.Server) -> None:

@@ -76,6 +76,9 @@ def test_what_cannot_start_is_one_line(folder: Path, live_service: LiveService) 
     assert "lathe compress" in refused(folder, "nowhere")
     assert "is not cpu, cuda, tensorrt" in refused(folder, "mine", "--device", "abacus")
     assert "nowhere.json" in refused(folder, "mine", LATHE_KEYS_FILE="nowhere.json")
+    assert "BENTOML_CONFIG='nowhere.yaml'" in refused(folder, "mine", BENTOML_CONFIG="nowhere.yaml")
+    (folder / "unknown.yaml").write_text("version: 1\nunknown: {}\n")
+    assert "Wrong key 'unknown'" in refused(folder, "mine", BENTOML_CONFIG="unknown.yaml")
     assert "BENTOML_HOME='/proc/nowhere'" in refused(folder, "mine", BENTOML_HOME="/proc/nowhere")
 
 

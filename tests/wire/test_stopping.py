@@ -1,4 +1,4 @@
-"""SIGTERM: who was accepted is answered, and no client keeps the process."""
+"""SIGTERM, and Ctrl-C: who was accepted is answered, and no client keeps the process."""
 
 import concurrent.futures
 import contextlib
@@ -6,9 +6,11 @@ import http.client
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from compression.bundle import Bundle
@@ -57,7 +59,16 @@ def ask_until_refused(host: str, port: int, asked: "threading.Semaphore") -> lis
                 faults.append(repr(error))
 
 
-def test_at_sigterm_nobody_is_reset_and_nobody_keeps_the_process(sentiment_bundle: Bundle, tmp_path: Path) -> None:
+def ctrl_c(process: psutil.Process) -> None:
+    """As a terminal does."""
+    for one in (process, *process.children(recursive=True)):
+        one.send_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("stop", [psutil.Process.terminate, ctrl_c])
+def test_at_the_end_nobody_is_reset_and_nobody_keeps_the_process(
+    sentiment_bundle: Bundle, tmp_path: Path, stop: Callable[[psutil.Process], None]
+) -> None:
     settings = {
         "LATHE_MODELS": f"sentiment={sentiment_bundle.path}",
         "LATHE_DRAIN_PAUSE_MS": str(int(PAUSE_S * 1e3)),
@@ -79,7 +90,7 @@ def test_at_sigterm_nobody_is_reset_and_nobody_keeps_the_process(sentiment_bundl
         for _ in range(100):
             asked.acquire()
         start = time.monotonic()
-        service.process.send_signal(signal.SIGTERM)
+        stop(psutil.Process(service.process.pid))
         assert [client.result() for client in honest] == [[]] * 24
         assert service.process.wait(60) == 0
         assert time.monotonic() - start < PAUSE_S + TIMEOUT_S + SLACK_S
