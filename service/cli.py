@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from compression.bundle import extra
-from compression.errors import MissingExtra
 from compression.tables import Format
 from compression.tables.options import format_options, separator, text_pair_option
 from service.access import keys as auth
@@ -65,15 +64,17 @@ def _service() -> Any:
     Raises:
         ConfigurationError: names that file, and what is wrong with it.
     """
-    try:
-        with extra("serve"):
+    with extra("serve"):
+        try:
             from service.app import Lathe
-    except Exception as error:
-        file = os.environ.get("BENTOML_CONFIG")
-        if not file or isinstance(error, MissingExtra | ConfigurationError):
+        except (ImportError, ConfigurationError):
             raise
-        fault = " ".join(str(error).split())[:_FAULT_CHARACTERS]
-        raise ConfigurationError(f"BENTOML_CONFIG={file!r} cannot be used: {fault}; mend it, or unset it") from None
+        except Exception as error:
+            file = os.environ.get("BENTOML_CONFIG")
+            if not file:
+                raise
+            fault = " ".join(str(error).split())[:_FAULT_CHARACTERS]
+            raise ConfigurationError(f"BENTOML_CONFIG={file!r} cannot be used: {fault}; mend it, or unset it") from None
     return Lathe
 
 
