@@ -22,7 +22,7 @@ from bentoml._internal.utils.analytics import usage_stats
 from bentoml.exceptions import BentoMLException
 
 from compression.bundle import BundleError
-from service.access.keys import Authenticator
+from service.access.authenticator import Authenticator
 from service.access.keys_file import read_keys
 from service.access.local import Access, LocalOnly
 from service.api.routes import create_routes
@@ -154,7 +154,7 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
         places, fit = partial(locate, settings.directory), partial(check_fit, settings)
         self.serving = Serving(settings, places, telemetry, fit, _workers())
         if isinstance(access, Authenticator):
-            telemetry.keys_file(partial(getattr, access, "readable"))
+            telemetry.keys_file(partial(getattr, access, "readable"), partial(getattr, access, "next_expiry"))
         routes = create_routes(self.serving, access)
         entrance = Entrance(routes, access, settings.request_timeout_ms)
         gate, cors = Gate(app, entrance, telemetry), _cors()

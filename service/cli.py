@@ -1,4 +1,4 @@
-"""The commands around the service: serve; keys add, list, revoke; score."""
+"""The commands around the service: serve, score, and those of keys."""
 
 import os
 from pathlib import Path
@@ -9,20 +9,10 @@ import click
 from compression.bundle import extra
 from compression.tables import Format
 from compression.tables.options import format_options, separator, text_pair_option
-from service.access import keys as auth
-from service.access.keys_file import read_keys
+from service.access.commands import keys
 from service.errors import ConfigurationError
 
 _FAULT_CHARACTERS = 160  # BentoML adds the whole configuration to what is wrong with it
-
-_file = click.option(
-    "--file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="LATHE_KEYS_FILE",
-    default=Path("keys.json"),
-    show_default=True,
-    help="The keys file; also read from LATHE_KEYS_FILE.",
-)
 
 
 @click.command()
@@ -80,37 +70,6 @@ def _service() -> Any:
 
 def _named(bundle: str) -> str:
     return bundle if "=" in bundle else f"{Path(bundle).resolve().name}={bundle}"
-
-
-@click.group()
-def keys() -> None:
-    """API keys of the service: the file holds their hashes only."""
-
-
-@keys.command()
-@click.argument("name")
-@_file
-@click.option("--admin", is_flag=True, help="Let it change which version of a model is served.")
-def add(name: str, file: Path, admin: bool) -> None:
-    """Make a key called NAME and print it; it is shown this once."""
-    click.echo(auth.add_key(file, name, admin))
-
-
-@keys.command("list")
-@_file
-def list_keys(file: Path) -> None:
-    """Print id, day of making and name of each key."""
-    for key in read_keys(file):
-        click.echo(f"{key.id}  {key.created:%Y-%m-%d}  {key.name}{'  admin' if key.admin else ''}")
-
-
-@keys.command()
-@click.argument("identity", metavar="ID|NAME")
-@_file
-def revoke(identity: str, file: Path) -> None:
-    """Remove a key; running services notice within a second."""
-    key = auth.revoke_key(file, identity)
-    click.echo(f"revoked {key.id} ({key.name})")
 
 
 @click.command()

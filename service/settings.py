@@ -48,7 +48,7 @@ class Settings(BaseModel):
     bundles_root: Path | None = Field(
         default=None,
         description="Directory of the bundles that `POST /v1/models/NAME/load` may load; without it, none. Where there "
-        "are keys, that needs one made with `lathe keys add --admin`.",
+        "are keys, that needs one made with `lathe keys add NAME --scope admin`.",
     )
     device: DeviceSetting = Field(
         default=Device(),

@@ -5,6 +5,7 @@ models, codes); nothing that a client sends becomes a label. A version of a mode
 as long as it lives; the label `role` says which part it has.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -283,6 +284,12 @@ class Telemetry:
             registry=registry,
         )
         self._keys_readable.set(1)
+        self._keys_expire = Gauge(
+            "lathe_keys_next_expiry_timestamp_seconds",
+            "When the first of the API keys in force expires, in seconds since 1970; +Inf where none does.",
+            registry=registry,
+        )
+        self._keys_expire.set(math.inf)
         self._versions = _Versions(registry)
         self._held_text = Gauge(
             "lathe_text_bytes", "Texts of requests that are not answered yet, in bytes.", registry=registry
@@ -313,9 +320,10 @@ class Telemetry:
         for reason in reasons:
             self._connections_closed.labels(reason)
 
-    def keys_file(self, readable: Callable[[], bool]) -> None:
-        """Where to look, when Prometheus asks, whether the keys in force are those in the file."""
+    def keys_file(self, readable: Callable[[], bool], next_expiry: Callable[[], float]) -> None:
+        """Where to look, when Prometheus asks, whether the keys in force are those in the file, and when one ends."""
         self._keys_readable.set_function(readable)
+        self._keys_expire.set_function(next_expiry)
 
     def connection_closed(self, reason: str) -> None:
         """A connection has ended."""

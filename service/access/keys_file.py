@@ -5,21 +5,31 @@ file that a link points to, and leaves the link; and waits for whoever is changi
 """
 
 import fcntl
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from service.access.caller import SCOPES, Caller, Scope
 from service.access.secret_file import read_secret_file
 from service.errors import ConfigurationError
 
+DEFAULT_SCOPES: tuple[Scope, ...] = ("predict", "metrics")
+
 
 class Key(BaseModel):
-    """One key as the file keeps it; `admin` keys may change which version of a model is served."""
+    """One key as the file keeps it.
+
+    Attributes:
+        models: which it may ask; empty: all.
+        expires: from when on it is refused; None: never.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,13 +37,39 @@ class Key(BaseModel):
     name: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     created: datetime
-    admin: bool = False
+    scopes: tuple[Scope, ...] = DEFAULT_SCOPES
+    models: tuple[str, ...] = ()
+    expires: AwareDatetime | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_before_scopes(cls, given: Any) -> Any:
+        """Reads files that have `admin`, true or false, in place of scopes."""
+        if not isinstance(given, dict) or "admin" not in given:
+            return given
+        admin = given["admin"] is True
+        rest = {name: value for name, value in given.items() if name != "admin"}
+        return {"scopes": SCOPES if admin else DEFAULT_SCOPES, **rest}
+
+    @property
+    def caller(self) -> Caller:
+        """Who has it, to the routes."""
+        return Caller(self.name, self.scopes, self.models or None)
+
+    def is_valid(self, now: datetime) -> bool:
+        """Whether it has not expired."""
+        return self.expires is None or now < self.expires
 
 
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     keys: tuple[Key, ...] = ()
+
+
+def hash_of(token: str) -> str:
+    """As the file keeps it."""
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:

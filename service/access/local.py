@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from service.access.keys import Authenticator
+from service.access.authenticator import Authenticator
 from service.errors import Forbidden
 
 # What a browser says of the page that it sends a POST for, and what a proxy says of a client elsewhere.

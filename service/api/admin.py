@@ -17,7 +17,7 @@ from compression.bundle import SeveralLabels, Task
 from service.access.local import Access, LocalOnly
 from service.api.operations import path_parameter
 from service.api.schemas import LoadRequest, ModelDescription, Trial
-from service.errors import BundleRefused, Conflict, Forbidden, ModelNotFound, NotReady
+from service.errors import BundleRefused, Conflict, ModelNotFound, NotReady
 from service.http.body import parse, read_body
 from service.http.messages import Request, Response
 from service.http.operation import Operation
@@ -62,12 +62,11 @@ class Admin:
         """What changes versions, for a caller who may.
 
         Raises:
-            Unauthorized, Forbidden: for one who may not.
+            Forbidden: for one who may not.
         """
+        request.caller.require_model(request.parameters["name"])
         if isinstance(self._access, LocalOnly):
             self._access.require_program(request.client, request.headers)
-        else:
-            self._access.require_admin(request.header(b"authorization"))
         return self._rollout
 
 
@@ -83,14 +82,14 @@ def routes(serving: Serving, access: Access) -> Group:
             description="The model as it is now.",
             request=request,
             parameters=(path_parameter("name"),),
-            errors=(Forbidden, ModelNotFound, Conflict, NotReady, *((BundleRefused,) if request else ())),
+            errors=(ModelNotFound, Conflict, NotReady, *((BundleRefused,) if request else ())),
         )
-        return Endpoint("POST", f"/v1/models/{{name}}/{name}", handler, operation)
+        return Endpoint("POST", f"/v1/models/{{name}}/{name}", handler, operation, scope="admin")
 
     return Group(
         "Versions",
-        "[A new version without a restart](versions.md). These need a key made with `lathe keys add NAME --admin`; "
-        "without keys they are taken from programs on the service's own machine only, not from a page in a browser.",
+        "[New versions without a restart](versions.md). They need a key made with `lathe keys add NAME --scope admin`. "
+        "Without keys they are taken from programs on the service's own machine only, not from a page in a browser.",
         [
             endpoint("load", "Load a version, and make it the live one or put it on trial.", admin.load, LoadRequest),
             endpoint("promote", "Make the version on trial the live one.", admin.calling(Rollout.promote)),

@@ -78,6 +78,7 @@ class Inference:
 
         Raises:
             InvalidRequest: one is a text and a model reads pairs, or the other way round.
+            Forbidden: the key may not ask one of the models.
             PayloadTooLarge: too many texts, or one is too long, or all of them are.
             DeadlineExceeded, ClientGone: what still waited in a queue was given up.
             Overloaded: the service holds too much text already.
@@ -86,10 +87,11 @@ class Inference:
         settings = self._settings
         require_few(texts, settings)
         for model in models:
+            request.caller.require_model(model.name)
             self._require_reads(model, texts)
         calibrated = settings.calibrated if calibrated is None else calibrated
-        options = CallOptions(request.tenant, request.deadline, calibrated, cut)
-        with self._intake.take(texts, request.tenant, models) as taken:
+        options = CallOptions(request.caller.name, request.deadline, calibrated, cut)
+        with self._intake.take(texts, request.caller.name, models) as taken:
             async with WhileThere(request.gone):
                 return await together([model.ask(taken, options) for model in models], options.cancellation)
 

@@ -95,4 +95,6 @@ def routes(settings: Settings) -> Group:
         "Found by form and checksum: e-mail, telephone, cards, IBAN, IP, URLs, documents, Chinese numbers, keys and "
         "passwords. Names and postal addresses have no form, and stay."
     )
-    return Group("Masking", description, [Endpoint("POST", "/v1/mask", Masking(settings).mask, operation)])
+    return Group(
+        "Masking", description, [Endpoint("POST", "/v1/mask", Masking(settings).mask, operation, scope="predict")]
+    )

@@ -35,6 +35,6 @@ def routes(serving: Serving) -> Group:
             Endpoint("GET", "/livez", None, livez, public=True),
             Endpoint("GET", "/healthz", None, public=True),  # as /livez, by another name
             Endpoint("GET", "/readyz", None, readyz, public=True),
-            Endpoint("GET", "/metrics", Metrics(serving).metrics, metrics),
+            Endpoint("GET", "/metrics", Metrics(serving).metrics, metrics, scope="metrics"),
         ],
     )

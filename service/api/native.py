@@ -102,8 +102,8 @@ def routes(serving: Serving) -> Group:
         "Texts",
         "A text that is longer than the model's window is cut, and says so.",
         [
-            Endpoint("POST", "/v1/classify", api.classify, classify, admit=api.inference.admit),
-            Endpoint("POST", "/v1/triage", api.triage, triage, admit=api.inference.admit),
+            Endpoint("POST", "/v1/classify", api.classify, classify, admit=api.inference.admit, scope="predict"),
+            Endpoint("POST", "/v1/triage", api.triage, triage, admit=api.inference.admit, scope="predict"),
             Endpoint("GET", "/v1/models", api.models, models),
         ],
     )

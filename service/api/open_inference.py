@@ -157,7 +157,7 @@ def _of_a_model(api: _Api, path: str, name: str, parameters: tuple[Parameter, ..
     return [
         _get(path, api.model, metadata),
         _get(f"{path}/ready", api.model_ready, ready),
-        Endpoint("POST", f"{path}/infer", api.infer, infer, errors=_ERRORS, admit=api.inference.admit),
+        Endpoint("POST", f"{path}/infer", api.infer, infer, errors=_ERRORS, admit=api.inference.admit, scope="predict"),
     ]
 
 

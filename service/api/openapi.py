@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 from service import __version__
 from service.errors import (
     BodyTimeout,
+    Forbidden,
     InternalError,
     InvalidRequest,
     PayloadTooLarge,
@@ -57,7 +58,7 @@ def errors_of(endpoint: Endpoint) -> list[type[ServiceError]]:
     """What an endpoint may answer in place of its results, by status."""
     errors: list[type[ServiceError]] = []
     if not endpoint.public:
-        errors += [Unauthorized, InternalError]
+        errors += [Unauthorized, Forbidden, InternalError]
     if endpoint.operation is not None:
         errors += endpoint.operation.errors
         if endpoint.operation.request is not None:

@@ -231,7 +231,9 @@ def routes(serving: Serving) -> Group:
     def endpoint(path: str, name: str) -> Endpoint:
         answer = list[Prediction] | list[list[Prediction]]
         operation = asking(name, "As text-embeddings-inference's /predict.", answer, request=PredictRequest)
-        return Endpoint("POST", path, api.predict, operation, errors=_ERRORS, admit=api.inference.admit)
+        return Endpoint(
+            "POST", path, api.predict, operation, errors=_ERRORS, admit=api.inference.admit, scope="predict"
+        )
 
     ranks = asking(
         "rerank",
@@ -248,7 +250,7 @@ def routes(serving: Serving) -> Group:
         [
             endpoint("/predict", "predict"),
             endpoint("/", "predict_at_root"),
-            Endpoint("POST", "/rerank", api.rerank, ranks, errors=_ERRORS, admit=api.inference.admit),
+            Endpoint("POST", "/rerank", api.rerank, ranks, errors=_ERRORS, admit=api.inference.admit, scope="predict"),
             Endpoint("GET", "/health", api.health, health, public=True, errors=_ERRORS),
             Endpoint("GET", "/info", api.info, info, errors=_ERRORS),
         ],

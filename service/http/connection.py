@@ -14,10 +14,10 @@ something unread takes the answer away from its client.
 
 What comes after a request is not looked at before that one's answer is sent, and not read beyond the piece that it came
 in; of many requests that came so, some are served, and then others have their turn. What an app does not ask for of a
-body is not read, either. An answer is sent in one piece where it is in one. The
-answer to a request that is rejected for lack of capacity, or refused with a large body, is held back for a moment: a
-client that asks again at once, whatever Retry-After says, would otherwise be rejected thousands of times a second, in
-place of answers to others.
+body is not read, either. An answer is sent in one piece where it is in one. The answer to a request that is rejected
+for lack of capacity, or for its key, or refused with a large body, is held back for a moment: a client that asks again
+at once, whatever Retry-After says, would otherwise be rejected thousands of times a second, in place of answers to
+others, or try as many keys.
 """
 
 import asyncio
@@ -41,6 +41,7 @@ _LAST_WORD_S = 0.5  # when the service stops, for a request that is on its way
 _UNREAD_BYTES = 65536  # of a body that came and was not asked for
 _IN_A_ROW = 16  # requests that came before the answer to the one before them
 _REST_S = 0.005  # after so many
+_HELD = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.UNAUTHORIZED)  # answers
 _LARGE_BYTES = 65536  # of a body: who sends such again and again to be refused costs the others time
 
 
@@ -297,7 +298,7 @@ class HttpProtocol(asyncio.Protocol):
     def answer(self, response: Response, body_bytes: int = 0, keep_alive: bool = True) -> None:
         """Sends a complete answer; one that is held back, in a moment, if there is room for that."""
         refused = response.status >= HTTPStatus.BAD_REQUEST and body_bytes > _LARGE_BYTES
-        if (refused or response.status == HTTPStatus.TOO_MANY_REQUESTS) and self._all.hold():
+        if (refused or response.status in _HELD) and self._all.hold():
             self._read(False)
             self._held = self.loop.call_later(self._all.limits.hold_s, self._release, response, keep_alive)
         else:

@@ -68,8 +68,8 @@ class Limits:
         dropped_bytes: of a body that nobody reads any more.
         arriving_bytes: of all bodies whose end has not come.
         connections: open at the same time; fewer where the process may not have so many descriptors.
-        hold_s: how long the answer to a request is held back that is rejected for lack of capacity, or refused with a
-            large body.
+        hold_s: how long the answer to a request is held back that is rejected for lack of capacity or for its
+            key, or refused with a large body.
         held: so many such answers at the same time; those beyond are sent at once.
     """
 

@@ -1,7 +1,7 @@
 """The way in: what a request's headers decide, each part of it once.
 
-headers ──▶ endpoint ──▶ key ──▶ deadline ──▶ is there capacity? ──▶ Entry
-                          └────────┴───────────────┴──▶ Entry with the error that is its answer
+headers ──▶ endpoint ──▶ key, scope ──▶ deadline ──▶ is there capacity? ──▶ Entry
+                           └──────────────┴──────────────┴──▶ Entry with the error that is its answer
 """
 
 import itertools
@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from service.access.caller import ANYBODY, Caller
 from service.access.local import Access, LocalOnly
 from service.errors import InternalError, ServiceError
 from service.http.body import TIMEOUT, timeout_ms
@@ -35,7 +36,7 @@ class Entry:
         endpoint: who answers; None: the app behind the gate.
         parameters: what stands in the path for `{name}`, by name.
         headers: by lower-case name; of equal ones the first.
-        tenant: name of the key that asks; empty where none is needed.
+        caller: who asks.
         deadline: on the same clock; there is no answer after it. Requests that ask no model have none.
         error: why it is not served; None where it is.
     """
@@ -45,7 +46,7 @@ class Entry:
     endpoint: Endpoint | None
     parameters: Parameters
     headers: Mapping[bytes, bytes]
-    tenant: str = ""
+    caller: Caller = ANYBODY
     deadline: float = math.inf
     error: ServiceError | None = None
 
@@ -71,12 +72,14 @@ class Entrance:
         entry = Entry(self._id(found), time.monotonic(), endpoint, parameters, found)
         try:
             if endpoint is None or not endpoint.public:
-                entry.tenant = self._tenant(entry.headers)
+                entry.caller = self._caller(entry.headers)
+            if endpoint is not None and endpoint.scope is not None:
+                entry.caller.require_scope(endpoint.scope)
             if endpoint is not None and endpoint.admit is not None:
                 timeout = entry.headers.get(TIMEOUT)
                 asked = None if timeout is None else timeout.decode("latin-1")
                 entry.deadline = entry.since + timeout_ms(asked, self._timeout_ms) / 1e3
-                endpoint.admit(entry.tenant, entry.deadline)
+                endpoint.admit(entry.caller.name, entry.deadline)
         except ServiceError as error:
             entry.error = error.with_traceback(None)  # which holds this frame, and that the entry
         except Exception as error:
@@ -97,9 +100,9 @@ class Entrance:
         given = headers.get(b"x-request-id")
         return self.new_id() if given is None or _GIVEN_ID.fullmatch(given) is None else given.decode()
 
-    def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
+    def _caller(self, headers: Mapping[bytes, bytes]) -> Caller:
         if isinstance(self._access, LocalOnly):
             self._access.require_host(headers)
-            return ""
+            return ANYBODY
         value = headers.get(b"authorization")
         return self._access.authenticate(None if value is None else value.decode("latin-1"))

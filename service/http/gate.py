@@ -72,7 +72,6 @@ class Gate:
             if entry.error is not None:
                 await reply.fail(entry.error)
             elif entry.endpoint is None or entry.endpoint.handler is None:
-                scope["lathe.tenant"] = entry.tenant
                 await self._app(scope, receive, reply.pass_on)
             else:
                 client = scope.get("client")
@@ -80,7 +79,7 @@ class Gate:
                     entry.id,
                     entry.headers,
                     receive,
-                    entry.tenant,
+                    entry.caller,
                     entry.parameters,
                     client[0] if client else None,
                     scope.get(GONE),

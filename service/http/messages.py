@@ -11,6 +11,8 @@ from typing import Any, Self
 
 import orjson
 
+from service.access.caller import Caller
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -32,7 +34,7 @@ class Request:
     Attributes:
         id: the X-Request-Id of its answer.
         headers: by lower-case name; of equal ones the first.
-        tenant: name of the key that asks; empty where none is needed.
+        caller: who asks.
         parameters: what stands in the path for `{name}`, by name.
         client: address that it comes from; None where the server does not know.
         gone: done when the client leaves; None where the server does not tell.
@@ -42,7 +44,7 @@ class Request:
     id: str
     headers: Mapping[bytes, bytes]
     receive: Receive
-    tenant: str
+    caller: Caller
     parameters: Parameters
     client: str | None = None
     gone: Gone | None = None

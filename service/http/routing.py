@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import BaseModel
 
+from service.access.caller import Scope
 from service.errors import ErrorResponse, MethodNotAllowed, NotFound, ServiceError
 from service.http.messages import Parameters, Request, Response
 from service.http.operation import Operation
@@ -40,6 +41,7 @@ class Endpoint:
         path: as in OpenAPI, `/a/{name}`; also its name in the metrics, which are thereby as many as the paths.
         handler: None: the app behind the gate.
         operation: what the OpenAPI document says of it; None: nothing.
+        scope: what a key must have been made for; None: any key will do.
         public: whether it needs no key.
         errors: how its protocol writes them.
         admit: raises Overloaded where it is clear, before the body is there, that the request will be rejected.
@@ -52,6 +54,7 @@ class Endpoint:
     public: bool = False
     errors: ErrorShape = OWN_ERRORS
     admit: Admit | None = None
+    scope: Scope | None = None
 
 
 @dataclass(frozen=True)

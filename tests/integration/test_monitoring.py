@@ -213,6 +213,16 @@ def test_rules_and_dashboard_use_only_metrics_that_the_service_exposes(live_serv
     assert used <= exposed
 
 
+def test_what_counts_requests_that_ask_a_model_counts_those_of_every_such_route(live_service: Service) -> None:
+    paths = httpx.get(f"{live_service.url}/docs.json").json()["paths"]
+    asking = {path for path, methods in paths.items() if "504" in methods.get("post", {}).get("responses", ())}
+    queries = [str(rule["expr"]) for kind in ("record", "alert") for rule in rules(kind)] + dashboard_queries()
+    patterns = {pattern for query in queries for pattern in re.findall(r'route=~"(.+?)"', query)}
+    assert patterns
+    for pattern in patterns:
+        assert {path for path in paths if re.fullmatch(pattern, path)} - {"/"} == asking - {"/"}
+
+
 def test_every_panel_asks_the_chosen_data_source() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     assert dashboard["uid"] == "lathe"

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -96,6 +97,40 @@ def test_keys_open_everything_but_the_probes_need_none(service_factory: ServiceF
     assert f"{file}: not a keys file" in log
     assert key not in log
     assert other not in log
+
+
+def test_a_key_is_refused_what_it_was_not_made_for(service_factory: ServiceFactory, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    keys = {
+        "prometheus": add_key(file, "prometheus", ["metrics"]),
+        "shop": add_key(file, "shop", ["predict"], ["sentiment"]),
+        "operator": add_key(file, "operator", ["admin"]),
+        "old": add_key(file, "old", expires=datetime.now(UTC) + timedelta(seconds=1)),
+    }
+    body = {"model": "sentiment", "inputs": "good"}
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["good"]}
+    calls: list[tuple[str, dict[str, object] | None, set[str]]] = [  # and whose key is let in
+        ("/metrics", None, {"prometheus"}),
+        ("/v1/models", None, {"prometheus", "shop", "operator"}),
+        ("/v1/classify", body, {"shop"}),
+        ("/v1/mask", {"inputs": "good"}, {"shop"}),
+        ("/predict", {"inputs": "good"}, {"shop"}),
+        ("/v2/models/sentiment/infer", {"inputs": [tensor]}, {"shop"}),
+        ("/v1/classify", body | {"model": "banking-intents"}, set()),
+        ("/v1/triage", {"inputs": "good"}, set()),
+        ("/v1/models/sentiment/rollback", {}, {"operator"}),
+    ]
+    with service_factory(LATHE_KEYS_FILE=str(file)) as service, httpx.Client(base_url=service.url) as client:
+        for path, content, welcome in calls:
+            for name, key in keys.items():
+                headers = {"Authorization": f"Bearer {key}"}
+                answer = client.request("GET" if content is None else "POST", path, json=content, headers=headers)
+                if name in welcome:  # there is nothing to roll back to
+                    assert answer.status_code == (409 if "rollback" in path else 200), (path, name)
+                else:
+                    assert answer.status_code == (401 if name == "old" else 403), (path, name)
+        headers = {"Authorization": f"Bearer {keys['prometheus']}"}
+        assert "\nlathe_keys_next_expiry_timestamp_seconds +Inf\n" in client.get("/metrics", headers=headers).text
 
 
 def test_nothing_that_clients_write_is_logged(service_factory: ServiceFactory) -> None:

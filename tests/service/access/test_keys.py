@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service.access.keys import Authenticator, add_key, revoke_key
+from service.access.authenticator import Authenticator
+from service.access.keys import add_key, revoke_key
 from service.access.keys_file import read_keys
 from service.errors import ConfigurationError, Unauthorized
 
@@ -27,8 +28,8 @@ def test_a_key_opens_under_its_name(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     shop, bank = add_key(file, "shop"), add_key(file, "bank")
     authenticator = Authenticator(file)
-    assert authenticator.authenticate(f"Bearer {shop}") == "shop"
-    assert authenticator.authenticate(f"bearer {bank}") == "bank"
+    assert authenticator.authenticate(f"Bearer {shop}").name == "shop"
+    assert authenticator.authenticate(f"bearer {bank}").name == "bank"
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Bearer x", "Basic x", "Bearer ключ"])
@@ -81,7 +82,7 @@ def test_a_file_that_breaks_is_an_error_and_the_keys_before_stay_for_an_hour(
     authenticator = Authenticator(file, clock=lambda: now[0])
     BREAKS[name](file)
     for now[0] in (2.0, 4.0, 3600.0):
-        assert authenticator.authenticate(f"Bearer {key}") == "shop"
+        assert authenticator.authenticate(f"Bearer {key}").name == "shop"
         assert not authenticator.readable
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert str(file) in caplog.text
@@ -94,7 +95,7 @@ def test_a_file_that_breaks_is_an_error_and_the_keys_before_stay_for_an_hour(
     file.unlink(missing_ok=True)
     file.write_bytes(whole)
     now[0] = 3702.0
-    assert authenticator.authenticate(f"Bearer {key}") == "shop"
+    assert authenticator.authenticate(f"Bearer {key}").name == "shop"
     assert authenticator.readable
 
 
@@ -111,9 +112,9 @@ def test_a_file_that_can_be_read_again_without_a_change_is(tmp_path: Path, monke
     with monkeypatch.context() as broken:
         broken.setattr(os, "open", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
         now[0] = 2.0
-        assert authenticator.authenticate(f"Bearer {other}") == "bank"
+        assert authenticator.authenticate(f"Bearer {other}").name == "bank"
     now[0] = 4.0
-    assert authenticator.authenticate(f"Bearer {key}") == "shop"
+    assert authenticator.authenticate(f"Bearer {key}").name == "shop"
     with pytest.raises(Unauthorized):
         authenticator.authenticate(f"Bearer {other}")
 
@@ -122,7 +123,7 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     key = add_key(file, "shop")
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-    assert Authenticator(file).authenticate(f"Bearer {key}") == "shop"
+    assert Authenticator(file).authenticate(f"Bearer {key}").name == "shop"
 
 
 def test_a_change_keeps_mode_owner_and_link(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_a_check_looks_at_one_key_however_many_there_are(tmp_path: Path, monkeyp
         return compare(one, other)
 
     monkeypatch.setattr(hmac, "compare_digest", count)
-    assert authenticator.authenticate(f"Bearer {keys[7]}") == "tenant 7"
+    assert authenticator.authenticate(f"Bearer {keys[7]}").name == "tenant 7"
     for wrong in (keys[7][:-1] + "x", "lathe_0_x", "x"):
         with pytest.raises(Unauthorized, match="unknown or revoked"):
             authenticator.authenticate(f"Bearer {wrong}")
@@ -223,5 +224,5 @@ def test_beside_a_broken_file_nobody_enters_until_it_is_mended(
         authenticator.authenticate(f"Bearer {key}")
     file.write_bytes(whole)
     now[0] = 2.0
-    assert authenticator.authenticate(f"Bearer {key}") == "shop"
+    assert authenticator.authenticate(f"Bearer {key}").name == "shop"
     assert authenticator.readable

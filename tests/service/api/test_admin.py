@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from compression.bundle import GoldenAnswers, read_golden
-from service.access.keys import Authenticator, add_key
+from service.access.authenticator import Authenticator
+from service.access.keys import add_key
 from service.access.local import LocalOnly
 from service.api.routes import create_routes
 from service.api.triage import check_fit
@@ -281,7 +282,7 @@ def test_other_labels_are_taken_where_that_is_asked_but_not_on_trial(tmp_path: P
 
 def test_keys_decide_who_may(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
-    shop, operator = add_key(file, "shop"), add_key(file, "operator", admin=True)
+    shop, operator = add_key(file, "shop"), add_key(file, "operator", ["admin"])
 
     async def scenario(service: Service) -> None:
         assert (await service.call("load", 401, bundle="opposite"))["code"] == "unauthorized"
@@ -290,6 +291,7 @@ def test_keys_decide_who_may(tmp_path: Path) -> None:
         assert (await service.call("rollback", 403))["code"] == "forbidden"
         service.http.headers["Authorization"] = f"Bearer {operator}"
         await service.call("load", bundle="opposite")
+        service.http.headers["Authorization"] = f"Bearer {shop}"
         assert await service.label() == "negative"
 
     play(tmp_path, scenario, client="203.0.113.7", LATHE_KEYS_FILE=str(file))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from compression.bundle import Encoded, Input
+from service.access.caller import ANYBODY
 from service.api.ask import Inference
 from service.batching import Batcher, BatchLimits, Logits
 from service.engine.engine import Engine
@@ -38,7 +39,7 @@ async def never() -> Any:
 
 
 def request() -> Request:
-    return Request("1", {}, never, "", {})
+    return Request("1", {}, never, ANYBODY, {})
 
 
 def inference() -> Inference:
@@ -164,7 +165,7 @@ def test_when_the_client_leaves_all_parts_of_its_request_say_so(tmp_path: Path) 
         before = [asyncio.create_task(model.ask(["good"])) for model in models]  # their only streams are at these
         await asyncio.sleep(0.01)
         left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        gone = Request("1", {}, never, "", {}, gone=left)
+        gone = Request("1", {}, never, ANYBODY, {}, gone=left)
         asking = asyncio.create_task(inference().ask(gone, models, ["good"] * 3))
         await asyncio.sleep(0.01)
         left.set_result(None)
@@ -280,7 +281,7 @@ def test_texts_that_nobody_waits_for_are_tokenised_no_further(
         model = Model("shop", version(tmp_path, "good@1+opposite@1", telemetry), telemetry)
         monkeypatch.setattr(Engine, "encode", lambda _, text: slow(text))
         deadline = time.monotonic() + 0.1 if left == "deadline" else math.inf
-        sent = Request("1", {}, never, "", {}, deadline=deadline)
+        sent = Request("1", {}, never, ANYBODY, {}, deadline=deadline)
         start = time.monotonic()
         asking = asyncio.create_task(inference().ask(sent, [model], ["a good day " * 10] * 200))
         if left == "client":

@@ -7,6 +7,7 @@ import zlib
 
 import pytest
 
+from service.access.caller import ANYBODY
 from service.errors import InvalidRequest, UnsupportedEncoding
 from service.http.body import read_body
 from service.http.coding import coding_of, unpack
@@ -79,7 +80,7 @@ def test_of_a_body_that_is_not_complete_no_more_is_held_than_has_come() -> None:
     headers = {b"content-type": b"application/json", b"content-encoding": b"gzip"}
     tracemalloc.start()
     try:
-        content = asyncio.run(read_body(Request("id", headers, receive, "", {}), Settings()))
+        content = asyncio.run(read_body(Request("id", headers, receive, ANYBODY, {}), Settings()))
     finally:
         tracemalloc.stop()
     assert len(content) == MOST

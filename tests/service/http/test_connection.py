@@ -35,12 +35,13 @@ class Observed(HttpProtocol):
 
 
 class Door:
-    """Refuses POST /full."""
+    """Refuses POST /full and POST /stranger."""
 
     def enter(self, method: str, path: str, headers: Headers) -> Response | None:
-        if (method, path) != ("POST", "/full"):
+        statuses = {"/full": 429, "/stranger": 401}
+        if method != "POST" or path not in statuses:
             return None
-        return Response(429, [(b"retry-after", b"2"), (b"content-length", b"4")], b"full")
+        return Response(statuses[path], [(b"retry-after", b"2"), (b"content-length", b"4")], b"full")
 
     def reject(self, error: ServiceError, method: str, path: str) -> Response:
         return Response(error.status, [(b"content-length", b"%d" % len(error.code))], error.code.encode())
@@ -144,7 +145,7 @@ def test_who_is_refused_can_ask_again_on_the_connection() -> None:
     play(scenario)
 
 
-@pytest.mark.parametrize("path", ["/full", "/late", "/late-in-messages"])
+@pytest.mark.parametrize("path", ["/full", "/stranger", "/late", "/late-in-messages"])
 def test_a_refusal_is_held_back_while_others_are_answered_and_takes_its_turn(path: str) -> None:
     async def scenario(connect: Callable[[], Awaitable[Connection]]) -> None:
         refused, other = await connect(), await connect()
@@ -154,7 +155,7 @@ def test_a_refusal_is_held_back_while_others_are_answered_and_takes_its_turn(pat
             other[1].write(post("/echo", b"other"))
             assert (await answer(other[0]))[2] == b"other"
         assert not refusal.done()
-        assert (await refusal)[0] == 429
+        assert (await refusal)[0] == (401 if path == "/stranger" else 429)
         assert (await answer(refused[0]))[2] == b"text"
 
     play(scenario, Limits(hold_s=1.0))

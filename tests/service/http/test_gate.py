@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.access.keys import Authenticator, add_key
+from service.access.authenticator import Authenticator
+from service.access.keys import add_key
 from service.access.local import LocalOnly
 from service.errors import ErrorResponse, Overloaded, ServiceError
 from service.http.entrance import Entrance, Entry
@@ -105,20 +106,6 @@ def test_every_answer_is_counted_under_its_code() -> None:
     assert 'lathe_requests_total{code="not_found",route="other",status="404"} 1.0' in exposition
 
 
-@pytest.mark.parametrize("tenant", ["shop", ""])
-def test_the_app_behind_is_told_whose_key_it_is(tmp_path: Path, tenant: str) -> None:
-    key = add_key(tmp_path / "keys.json", "shop")
-    seen: list[str] = []
-
-    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        seen.append(scope["lathe.tenant"])
-        await answering(200)(scope, receive, send)
-
-    authenticator = Authenticator(tmp_path / "keys.json") if tenant else None
-    assert ask(app, authenticator=authenticator, key=key).status_code == 200
-    assert seen == [tenant]
-
-
 def test_an_endpoint_without_a_handler_is_answered_by_the_app_behind_and_counted_by_its_path(tmp_path: Path) -> None:
     add_key(tmp_path / "keys.json", "shop")
     keys, telemetry = Authenticator(tmp_path / "keys.json"), Telemetry()
@@ -158,7 +145,7 @@ def ask_by_head(
             raise failure
 
     async def handler(request: Request) -> Response:
-        return Response.json([request.tenant, request.deadline < math.inf])
+        return Response.json([request.caller.name, request.deadline < math.inf])
 
     def error_body(error: ServiceError, _: str) -> dict[str, object]:
         return {"error": error.message}
