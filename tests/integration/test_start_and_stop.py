@@ -107,7 +107,7 @@ def test_a_key_is_refused_what_it_was_not_made_for(service_factory: ServiceFacto
         "operator": add_key(file, "operator", ["admin"]),
         "old": add_key(file, "old", expires=datetime.now(UTC) + timedelta(seconds=1)),
     }
-    body = {"model": "sentiment", "inputs": "good"}
+    body: dict[str, object] = {"model": "sentiment", "inputs": "good"}
     tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["good"]}
     calls: list[tuple[str, dict[str, object] | None, set[str]]] = [  # and whose key is let in
         ("/metrics", None, {"prometheus"}),
