@@ -48,9 +48,11 @@ with lathe.Client("http://{address}", key=os.environ["KEY"]) as client:
 Other clients: `huggingface_hub.InferenceClient(base_url="http://{address}", token=key)`, and for `tritonclient.http`
 each call's `headers={{"Authorization": f"Bearer {{key}}"}}`.
 
-A key may ask models and read `/metrics`, unless it was made for less or more (`--scope predict`, `metrics`, `admin`; `--model` for
-some models only; `--expires`); what it was not made for is answered 403. `lathe keys rotate shop` replaces one, and lets the old
-one in for another day. No key is needed for {public}.
+A key may ask models and read `/metrics`, unless it was made for less or more (`--scope predict`, `metrics`, `admin`;
+`--model` for some models only; `--expires`); what it was not made for is answered 403. `lathe keys rotate shop`
+replaces one, and lets the old one in for another day.
+
+No key is needed for {public}.
 """
 
 
