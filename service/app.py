@@ -19,7 +19,7 @@ import uvicorn.config
 from _bentoml_impl.server.allocator import ResourceAllocator
 from bentoml._internal.utils import circus
 from bentoml._internal.utils.analytics import usage_stats
-from bentoml.exceptions import BentoMLException
+from bentoml.exceptions import BentoMLConfigException, BentoMLException
 
 from compression.bundle import BundleError
 from service.access.authenticator import Authenticator
@@ -36,7 +36,7 @@ from service.http.gate import Gate
 from service.http.stopping import drain_on_stop
 from service.listening import require_free, require_private_or_keys
 from service.models.registry import Serving, State, check
-from service.settings import Settings, load_settings, remember_directory, tokenize_in_one_thread
+from service.settings import Settings, bentoml_misconfigured, load_settings, remember_directory, tokenize_in_one_thread
 from service.supervision import close_to_others, end_with_parent
 from service.telemetry import Telemetry
 
@@ -144,7 +144,10 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
         default_host, default_port = _address()
         self.address = host, port = host or default_host, default_port if port is None else port
         self.working_dir = str(_ROOT)
-        return super().serve_http(host=host, port=port, **options)
+        try:
+            return super().serve_http(host=host, port=port, **options)
+        except BentoMLConfigException as error:
+            raise bentoml_misconfigured(error) or error from None
 
     def to_asgi(self, is_main: bool = True) -> Gate | CrossOrigin:
         """The app that a worker serves; uvicorn, which BentoML starts with it, takes its protocol from this table."""

@@ -1,6 +1,5 @@
 """The commands around the service: serve, score, and those of keys."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ from compression.tables import Format
 from compression.tables.options import format_options, separator, text_pair_option
 from service.access.commands import keys
 from service.errors import ConfigurationError
-
-_FAULT_CHARACTERS = 160  # BentoML adds the whole configuration to what is wrong with it
 
 
 @click.command()
@@ -54,17 +51,15 @@ def _service() -> Any:
     Raises:
         ConfigurationError: names that file, and what is wrong with it.
     """
+    from service.settings import bentoml_misconfigured
+
     with extra("serve"):
         try:
             from service.app import Lathe
         except (ImportError, ConfigurationError):
             raise
         except Exception as error:
-            file = os.environ.get("BENTOML_CONFIG")
-            if not file:
-                raise
-            fault = " ".join(str(error).split())[:_FAULT_CHARACTERS]
-            raise ConfigurationError(f"BENTOML_CONFIG={file!r} cannot be used: {fault}; mend it, or unset it") from None
+            raise bentoml_misconfigured(error) or error from None
     return Lathe
 
 

@@ -17,6 +17,7 @@ from service.setting_types import Device, DeviceSetting, Hosts, NamedModels, Nam
 
 PREFIX = "LATHE_"
 _NAME_CHARACTERS = 100
+_FAULT_CHARACTERS = 160  # BentoML adds the whole configuration to what is wrong with it
 _MEMBER = re.compile(r"(.+)\.[0-9]+", re.ASCII | re.DOTALL)  # what metrics call a member of an ensemble
 # What Kubernetes puts into every pod of a namespace that has a Service whose name begins with "lathe".
 _KUBERNETES = re.compile(
@@ -292,6 +293,15 @@ def provide_model_store() -> None:
         temporary = tempfile.mkdtemp(prefix="lathe-")
         atexit.register(shutil.rmtree, temporary, ignore_errors=True)
         os.environ["BENTOML_HOME"] = temporary
+
+
+def bentoml_misconfigured(error: Exception) -> ConfigurationError | None:
+    """What to say of an error of BentoML's where its own configuration file is at fault; None where there is none."""
+    file = os.environ.get("BENTOML_CONFIG")
+    if not file:
+        return None
+    fault = " ".join(str(error).split())[:_FAULT_CHARACTERS]
+    return ConfigurationError(f"BENTOML_CONFIG={file!r} cannot be used: {fault}; mend it, or unset it")
 
 
 def _from_directory(settings: Settings) -> Settings:

@@ -77,8 +77,13 @@ def test_what_cannot_start_is_one_line(folder: Path, live_service: LiveService) 
     assert "is not cpu, cuda, tensorrt" in refused(folder, "mine", "--device", "abacus")
     assert "nowhere.json" in refused(folder, "mine", LATHE_KEYS_FILE="nowhere.json")
     assert "BENTOML_CONFIG='nowhere.yaml'" in refused(folder, "mine", BENTOML_CONFIG="nowhere.yaml")
-    (folder / "unknown.yaml").write_text("version: 1\nunknown: {}\n")
-    assert "Wrong key 'unknown'" in refused(folder, "mine", BENTOML_CONFIG="unknown.yaml")
+    for content, fault in (
+        ("unknown: {a: 1}", "Wrong key 'unknown'"),
+        ("version: 1", "Key 'version'"),
+        ("{", "parsing"),
+    ):
+        (folder / "bad.yaml").write_text(content)
+        assert fault in refused(folder, "mine", BENTOML_CONFIG="bad.yaml")
     assert "BENTOML_HOME='/proc/nowhere'" in refused(folder, "mine", BENTOML_HOME="/proc/nowhere")
 
 
