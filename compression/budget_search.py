@@ -25,6 +25,7 @@ from compression.bundle.atomic_files import CACHE_REMEDY, explained
 from compression.bundle.storage import require_replaceable
 from compression.data import ENOUGH_TEXTS, Columns, Examples
 from compression.errors import CheckpointError, VerificationError
+from compression.measure.abstaining import ANSWER_ERROR
 from compression.measure.evaluate import agreement, quality
 from compression.measure.latency import compare_latency
 from compression.measure.numbers import number_quality
@@ -104,6 +105,7 @@ def search(
     cache: Path,
     limits: Search,
     enough: int = ENOUGH_TEXTS,
+    answer_error: float = ANSWER_ERROR,
 ) -> Bundle:
     """Looks for the fastest bundle inside the budget, and writes it.
 
@@ -115,7 +117,7 @@ def search(
         VerificationError: no candidate is inside the budget; says how near the nearest came to each bound.
     """
     require_replaceable(out)
-    task = open_task(parent, data, columns, cache, enough)
+    task = open_task(parent, data, columns, cache, enough, answer_error)
     require_bounds_of(task.parent.task, budget, parent)
     with explained(cache, CACHE_REMEDY):  # every trial is noted there
         study = _study(task, budget, limits)

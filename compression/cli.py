@@ -18,6 +18,7 @@ from compression.bundle.storage import require_replaceable
 from compression.data import ENOUGH_TEXTS, Columns, Examples, concatenate, read_examples, require_labelled
 from compression.errors import StorageError
 from compression.labels import NUMBERS_WANTED, require_numbers
+from compression.measure.abstaining import ANSWER_ERROR
 from compression.options import DIRECTORY, FILE, columns_options, numbers
 from compression.parent.files import locate, require_model, safetensors_files
 from compression.recipe import load_recipe, parse_budget, preset_names, preset_text
@@ -177,6 +178,14 @@ def _labelled(path: Path, columns: Columns, numbers: bool) -> Examples:
     show_default=True,
     help="So many texts judge, and as many select, of data without a column `split`.",
 )
+@click.option(
+    "--answer-error",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=ANSWER_ERROR,
+    show_default=True,
+    help="Fraction of wrong ones, at most, among the answers that the bundle does not abstain from: the threshold on "
+    "its confidence is chosen so, on the selection texts with labels.",
+)
 @click.option("--recipe", help="A preset or a YAML file.  [default: safe; with --budget alone, a search]")
 @click.option(
     "--budget",
@@ -208,6 +217,7 @@ def compress(
     out: Path,
     cache: Path,
     judge_texts: int,
+    answer_error: float,
     columns: Columns,
 ) -> None:
     """Compress PARENT (local directory, peft adapter, hub id or embedded:NAME) into a bundle."""
@@ -224,11 +234,12 @@ def compress(
     from compression.report.page import print_comparison
 
     if recipe is None and bounds is not None:
-        bundle = search(parent, data, bounds, out, columns, cache, Search(trials, 60 * time_limit), judge_texts)
+        limits = Search(trials, 60 * time_limit)
+        bundle = search(parent, data, bounds, out, columns, cache, limits, judge_texts, answer_error)
     else:
         if bounds is not None:
             loaded = loaded.model_copy(update={"budget": bounds})
-        bundle = run(parent, data, loaded, out, columns, cache, judge_texts)
+        bundle = run(parent, data, loaded, out, columns, cache, judge_texts, answer_error)
     print_comparison(str(out), bundle.manifest)
 
 
@@ -287,6 +298,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
     click.echo(f"inputs      {'pairs of texts' if manifest.inputs == 'pairs' else 'texts'}")
     click.echo(f"labels      {', '.join(map(printable, manifest.labels))}")
     click.echo(f"batch-exact {'yes' if manifest.runtime.batch_exact else 'no'}")
+    if abstain := manifest.runtime.abstain:
+        click.echo(f"abstains    below a confidence of {abstain.below:.4f}, for an error of {100 * abstain.error:g} %")
     print_comparison(str(bundle), manifest)
 
 

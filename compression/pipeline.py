@@ -46,6 +46,7 @@ from compression.data import (
 from compression.errors import DataError, VerificationError
 from compression.graph.export import require_room
 from compression.labels import number_of, require_known_labels
+from compression.measure.abstaining import ANSWER_ERROR, why_no_abstention
 from compression.measure.evaluate import SELECTION_TEXTS, agreement, fit_thresholds, quality
 from compression.measure.numbers import fit_spread, number_rows, plain, spearman
 from compression.measure.verify import BATCH_EXACT_WITHIN, Measured, measure, require_bounds_of, require_budget
@@ -72,6 +73,7 @@ class Task:
     Attributes:
         data: the file that the texts came from.
         digest: sha256 of that file.
+        answer_error: fraction of wrong ones among the answers that the bundle does not abstain from, at most.
     """
 
     parent: Parent
@@ -79,6 +81,7 @@ class Task:
     data: Path
     digest: str
     cache: Path
+    answer_error: float = ANSWER_ERROR
 
     @property
     def key(self) -> str:
@@ -139,6 +142,7 @@ def compress(
     columns: Columns = Columns(),
     cache: Path | None = None,
     enough: int = ENOUGH_TEXTS,
+    answer_error: float = ANSWER_ERROR,
 ) -> Bundle:
     """Makes a bundle from a fine-tuned model. Labels are not needed; where there are some, they are counted.
 
@@ -147,6 +151,7 @@ def compress(
         data: text like the text to be served; one part calibrates, one selects, one judges.
         cache: directory in which finished steps are kept; a run that was killed goes on from them. None keeps none.
         enough: so many texts judge, and as many select, where the data does not say which do.
+        answer_error: see `Task`.
 
     Raises:
         LatheError: parent, data, recipe or destination cannot be used.
@@ -154,7 +159,7 @@ def compress(
     """
     require_replaceable(out)
     with scratch() if cache is None else nullcontext(cache) as folder:
-        task = open_task(parent_name, data, columns, folder, enough)
+        task = open_task(parent_name, data, columns, folder, enough, answer_error)
         if recipe.steps[0].step == "export":  # nothing makes it smaller before
             require_room(task.parent)
         require_bounds_of(task.parent.task, recipe.budget, parent_name)
@@ -169,7 +174,14 @@ def compress(
     return write(task, candidate, measured, out)
 
 
-def open_task(parent_name: str, data: Path, columns: Columns, cache: Path, enough: int = ENOUGH_TEXTS) -> Task:
+def open_task(
+    parent_name: str,
+    data: Path,
+    columns: Columns,
+    cache: Path,
+    enough: int = ENOUGH_TEXTS,
+    answer_error: float = ANSWER_ERROR,
+) -> Task:
     """Loads parent and text.
 
     Raises:
@@ -185,7 +197,7 @@ def open_task(parent_name: str, data: Path, columns: Columns, cache: Path, enoug
     splits = split_examples(examples, data, enough)
     for doubt in doubts(splits, parent.task):
         warn(f"{data}: {doubt}")
-    task = Task(parent, splits, data, hashlib.sha256(data.read_bytes()).hexdigest(), cache)
+    task = Task(parent, splits, data, hashlib.sha256(data.read_bytes()).hexdigest(), cache, answer_error)
     if isinstance(parent.task, SeveralLabels) and len(splits.selection.labelled):
         fitted = fit_thresholds(parent.task, task.selection_logits, splits.selection)
         return replace(task, parent=replace(parent, task=fitted))  # the parent is judged with them, as the bundle is
@@ -295,8 +307,9 @@ def judge(task: Task, candidate: Compressed) -> Measured:
     labelled = concatenate([task.splits.calibration, task.splits.selection]).labelled.head(ENOUGH_TEXTS)
     with opened(task, candidate) as classifier, exported(task) as yardstick:
         return measure(
-            task.parent, classifier, labelled, task.splits.test, len(candidate.model), candidate.steps, yardstick
-        )
+            task.parent, classifier, labelled, task.splits.test, len(candidate.model), candidate.steps, yardstick,
+            task.splits.selection, task.answer_error,
+        )  # fmt: skip
 
 
 def write(
@@ -311,12 +324,15 @@ def write(
             f"a text's answer depends on others in its batch, by up to {measured.figures.batch_deviation:.2g} here, "
             "so the bundle will be served one text at a time, which is slower"
         )
+    if measured.abstain is None and isinstance(task.parent.task, Labelling) and len(splits.selection.labelled):
+        console.print(why_no_abstention(task.answer_error, len(splits.selection.labelled)), soft_wrap=True)
+    runtime = {"batch_exact": batch_exact, "temperature": measured.temperature, "abstain": measured.abstain}
     manifest = Manifest(
         task=task.parent.task.name,
         inputs=task.inputs,
         labels=task.parent.labels,
         max_length=task.parent.max_length,
-        runtime=candidate.options.model_copy(update={"batch_exact": batch_exact, "temperature": measured.temperature}),
+        runtime=candidate.options.model_copy(update=runtime),
         recipe=candidate.recipe.model_dump(mode="json"),
         parent=ParentModel(name=task.parent.name, sha256=task.parent.digest),
         data=DataUsed(

@@ -142,7 +142,8 @@ def score(
     csv, a label that a spreadsheet would run as a formula gets an apostrophe before it: '=1+1. The note says what
     happened to a row's text: `truncated`, it was longer than the model's window and was cut; `no_text`, it was empty,
     missing or no Unicode text, or one of a pair was; `inference_failed` or `not_a_number`, the model could not compute
-    it. The last three leave label and score empty.
+    it. The last three leave label and score empty. Where BUNDLE has a threshold to abstain below, a column abstained
+    says whether it is less sure of the answer than that.
 
     Exit codes: 0 done, 1 not done, 2 wrong usage, 3 done but some text could not be computed.
     """

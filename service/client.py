@@ -323,6 +323,7 @@ def _classifications(results: list[Any]) -> list[Classification]:
             labels=tuple(one.get("labels", [one["label"]])),
             scores=one["scores"],
             truncated=one["truncated"],
+            abstained=one.get("abstained"),
         )
         for one in results
     ]

@@ -183,8 +183,12 @@ class Settings(BaseModel):
     anger: float = Field(
         default=0.87, ge=0, le=1, description="Calibrated probability of `negative` from which a person takes over."
     )
-    min_confidence: float = Field(
-        default=0.5, ge=0, le=1, description="Calibrated probability of the intent below which a person takes over."
+    min_confidence: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Calibrated probability of the intent below which a person takes over. Default: where the intent "
+        "model abstains by its own threshold; 0.5 where it has none.",
     )
     hand_over_intents: Names | None = Field(
         default=None,

@@ -122,6 +122,10 @@ class _Versions(Collector):
         self.truncated = Counter(
             "lathe_truncated_texts", "Texts cut to the model's window.", _BY_VERSION, registry=registry
         )
+        self.abstained = Counter(
+            "lathe_abstained_texts", "Texts whose answer was less sure than the bundle's threshold asks.",
+            _BY_VERSION, registry=registry,
+        )  # fmt: skip
         self.shed = Counter(
             "lathe_shed_texts",
             "Texts not computed: overloaded (429; one text for a request that was refused before its body was read), "
@@ -186,6 +190,7 @@ class VersionMetrics:
         self._batch_tokens = versions.batch_tokens.labels(*labels)
         self._tokens = {kind: versions.tokens.labels(*labels, kind) for kind in _KINDS}
         self._truncated = versions.truncated.labels(*labels)
+        self._abstained = versions.abstained.labels(*labels)
         self._shed = {reason: versions.shed.labels(*labels, reason) for reason in _REASONS}
         self._failed = {code: versions.failed.labels(*labels, code) for code in _CODES}
         self._cached = {outcome: versions.cached.labels(*labels, outcome) for outcome in _OUTCOMES}
@@ -232,6 +237,10 @@ class VersionMetrics:
     def truncated(self, texts: int) -> None:
         """Texts that were cut."""
         self._truncated.inc(texts)
+
+    def abstained(self, texts: int) -> None:
+        """Texts that the version answered without standing by it."""
+        self._abstained.inc(texts)
 
     def shed(self, reason: str, texts: int = 1) -> None:
         """Texts turned away or given up: `overloaded`, `deadline`, `client_gone`, `given_up`."""

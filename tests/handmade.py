@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from compression.bundle import (
     GOLDEN,
+    AbstainOptions,
     Bundle,
     DataUsed,
     Figures,
@@ -43,6 +44,7 @@ def make_bundle(
     thresholds: tuple[float, ...] | None = None,
     number: NumberOptions | None = None,
     inputs: InputKind = "texts",
+    abstain: AbstainOptions | None = None,
 ) -> Bundle:
     """Writes a bundle.
 
@@ -61,7 +63,8 @@ def make_bundle(
         labels=tuple(labels),
         max_length=64,
         runtime=RuntimeOptions(
-            pad_token_id=0, batch_exact=True, temperature=temperature, thresholds=thresholds, number=number
+            pad_token_id=0, batch_exact=True, temperature=temperature, thresholds=thresholds, number=number,
+            abstain=abstain,
         ),
         recipe={"name": "handmade"},
         parent=ParentModel(name="none", sha256=""),

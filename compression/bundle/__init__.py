@@ -25,6 +25,7 @@ from compression.bundle.figures import (
     NumberFigures,
     Perturbation,
     Reaction,
+    SelectiveFigures,
     Significance,
     StepFigures,
     SwapReaction,
@@ -32,7 +33,7 @@ from compression.bundle.figures import (
 )
 from compression.bundle.golden import GOLDEN, GOLDEN_WITHIN, GoldenAnswers, read_golden
 from compression.bundle.inputs import Input, InputKind, changed, kind_of, shown, texts_of
-from compression.bundle.manifest import DataUsed, Manifest, NumberOptions, ParentModel, RuntimeOptions
+from compression.bundle.manifest import AbstainOptions, DataUsed, Manifest, NumberOptions, ParentModel, RuntimeOptions
 from compression.bundle.runtime import Provider, Runtime
 from compression.bundle.storage import Bundle, open_bundle, write_bundle
 from compression.bundle.task import Labelling, Logits, Number, SeveralLabels, SingleLabel, Task, softmax
@@ -42,6 +43,7 @@ from compression.errors import BundleError
 __all__ = [
     "GOLDEN",
     "GOLDEN_WITHIN",
+    "AbstainOptions",
     "Bundle",
     "BundleError",
     "Calibration",
@@ -72,6 +74,7 @@ __all__ = [
     "Reaction",
     "Runtime",
     "RuntimeOptions",
+    "SelectiveFigures",
     "SeveralLabels",
     "Significance",
     "SingleLabel",

@@ -25,6 +25,8 @@ class Classification:
         labels: those that the text gets, the most probable first: that one, or any number, as the model's task is.
         scores: the same of the `top_k` most probable labels, the most probable first.
         truncated: whether the text was longer than the model's window and was cut.
+        abstained: whether the bundle is less sure of the answer than it has to be: the text may be none that the model
+            was made for. None where it has no threshold.
     """
 
     label: str
@@ -32,6 +34,7 @@ class Classification:
     labels: tuple[str, ...]
     scores: dict[str, float]
     truncated: bool
+    abstained: bool | None = None
 
 
 class TextClassifier:
@@ -126,8 +129,11 @@ class TextClassifier:
                 labels=tuple(self.labels[index] for index in order if gets[index]),
                 scores={self.labels[index]: float(row[index]) for index in order[:top_k]},
                 truncated=one.truncated,
+                abstained=abstained,
             )
-            for row, order, gets, one in zip(scores, orders, given, encoded, strict=True)
+            for row, order, gets, one, abstained in zip(
+                scores, orders, given, encoded, self.bundle.abstains(logits), strict=True
+            )
         ]
 
 

@@ -142,6 +142,25 @@ class Calibration(Record):
     ece_after: float
 
 
+class SelectiveFigures(Record):
+    """What is gained by abstaining from the least sure answers, on the test texts with labels.
+
+    Attributes:
+        texts: how many they are.
+        parent_aurc: area under the risk-coverage curve: the mean error among the surest 1, 2, ... of all texts
+            (Geifman, Uziel, El-Yaniv 2019); 0 is best. Of the parent, as it is.
+        bundle_aurc: of the bundle, at its temperature.
+        answered: how many texts the bundle does not abstain from; so many as there are where it has no threshold.
+        right: how many of those get exactly their labels.
+    """
+
+    texts: int
+    parent_aurc: float
+    bundle_aurc: float
+    answered: int
+    right: int
+
+
 class Reaction(Record):
     """What a change of the texts did to one model; accuracies are None where no changed text has a label.
 
@@ -247,7 +266,7 @@ class Figures(Record):
         agreement_low: lower end of its 95 % interval (Wilson 1927), which is not empty where all agree.
         agreement_high: upper end.
         flipped: how many texts get another answer; report.html shows them.
-        significance: None where no text has a label; so with `calibration`, and `differences` of a number.
+        significance: None where no text has a label; so with `calibration`, `selective`, and `differences` of a number.
         deviation: of a number.
         classes: the labels that occur in the test texts, in the model's order.
         robustness: the kinds of noise that changed any text.
@@ -270,6 +289,7 @@ class Figures(Record):
     deviation: Deviation | None = Field(default=None, exclude_if=absent)
     classes: tuple[ClassFigures, ...] = ()
     calibration: Calibration | None = None
+    selective: SelectiveFigures | None = Field(default=None, exclude_if=absent)
     robustness: tuple[Perturbation, ...] = ()
     fairness: Counterfactual | None = None
     max_logit_difference: float

@@ -44,6 +44,18 @@ class NumberOptions(Record):
     spread: float = Field(gt=0)
 
 
+class AbstainOptions(Record):
+    """Which answers the model does not stand by.
+
+    Attributes:
+        below: the calibrated confidence that an answer needs; see `Labelling.answer_confidence`.
+        error: fraction of wrong ones among the answers at or over it, at most, for which that was chosen.
+    """
+
+    below: float = Field(ge=0, le=1)
+    error: float = Field(gt=0, lt=1)
+
+
 class RuntimeOptions(Record):
     """How the model is to be run.
 
@@ -55,6 +67,7 @@ class RuntimeOptions(Record):
         thresholds: of each label, where a text may have several: probabilities at temperature 1; a text gets the labels
             at or over theirs.
         number: where the model gives one.
+        abstain: None where the bundle abstains from no answer.
     """
 
     pad_token_id: int
@@ -63,6 +76,7 @@ class RuntimeOptions(Record):
     temperature: float = Field(default=1.0, gt=0)
     thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(default=None, exclude_if=absent)
     number: NumberOptions | None = Field(default=None, exclude_if=absent)
+    abstain: AbstainOptions | None = Field(default=None, exclude_if=absent)
 
 
 def _are_texts(kind: InputKind) -> bool:
@@ -103,6 +117,8 @@ class Manifest(Record):
                 f"the task {self.task} with {count} labels and {'no' if number is None else 'the'} options of a "
                 "number; a number needs these and one name, and others two labels or more"
             )
+        if one and self.runtime.abstain is not None:
+            raise ValueError(f"the task {self.task} with a confidence to abstain below; a number has no confidence")
         return self
 
     def version(self) -> str:

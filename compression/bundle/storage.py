@@ -7,7 +7,7 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ import zstandard
 
 from compression.bundle.atomic_files import replacing, require_writable
 from compression.bundle.manifest import FileName, Manifest, task_of
-from compression.bundle.task import Task
+from compression.bundle.task import Labelling, Logits, Task
 from compression.errors import BundleError
 
 MANIFEST = "bundle.json"
@@ -48,6 +48,18 @@ class Bundle:
     def task(self) -> Task:
         """How its logits become answers."""
         return task_of(self.manifest)
+
+    def abstains(self, logits: Logits) -> Sequence[bool | None]:
+        """Of each text, whether the bundle is less sure of its answer than it has to be; None where nothing says so.
+
+        Args:
+            logits: (texts, labels), as the model gives them.
+        """
+        options = self.manifest.runtime
+        if options.abstain is None or not isinstance(self.task, Labelling):
+            return [None] * len(logits)
+        confidence = self.task.answer_confidence(logits, options.temperature)
+        return (confidence < options.abstain.below).tolist()  # type: ignore[no-any-return]
 
     @property
     def model_path(self) -> Path:

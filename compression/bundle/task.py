@@ -104,6 +104,10 @@ class Labelling(Task):
         """Probabilities that were given to labels, and whether each was right: both (decisions,)."""
 
     @abstractmethod
+    def answer_confidence(self, logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float64]:
+        """How probable the model holds it that a text has exactly the labels that it gets, (texts,)."""
+
+    @abstractmethod
     def loss(self, logits: Logits, truth: Answers, temperature: float) -> float:
         """Negative log likelihood of the labels, mean over the texts."""
 
@@ -136,6 +140,9 @@ class SingleLabel(Labelling):
         scores = softmax(logits, temperature)
         right = np.take_along_axis(truth, scores.argmax(axis=-1)[..., None], axis=-1)
         return scores.max(axis=-1), right[..., 0]
+
+    def answer_confidence(self, logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float64]:
+        return np.asarray(softmax(logits, temperature).max(axis=-1))
 
     def loss(self, logits: Logits, truth: Answers, temperature: float) -> float:
         return float(-np.log(softmax(logits, temperature)[truth] + _NOT_ZERO).mean())
@@ -179,6 +186,10 @@ class SeveralLabels(Labelling):
 
     def confidence(self, logits: Logits, truth: Answers, temperature: float = 1.0) -> tuple[Scores, Answers]:
         return sigmoid(logits, temperature).ravel(), truth.ravel()
+
+    def answer_confidence(self, logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float64]:
+        scores = sigmoid(logits, temperature)  # of labels that are independent given the text, as the loss has them
+        return np.asarray(np.where(self.decide(logits), scores, 1 - scores).prod(axis=-1))
 
     def loss(self, logits: Logits, truth: Answers, temperature: float) -> float:
         scores = sigmoid(logits, temperature)

@@ -53,7 +53,8 @@ def evaluate(model: str, examples: Examples, source: Path, against: str | None =
     """Loads a model (and another to compare with) and measures it.
 
     Returns:
-        the fields of Quality, or of a number those of NumberFigures, each with the ends of its interval; with
+        the fields of Quality, or of a number those of NumberFigures, each with the ends of its interval; of a bundle
+        that abstains, `coverage` and `selective_accuracy`: the fraction that it answers, and of these is right; with
         `against`, `agreement` too: the fraction of texts with the same answer from both; and of a number, how far the
         two are apart. Where no row has a label, `texts` and what is against the other model alone.
 
@@ -74,6 +75,11 @@ def evaluate(model: str, examples: Examples, source: Path, against: str | None =
     task = classifier.task
     if labelled:
         figures = _figures(logits, task, examples)
+        if bundle_abstains := [one for one in classifier.abstains(logits) if one is not None]:
+            answered = ~np.array(bundle_abstains)
+            chosen = examples.where(answered.tolist())
+            figures |= {"coverage": float(answered.mean()),
+                        "selective_accuracy": quality(logits[answered], task, chosen).accuracy}  # fmt: skip
     if against is not None:
         other = load_classifier(against)
         other.require_reads(examples.inputs)

@@ -1,6 +1,7 @@
 """What `report.html` shows beyond the manifest: single texts and the bins of the reliability diagram."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Bin:
     accuracy: float
 
 
+RiskPoint: TypeAlias = tuple[float, float]  # coverage, and the error among what is answered
+RiskCurve: TypeAlias = tuple[RiskPoint, ...]  # from the surest text to all of them
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Empty where there is nothing to show.
@@ -37,10 +42,13 @@ class Evidence:
     Attributes:
         flips: the first of the texts that flipped, surest answers of the bundle first; of numbers, the furthest.
         before: bins of the bundle at temperature 1; `after` at the temperature that it serves with.
+        parent_risk: of the parent as it is, and of the bundle at that temperature: how errors go with coverage.
         numbers: the parent's and the bundle's, of the first of the test texts, where they are numbers.
     """
 
     flips: tuple[Flip, ...] = ()
     before: tuple[Bin, ...] = ()
     after: tuple[Bin, ...] = ()
+    parent_risk: RiskCurve = ()
+    bundle_risk: RiskCurve = ()
     numbers: tuple[tuple[float, float], ...] = ()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compression.bundle import (
+    AbstainOptions,
     Calibration,
     Figures,
     Labelling,
@@ -22,6 +23,7 @@ from compression.bundle import (
 from compression.bundle.task import Answers
 from compression.data import Examples, names_of
 from compression.errors import RecipeError, VerificationError
+from compression.measure.abstaining import ANSWER_ERROR, choose_abstention, confidence_and_right, judge_abstention
 from compression.measure.evaluate import (
     agreement,
     batch_invariance,
@@ -33,7 +35,7 @@ from compression.measure.evaluate import (
     quality,
     reliability,
 )
-from compression.measure.evidence import Answer, Bin, Evidence, Flip
+from compression.measure.evidence import Answer, Bin, Evidence, Flip, RiskPoint
 from compression.measure.fairness import measure_fairness
 from compression.measure.intervals import wilson
 from compression.measure.latency import compare_latency
@@ -63,11 +65,16 @@ _SURELY_AGREED = 0.9  # kappa is unjust where almost all texts have one label
 
 @dataclass(frozen=True)
 class Measured:
-    """What the candidate's logits on both splits say: figures for the manifest, evidence for the report."""
+    """What the candidate's logits say: figures for the manifest, evidence for the report.
+
+    Attributes:
+        abstain: None where no threshold keeps the error that is allowed, or nothing says what is wrong.
+    """
 
     figures: Figures
     temperature: float
     evidence: Evidence
+    abstain: AbstainOptions | None = None
 
 
 def measure(
@@ -78,12 +85,16 @@ def measure(
     size_bytes: int,
     steps: tuple[StepFigures, ...] = (),
     exported: Classifier | None = None,
+    selection: Examples | None = None,
+    answer_error: float = ANSWER_ERROR,
 ) -> Measured:
-    """Runs both on the test texts; the calibration texts, where they have labels, fit the temperature.
+    """Runs both on the test texts; of others that have labels, those to calibrate with fit the temperature, and those
+    to select with choose the threshold to abstain below.
 
     Args:
         steps: what the recipe's steps cost and gained, for the figures.
         exported: the parent in ONNX Runtime, float32, for the speeds; None: they have no such yardstick.
+        answer_error: fraction of wrong ones among the answers that are not abstained from, at most.
 
     Raises:
         VerificationError: the candidate has collapsed.
@@ -94,10 +105,18 @@ def measure(
     require_sane(expected, got, task)
     labelled = calibration.labelled
     temperature, before, after = 1.0, tuple[Bin, ...](), tuple[Bin, ...]()
+    abstain, selective = None, None
+    parent_risk, bundle_risk = tuple[RiskPoint, ...](), tuple[RiskPoint, ...]()
     if isinstance(task, Labelling):
         if len(labelled):
             temperature = fit_temperature(predict(candidate, labelled.texts, "Fit the temperature"), task, labelled)
         before, after = reliability(got, task, test), reliability(got, task, test, temperature)
+        chooses = selection.labelled if selection is not None else labelled.head(0)
+        if len(chooses):
+            logits = predict(candidate, chooses.texts, "Choose when to abstain")
+            abstain = choose_abstention(*confidence_and_right(logits, task, chooses, temperature), answer_error)
+        if len(test.labelled):
+            selective, parent_risk, bundle_risk = judge_abstention(expected, got, task, test, temperature, abstain)
     # Not the first of them: files are often sorted by label, and like texts make like batches.
     probe = random.Random(0).sample(test.texts, min(_BATCH_PROBE_TEXTS, len(test)))  # noqa: S311
     batch_label_changes, batch_deviation = batch_invariance(candidate, probe)
@@ -121,6 +140,7 @@ def measure(
         )
         if before and isinstance(task, Labelling)
         else None,
+        selective=selective,
         robustness=measure_robustness(reference, candidate, test, expected, got),
         fairness=measure_fairness(reference, candidate, test.texts, expected, got),
         max_logit_difference=float(np.abs(expected - got).max()),
@@ -131,7 +151,8 @@ def measure(
         steps=steps,
     )
     flips = _flips(expected, got, temperature, task, test)
-    return Measured(figures, temperature, Evidence(flips, before, after, _pairs(expected, got, task)))
+    evidence = Evidence(flips, before, after, parent_risk, bundle_risk, _pairs(expected, got, task))
+    return Measured(figures, temperature, evidence, abstain)
 
 
 def require_sane(parent: Logits, bundle: Logits, task: Task) -> None:

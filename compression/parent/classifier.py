@@ -32,6 +32,10 @@ class Classifier(Protocol):
         """One forward pass: (texts, labels)."""
         ...
 
+    def abstains(self, logits: Logits) -> Sequence[bool | None]:
+        """See `Bundle.abstains`; a parent never does."""
+        ...
+
     def require_reads(self, inputs: InputKind) -> None:
         """Refuses inputs that are not of the model's kind.
 
@@ -51,11 +55,14 @@ class BundleClassifier:
         self.max_length = runtime.max_length
         self.encode: Callable[[Input], Encoded] = runtime.encode
         self.forward: Callable[[Sequence[Encoded]], Logits] = runtime.logits
+        self.abstains: Callable[[Logits], Sequence[bool | None]] = lambda logits: [None] * len(logits)
 
     @classmethod
     def of(cls, bundle: Bundle, threads: int = 1) -> Self:
         """That of a verified bundle, which has its directory's name."""
-        return cls(str(bundle.path), Runtime.of(bundle, threads=threads), bundle.task, bundle.manifest.inputs)
+        self = cls(str(bundle.path), Runtime.of(bundle, threads=threads), bundle.task, bundle.manifest.inputs)
+        self.abstains = bundle.abstains
+        return self
 
     def require_reads(self, inputs: InputKind) -> None:
         if inputs == self._inputs:
@@ -78,6 +85,9 @@ class ParentClassifier:
         from compression.parent.batches import encode
 
         return encode(self._parent, [given])[0]
+
+    def abstains(self, logits: Logits) -> Sequence[bool | None]:
+        return [None] * len(logits)
 
     def require_reads(self, inputs: InputKind) -> None:
         from compression.parent.inputs import require_reads

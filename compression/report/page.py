@@ -15,10 +15,10 @@ from compression.bundle import (
 )
 from compression.measure.evaluate import SELECTION_TEXTS
 from compression.measure.evidence import Evidence
-from compression.measure.intervals import newcombe
+from compression.measure.intervals import newcombe, wilson
 from compression.progress import plain_console
 from compression.report import numbers
-from compression.report.plots import Axis, Row, bar_chart, reliability_diagram, scatter
+from compression.report.plots import Axis, Row, bar_chart, reliability_diagram, risk_coverage, scatter
 from compression.report.rendering import Origin, render
 from compression.report.words import counted, percent, ranged, signed, small
 
@@ -99,6 +99,7 @@ def comparison(manifest: Manifest) -> list[Line]:
         ("macro-F1, %", percent(figures.parent.macro_f1), percent(figures.bundle.macro_f1)),
         *_micro_f1_rows(figures),
         *_significance_rows(figures.significance, accuracy_name(manifest)),
+        *_selective_rows(manifest),
         ("label as the parent's, texts", "", f"{same} of {data.test_texts}"),
         *rest,
     ]
@@ -165,6 +166,7 @@ def report_html(manifest: Manifest, origin: Origin, evidence: Evidence = Evidenc
         classes_shown=_CLASSES_SHOWN,
         few_texts=_FEW_TEXTS,
         reliability=reliability_diagram(evidence.before, evidence.after),
+        risk=_risk_chart(manifest, evidence),
     )
 
 
@@ -207,6 +209,14 @@ def _speed_chart(latencies: tuple[Latency, ...]) -> str:
             rows.append(Row(label, f"{latency.onnx_ratio:.1f} x", latency.onnx_ratio, "parent"))
     most = max(1.0, *(row.value for row in rows), *(latency.ratio_high for latency in latencies))
     return bar_chart("Speed against the parent", rows, Axis.around([0.0, most], "times the parent's speed"))
+
+
+def _risk_chart(manifest: Manifest, evidence: Evidence) -> str:
+    selective, abstain = manifest.figures.selective, manifest.runtime.abstain
+    if selective is None or not evidence.bundle_risk:
+        return ""
+    coverage = None if abstain is None else selective.answered / selective.texts
+    return risk_coverage(evidence.parent_risk, evidence.bundle_risk, coverage)
 
 
 def _class_chart(classes: tuple[ClassFigures, ...]) -> str:
@@ -258,6 +268,23 @@ def _significance_rows(significance: Significance | None, accuracy: str) -> list
         ),
         ("McNemar's p", "", f"{significance.mcnemar_p:.2g}"),
     ]
+
+
+def _selective_rows(manifest: Manifest) -> list[Line]:
+    """What is answered, and how much of it is right, where the bundle abstains from something."""
+    selective, accuracy = manifest.figures.selective, accuracy_name(manifest)
+    if selective is None or manifest.runtime.abstain is None:
+        return []
+    right = _share(selective.right, selective.answered) if selective.answered else "nothing"
+    return [
+        ("answered, % (95 %)", "", _share(selective.answered, selective.texts)),
+        (f"{accuracy} of what is answered, % (95 %)", "", right),
+    ]
+
+
+def _share(found: int, texts: int) -> str:
+    """In percent, with its 95 % interval."""
+    return ranged(*map(percent, (found / texts, *wilson(found, texts))))
 
 
 def _points(difference: Difference) -> str:

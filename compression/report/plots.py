@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from compression.measure.evidence import Bin
+from compression.measure.evidence import Bin, RiskCurve
 from compression.report.words import short, width
 
 _LINE, _BAR, _GAP = 20, 12, 14  # px: a line of text, a bar, what lies between two rows
@@ -155,6 +155,45 @@ def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin]) -> str:
         f'<text x="{_x(0.5)}" y="{height - 6}" text-anchor="middle">confidence, %</text>'
         f'<text transform="translate(10 {_y(0.5)}) rotate(-90)" text-anchor="middle">accuracy, %</text></svg>'
     )
+
+
+def risk_coverage(parent: RiskCurve, bundle: RiskCurve, coverage: float | None) -> str:
+    """The error among the surest texts over the fraction that they are, of parent and bundle.
+
+    Args:
+        coverage: of the bundle, where it abstains from the others; a line there.
+    """
+    axis = Axis.around([0.0, *(100 * error for _, error in (*parent, *bundle))], "")
+    wide, height = _LEFT + _SIDE + 8, _TOP + _SIDE + 40
+    ticks = "".join(
+        f'<line class="grid" x1="{_x(0)}" x2="{_x(1)}" y1="{_y(axis.at(number))}" y2="{_y(axis.at(number))}"/>'
+        f'<text x="{_LEFT - 6}" y="{_y(axis.at(number)) + 4}" text-anchor="end">{axis.name(number)}</text>'
+        for number in axis.numbers()
+    ) + "".join(
+        f'<line class="grid" x1="{_x(tick)}" x2="{_x(tick)}" y1="{_y(0)}" y2="{_y(1)}"/>'
+        f'<text x="{_x(tick)}" y="{_y(0) + 16}" text-anchor="middle">{100 * tick:.0f}</text>'
+        for tick in (0, 0.25, 0.5, 0.75, 1)
+    )
+    lines = "".join(
+        f'<polyline class="{style}" points="'
+        + " ".join(f"{_x(covered)},{_y(axis.at(100 * error))}" for covered, error in curve)
+        + '"/>'
+        for style, curve in (("before", parent), ("after", bundle))
+    )
+    threshold = ""
+    if coverage is not None:
+        threshold = f'<line class="axis" x1="{_x(coverage)}" x2="{_x(coverage)}" y1="{_y(0)}" y2="{_y(1)}"/>'
+    return (
+        f'<svg class="reliability" role="img" viewBox="0 0 {wide} {height}" aria-label="Error among the surest texts, '
+        f'{_spoken(parent)} of the parent, {_spoken(bundle)} of the bundle">{ticks}{threshold}{lines}'
+        f'<text x="{_x(0.5)}" y="{height - 6}" text-anchor="middle">answered, %</text>'
+        f'<text transform="translate(10 {_y(0.5)}) rotate(-90)" text-anchor="middle">wrong among those, %</text></svg>'
+    )
+
+
+def _spoken(curve: RiskCurve) -> str:
+    half = min(curve, key=lambda point: abs(point[0] - 0.5))
+    return f"{100 * half[1]:.1f} % of half and {100 * curve[-1][1]:.1f} % of all"
 
 
 def scatter(pairs: Sequence[tuple[float, float]]) -> str:

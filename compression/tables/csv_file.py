@@ -158,6 +158,8 @@ class CsvTable(Table):
         """A value as a cell. What a spreadsheet would run as a formula gets an apostrophe before it."""
         if value is None:
             return ""
+        if isinstance(value, bool):
+            return str(value).lower()  # as JSON has it
         if isinstance(value, str) and value.startswith(_FORMULA) and value.rstrip()[1:] and not _is_number(value):
             return f"'{value}"
         return str(value)

@@ -43,7 +43,7 @@ class ParquetTable(Table):
 
     def write(self, out: Path, chunks: Iterable[tuple[Chunk, Added]], added: Mapping[str, type]) -> None:
         pyarrow, parquet = _pyarrow()
-        kinds = {str: pyarrow.string(), float: pyarrow.float64()}
+        kinds = {str: pyarrow.string(), float: pyarrow.float64(), bool: pyarrow.bool_()}
         schema = parquet.read_schema(self.path)
         for name, kind in added.items():
             schema = schema.append(pyarrow.field(name, kinds[kind]))

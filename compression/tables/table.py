@@ -76,7 +76,7 @@ class Table(ABC):
         """Writes this file's chunks with new columns behind the others.
 
         Args:
-            added: names of the new columns, and what they hold: str or float.
+            added: names of the new columns, and what they hold: str, float or bool.
         """
 
     def require_writable(self, words: Iterable[str]) -> None:  # noqa: B027  # most kinds can write any word

@@ -112,6 +112,7 @@ def describe(model: Model) -> ModelDescription:
         inputs=model.inputs,
         labels=list(live.labels),
         thresholds=_thresholds(live.task),
+        abstain_below=live.abstain_below,
         max_length=min(manifest.max_length for manifest in manifests),
         batch_exact=all(manifest.runtime.batch_exact for manifest in manifests),
         figures=figures,

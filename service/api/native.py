@@ -65,12 +65,14 @@ class Api:
                 dict(zip(sentiment.labels, sentiment_row, strict=True)),
                 dict(zip(intent.labels, intent_row, strict=True)),
                 one_cut or other_cut,
+                abstained,
             )
-            for sentiment_row, intent_row, one_cut, other_cut in zip(
+            for sentiment_row, intent_row, one_cut, other_cut, abstained in zip(
                 sentiment.scores.tolist(),
                 intent.scores.tolist(),
                 sentiment.truncated,
                 intent.truncated,
+                intent.abstained,
                 strict=True,
             )
         ]
@@ -118,13 +120,17 @@ def _classifications(scored: Scored, top_k: int | None) -> list[dict[str, Any]]:
     """The results as schemas.Classification describes them; plain, because this is done for every text."""
     labels, several = scored.labels, scored.task.several
     results = []
-    for row, given, truncated in zip(scored.scores.tolist(), scored.given, scored.truncated, strict=True):
+    for row, given, truncated, abstained in zip(
+        scored.scores.tolist(), scored.given, scored.truncated, scored.abstained, strict=True
+    ):
         best = _highest(row, top_k)
         result: dict[str, Any] = {"label": labels[best[0]], "score": row[best[0]]}
         if several:
             result["labels"] = [labels[index] for index in _highest(row, len(row)) if given[index]]
         result["scores"] = {labels[index]: row[index] for index in best}
         result["truncated"] = truncated
+        if abstained is not None:
+            result["abstained"] = abstained
         results.append(result)
     return results
 

@@ -3,7 +3,8 @@
 One input tensor of texts (BYTES, any name and shape), or two where the model reads pairs, the second texts in the one
 that is called text_pair; two outputs: `label` (BYTES, one for each text; where a text may
 have several, a JSON list of them; of a number, its name) and `scores` (FP32, texts x labels; the model's metadata names
-the labels). Tensors may be JSON or, with the header Inference-Header-Content-Length, binary behind the JSON.
+the labels); and, where the model has a threshold to abstain below, `abstained` (BOOL, one for each text). Tensors may
+be JSON or, with the header Inference-Header-Content-Length, binary behind the JSON.
 Source: github.com/kserve/open-inference-protocol.
 """
 
@@ -93,6 +94,11 @@ class _Api:
                     TensorMetadata(
                         name="scores", datatype="FP32", shape=[-1, len(labels)], parameters={"labels": labels}
                     ),
+                    *(
+                        [TensorMetadata(name="abstained", datatype="BOOL", shape=[-1])]
+                        if model.live.abstain_below is not None
+                        else []
+                    ),
                 ],
             )
         )
@@ -130,7 +136,8 @@ def routes(serving: Serving) -> Group:
         "`Inference-Header-Content-Length`, binary behind it; of a model that reads pairs, in two tensors, `text` and "
         "`text_pair`. The output `label` is a text's label; where it may have "
         'several, a JSON list of them, such as `["billing", "card"]`. Of a model that gives a number, `scores` '
-        "holds that, and `label` its name.",
+        "holds that, and `label` its name. Where the model has a threshold to abstain below, the output `abstained` "
+        "says of each text whether the model is less sure of its answer than that.",
         [
             _get("/v2", api.server, Operation("v2_server", "Name and version.", ServerMetadata)),
             _get("/v2/health/live", api.live, probe("v2_live", "As /livez.", dict[str, bool]), public=True),

@@ -41,7 +41,7 @@ class OutputParameters(LenientBody):
 
 
 class InferOutput(LenientBody):
-    name: Literal["label", "scores"]
+    name: Literal["label", "scores", "abstained"]
     parameters: OutputParameters | None = None
 
 
@@ -81,7 +81,7 @@ class OutputTensor(BaseModel):
     datatype: str
     shape: list[int]
     parameters: dict[str, int] | None = None
-    data: list[str] | list[float] | None = None
+    data: list[str] | list[bool] | list[float] | None = None
 
 
 class ResponseParameters(BaseModel):

@@ -139,6 +139,11 @@ class Classification(StrictBody):
     )
     scores: dict[str, float] = Field(description="Probabilities of the `top_k` labels, the most probable first.")
     truncated: bool = Field(description="Whether the text was longer than the model's window and was cut.")
+    abstained: bool = Field(
+        default=False,
+        description="Whether the model is less sure of the answer than it has to be (`abstain_below` in GET "
+        "/v1/models): the text may be none that it was made for. Absent where it has no threshold.",
+    )
 
 
 class Usage(StrictBody):
@@ -183,6 +188,11 @@ class TriageResult(StrictBody):
     hand_to_person: bool
     reason: Reason | None = Field(description="Why a person should take over; null when none has to.")
     truncated: bool
+    abstained: bool | None = Field(
+        default=None,
+        description="Whether the intent model is less sure of the intent than it has to be: the message may be none "
+        "that it was made for. Null where it has no threshold.",
+    )
 
 
 class TriageResponse(StrictBody):
@@ -312,6 +322,9 @@ class ModelDescription(StrictBody):
     thresholds: dict[str, float] | None = Field(
         description="Of each label, where a text may have several: it gets those whose own probability is that high. "
         "`calibrated` changes scores, not what a text gets."
+    )
+    abstain_below: float | None = Field(
+        description="Calibrated confidence below which the model abstains from an answer; null where it never does."
     )
     max_length: int = Field(description="Window in tokens; longer texts are cut.")
     batch_exact: bool = Field(description="Whether an answer is independent of the other texts in its batch.")

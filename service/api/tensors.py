@@ -30,6 +30,9 @@ from service.models.version import Scored
 SECOND_TEXT = "text_pair"  # the tensor's name, in any case
 _LENGTH = struct.Struct("<I")
 _OUTPUTS = [InferOutput(name="label"), InferOutput(name="scores")]
+_ABSTAINED = InferOutput(name="abstained")
+_DATATYPES = {"label": "BYTES", "scores": "FP32", "abstained": "BOOL"}
+_BINARY = {"scores": "<f4", "abstained": "?"}
 
 
 def read_inputs(tensors: list[InferInput], binary: bytes) -> Sequence[Input]:
@@ -116,27 +119,45 @@ def _labels(scored: Scored) -> list[str]:
     ]
 
 
+def _outputs(body: InferRequest, model: str, scored: Scored) -> Sequence[InferOutput]:
+    """Those that are wanted, or all that there are.
+
+    Raises:
+        InvalidRequest: `abstained` is wanted, and nothing says so.
+    """
+    can_abstain = any(one is not None for one in scored.abstained)
+    if not body.outputs:
+        return [*_OUTPUTS, _ABSTAINED] if can_abstain else _OUTPUTS
+    if not can_abstain and any(output.name == _ABSTAINED.name for output in body.outputs):
+        raise InvalidRequest(f"outputs: {model!r} has no threshold to abstain below; leave out abstained")
+    return body.outputs
+
+
 def write_answer(body: InferRequest, model: str, scored: Scored) -> Response:
-    """The outputs that were asked for, in JSON, or binary behind it."""
-    scores = scored.scores
+    """The outputs that were asked for, in JSON, or binary behind it.
+
+    Raises:
+        InvalidRequest: one of them does not exist.
+    """
     labels = _labels(scored)
+    arrays = {"scores": scored.scores, "abstained": np.array(list(map(bool, scored.abstained)))}
     tensors: list[dict[str, Any]] = []
     binary = b""
     all_binary = (body.parameters or InferParameters()).binary_data_output
-    for output in body.outputs or _OUTPUTS:
-        is_label = output.name == "label"
+    for output in _outputs(body, model, scored):
+        array = arrays.get(output.name)
         tensor: dict[str, Any] = {
             "name": output.name,
-            "datatype": "BYTES" if is_label else "FP32",
-            "shape": [len(labels)] if is_label else list(scores.shape),
+            "datatype": _DATATYPES[output.name],
+            "shape": [len(labels)] if array is None else list(array.shape),
         }
         wanted = (output.parameters or OutputParameters()).binary_data
         if all_binary if wanted is None else wanted:
-            content = _packed(labels) if is_label else scores.astype("<f4").tobytes()
+            content = _packed(labels) if array is None else array.astype(_BINARY[output.name]).tobytes()
             tensor["parameters"] = {"binary_data_size": len(content)}
             binary += content
         else:
-            tensor["data"] = labels if is_label else scores.ravel().tolist()
+            tensor["data"] = labels if array is None else array.ravel().tolist()
         tensors.append(tensor)
     extras: dict[str, object] = {} if body.id is None else {"id": body.id}
     parameters = {"degraded": scored.degraded, "calibrated": scored.calibrated}

@@ -19,6 +19,8 @@ DEFAULT_HAND_OVER = (
     "terminate_account",
 )
 
+DEFAULT_MIN_CONFIDENCE = 0.5
+
 
 class Triage:
     """The rules, made once from the settings and the labels of the two models.
@@ -39,19 +41,27 @@ class Triage:
         self._listed = frozenset(listed)
         self._settings = settings
 
-    def judge(self, sentiment: Mapping[str, float], intent: Mapping[str, float], truncated: bool) -> TriageResult:
+    def judge(
+        self,
+        sentiment: Mapping[str, float],
+        intent: Mapping[str, float],
+        truncated: bool,
+        abstained: bool | None = None,
+    ) -> TriageResult:
         """Judges one message.
 
         Args:
             sentiment: calibrated probability of each label of the sentiment model.
             intent: likewise of the intent model.
+            abstained: whether that does not stand by its answer; None where nothing says so.
         """
         probabilities: dict[Sentiment, float] = dict.fromkeys(sorted(set(self._sentiments.values())), 0.0)
         for label, probability in sentiment.items():
             probabilities[self._sentiments[label]] += probability
         given = self._sentiment(probabilities)
         likeliest = max(intent, key=intent.__getitem__)
-        reason = self._reason(probabilities["negative"], likeliest, intent[likeliest])
+        unsure = self._unsure(intent[likeliest], abstained)
+        reason = self._reason(probabilities["negative"], likeliest, unsure)
         return TriageResult(
             sentiment=given,
             sentiment_score=probabilities.get(given),
@@ -61,6 +71,7 @@ class Triage:
             hand_to_person=reason is not None,
             reason=reason,
             truncated=truncated,
+            abstained=abstained,
         )
 
     def _sentiment(self, probabilities: Mapping[Sentiment, float]) -> Sentiment:
@@ -70,14 +81,19 @@ class Triage:
             return "positive"
         return "negative" if probabilities["positive"] < self._settings.neutral_low else "neutral"
 
-    def _reason(self, negative: float, intent: str, confidence: float) -> Reason | None:
+    def _unsure(self, confidence: float, abstained: bool | None) -> bool:
+        """By the setting; where that is not set, by the model's own threshold, or the default where it has none."""
+        least = self._settings.min_confidence
+        if least is None and abstained is not None:
+            return abstained
+        return confidence < (DEFAULT_MIN_CONFIDENCE if least is None else least)
+
+    def _reason(self, negative: float, intent: str, unsure: bool) -> Reason | None:
         if negative >= self._settings.anger:
             return "strong_anger"
         if intent in self._listed:
             return "listed_intent"
-        if confidence < self._settings.min_confidence:
-            return "low_confidence"
-        return None
+        return "low_confidence" if unsure else None
 
 
 def check_fit(settings: Settings, bundles: Mapping[str, Bundle]) -> None:

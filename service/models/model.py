@@ -182,16 +182,18 @@ async def _split(
     shape = len(texts), len(live.labels)
     logits, given = np.empty(shape), np.empty(shape, np.bool_)
     truncated = [False] * len(texts)
+    abstained: list[bool | None] = [None] * len(texts)
     for (_, indices), answer in zip(shares, answers, strict=True):
         logits[indices], given[indices] = answer.logits, answer.given
-        for index, was_cut in zip(indices, answer.truncated, strict=True):
-            truncated[index] = was_cut
+        for index, was_cut, abstains in zip(indices, answer.truncated, answer.abstained, strict=True):
+            truncated[index], abstained[index] = was_cut, abstains
     return Scored(
         ",".join(answer.version for answer in answers),
         answers[0].task,
         logits,
         given,
         truncated,
+        abstained,
         sum(answer.tokens for answer in answers),
         any(answer.degraded for answer in answers),
         all(answer.calibrated for answer in answers),

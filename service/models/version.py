@@ -38,6 +38,8 @@ class Scored:
         logits: (texts, labels); of an ensemble, whose scores are averaged, logits that have those.
         given: the labels that each text gets.
         truncated: of each text, whether it was cut.
+        abstained: of each text, whether the bundle does not stand by its answer; None where nothing says so, as of an
+            ensemble, for whose scores no threshold was chosen.
         tokens: of all texts, as far as they were read; each member of an ensemble reads them.
         degraded: whether members of an ensemble are missing.
         calibrated: whether the logits are divided by a fitted temperature; those of a bundle that has none, for lack
@@ -49,6 +51,7 @@ class Scored:
     logits: npt.NDArray[np.floating]
     given: Answers
     truncated: Sequence[bool]
+    abstained: Sequence[bool | None]
     tokens: int
     degraded: bool = False
     calibrated: bool = False
@@ -102,8 +105,12 @@ class Member:
         """What calibration divides logits by; a fitted one is never exactly 1."""
         return self.bundle.manifest.runtime.temperature
 
-    async def ask(self, texts: Texts, options: CallOptions) -> Scored:
-        """Tokenises and computes; see `Version.ask`."""
+    async def ask(self, texts: Texts, options: CallOptions, alone: bool = True) -> Scored:
+        """Tokenises and computes; see `Version.ask`.
+
+        Args:
+            alone: whether its answers are the version's, and not averaged with others'.
+        """
         self.predictor.require_room(len(texts), options.tenant, options.deadline)
         encoded = await texts.encoded(self.engine, self.metrics, options.deadline)
         truncated = [one.truncated for one in encoded]
@@ -116,6 +123,9 @@ class Member:
                 )
             self.metrics.truncated(sum(truncated))
         logits = await self.predictor.submit(encoded, options.tenant, options.deadline, options.cancellation)
+        abstained = self.bundle.abstains(logits) if alone else [None] * len(logits)
+        if any(abstained):
+            self.metrics.abstained(sum(map(bool, abstained)))
         temperature = self.temperature
         calibrated = options.calibrated and temperature != 1
         scaled = logits.astype(np.float64) / temperature if calibrated else logits
@@ -126,6 +136,7 @@ class Member:
             scaled,
             task.decide(logits),
             truncated,
+            abstained,
             tokens,
             calibrated=calibrated,
         )
@@ -170,6 +181,14 @@ class Version:
     @property
     def labels(self) -> tuple[str, ...]:
         return self.bundle.manifest.labels
+
+    @property
+    def abstain_below(self) -> float | None:
+        """The calibrated confidence below which it abstains; None where it never does."""
+        if len(self.members) > 1 or self.missing:
+            return None
+        abstain = self.bundle.manifest.runtime.abstain
+        return None if abstain is None else abstain.below
 
     @property
     def alive(self) -> bool:
@@ -260,7 +279,9 @@ class Version:
             options = replace(options, calibrated=False)
         if len(self.members) == 1 and not self.missing:
             return await self.members[0].ask(texts, options)
-        answers = await together((member.ask(texts, options) for member in self.members), options.cancellation)
+        answers = await together(
+            (member.ask(texts, options, alone=False) for member in self.members), options.cancellation
+        )
         weights = [member.weight for member in self.members]
         scores = np.average([answer.scores for answer in answers], axis=0, weights=weights)
         task = answers[0].task.mean([answer.task for answer in answers], weights)
@@ -271,6 +292,7 @@ class Version:
             logits,
             task.decide(logits),
             [any(flags) for flags in zip(*(answer.truncated for answer in answers), strict=True)],
+            [None] * len(texts),
             sum(answer.tokens for answer in answers),
             bool(self.missing),
             all(answer.calibrated for answer in answers),

@@ -128,6 +128,8 @@ def _columns(bundle: Bundle, options: Options) -> dict[str, type]:
         ScoringError: probabilities are wanted of a number.
     """
     columns: dict[str, type] = {"label": str, "score": float, "note": str}
+    if bundle.manifest.runtime.abstain is not None:
+        columns["abstained"] = bool
     if isinstance(bundle.task, Number):
         if options.probabilities:
             raise ScoringError(f"{bundle.path}: gives a number, which has no probabilities; leave out --probabilities")
@@ -208,6 +210,7 @@ def _added(bundle: Bundle, options: Options, part: Part) -> Added:
         ),
         "score": where_answered(scores.max(axis=1).tolist()),
         "note": [NOTES[note] or None for note in part.notes],
+        "abstained": where_answered(list(bundle.abstains(part.logits))),
     }
     if options.probabilities:
         added |= {

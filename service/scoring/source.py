@@ -10,7 +10,7 @@ from service.errors import ScoringError
 
 @dataclass(frozen=True)
 class Source:
-    """A table, its column that is scored, and the new columns with what they hold, str or float.
+    """A table, its column that is scored, and the new columns with what they hold: str, float or bool.
 
     Attributes:
         text_pair_column: of the second texts, where pairs are scored.

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compression.bundle import Bundle, Runtime, open_bundle, softmax
+from compression.bundle import Bundle, Runtime, TextClassifier, open_bundle, softmax
+from compression.data import read_examples, split_examples
 from compression.errors import DataError, RecipeError, VerificationError
 from compression.parent.checkpoint import load_parent
 from compression.parent.classifier import ParentClassifier
 from compression.pipeline import compress
 from compression.recipe import Budget, ExportStep, QuantizeStep, Recipe, load_recipe
+from tests.conftest import SENTIMENT, write_rows
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +77,37 @@ def test_labels_are_not_needed(sentiment_parent: Path, tmp_path: Path) -> None:
     assert bundle.manifest.figures.bundle.accuracy is None
     assert bundle.manifest.data.labelled_test_texts == 0
     assert bundle.manifest.runtime.temperature == 1.0
+
+
+def test_a_threshold_to_abstain_below_is_chosen_on_selection_texts_where_there_are_enough(
+    sentiment_parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_rows(tmp_path / "rows.csv", SENTIMENT, 2000, seed=7)
+    bundle = compress(str(sentiment_parent), data, load_recipe("float"), tmp_path / "bundle", answer_error=0.1)
+    assert "abstains from no answer" not in capsys.readouterr().err
+    abstain, selective = bundle.manifest.runtime.abstain, bundle.manifest.figures.selective
+    assert abstain is not None
+    assert selective is not None
+    assert abstain.error == 0.1
+    examples = read_examples(data)
+    splits = split_examples(examples, data)
+    said = TextClassifier(bundle)(splits.test.texts, calibrated=True)
+    assert sum(not answer.abstained for answer in said) == selective.answered
+    right = [answer.label == label for answer, label in zip(said, splits.test.labels, strict=True)]
+    assert sum(one for one, answer in zip(right, said, strict=True) if not answer.abstained) == selective.right
+    chosen = TextClassifier(bundle)(splits.selection.texts, calibrated=True)
+    assert min(answer.score for answer in chosen if not answer.abstained) == pytest.approx(abstain.below)
+
+
+def test_too_few_labels_choose_no_threshold_and_that_is_said(
+    sentiment_parent: Path, sentiment_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = compress(str(sentiment_parent), sentiment_data, load_recipe("float"), tmp_path / "bundle")
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"on {bundle.manifest.data.selection_texts} selection texts with labels, that at most 5 % of what" in said
+    assert "takes 59 without an error. Add texts, or allow more than --answer-error 0.05" in said
+    assert bundle.manifest.runtime.abstain is None
+    assert bundle.manifest.figures.selective is not None
 
 
 def test_labels_that_the_parent_does_not_have_are_refused(sentiment_parent: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ PACKAGES = {
 }
 WAIT_SECONDS = 30
 # Queries about what goes wrong: while all goes well they are there, and 0.
-TROUBLE = re.compile(r"shed|failed|overloaded|_errors|5\.\.")
+TROUBLE = re.compile(r"shed|failed|overloaded|abstained|_errors|5\.\.")
 
 
 class Service(Protocol):

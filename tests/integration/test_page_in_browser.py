@@ -10,7 +10,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from compression.bundle import NumberOptions
+from compression.bundle import AbstainOptions, NumberOptions
 from service.access.keys import add_key
 from tests.handmade import make_bundle
 from tests.integration.conftest import LiveService, ServiceFactory, serve
@@ -94,6 +94,22 @@ def test_a_label_is_text_whatever_is_in_it(browser: webdriver.Chrome, tmp_path: 
     assert markup in shown(browser, "#models").text
     assert browser.find_elements(By.CSS_SELECTOR, "main img") == []
     assert browser.title != "run"
+
+
+def test_an_answer_that_the_model_abstains_from_says_so(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "unsure", abstain=AbstainOptions(below=0.8, error=0.05))
+    with serve(tmp_path / "service.log", {"LATHE_MODELS": f"mine={bundle.path}"}) as service:
+        browser.get(service.url)
+        for text, unsure in (("good", False), ("nothing", True)):
+            field = shown(browser, "#text")
+            field.clear()
+            field.send_keys(text)
+            shown(browser, "#question button").click()
+            WebDriverWait(browser, WAIT_SECONDS).until(
+                lambda _, unsure=unsure: ("not sure enough" in shown(browser, "#answers").text) is unsure  # type: ignore[misc]
+            )
+        shown(browser, "#language").click()
+        assert "模型弃答" in shown(browser, "#answers").text
 
 
 def test_a_number_is_shown_as_it_is(browser: webdriver.Chrome, tmp_path: Path) -> None:

@@ -31,6 +31,13 @@ def test_a_temperature_changes_no_decision() -> None:
     assert (SeveralLabels.of(LABELS).decide(rows) != task.decide(rows)).any()
 
 
+def test_the_confidence_in_an_answer_is_that_exactly_its_labels_are_right() -> None:
+    one, several = SingleLabel(LABELS), SeveralLabels(LABELS, (0.9, 0.1, 0.5))
+    assert one.answer_confidence(ROWS, 2.0) == pytest.approx(one.scores(ROWS, 2.0).max(axis=1))
+    bill, card, fee = several.scores(ROWS[0], 2.0)  # it gets card and fee
+    assert several.answer_confidence(ROWS, 2.0)[0] == pytest.approx((1 - bill) * card * fee)
+
+
 def test_texts_are_alike_where_all_their_labels_are() -> None:
     other = ROWS + np.array([[0, 0, 0], [0, 9, 0], [-1, 0, 0]], np.float32)
     assert SeveralLabels.of(LABELS).same(ROWS, other).tolist() == [True, False, True]

@@ -4,7 +4,17 @@ import hashlib
 import pytest
 from markdown_it import MarkdownIt
 
-from compression.bundle import Bundle, ClassFigures, Counterfactual, Difference, Manifest, StepFigures, SwapReaction
+from compression.bundle import (
+    AbstainOptions,
+    Bundle,
+    ClassFigures,
+    Counterfactual,
+    Difference,
+    Manifest,
+    SelectiveFigures,
+    StepFigures,
+    SwapReaction,
+)
 from compression.measure.evidence import Answer, Bin, Evidence, Flip
 from compression.report.page import comparison, model_card, print_comparison, report_html, verdict
 from compression.report.rendering import Origin
@@ -88,6 +98,31 @@ def test_report_is_whole_and_needs_nothing_else(manifest: Manifest, evidence: Ev
         "temperature",
     ):
         assert shown in page.text, shown
+
+
+def test_what_the_bundle_abstains_from_is_shown(manifest: Manifest, evidence: Evidence) -> None:
+    selective = SelectiveFigures(texts=400, parent_aurc=0.0123, bundle_aurc=0.0234, answered=300, right=291)
+    figures = manifest.figures.model_copy(update={"selective": selective})
+    curves = ((0.5, 0.01), (1.0, 0.1)), ((0.5, 0.02), (1.0, 0.12))
+    seen = dataclasses.replace(evidence, parent_risk=curves[0], bundle_risk=curves[1])
+    runtime = manifest.runtime.model_copy(update={"abstain": AbstainOptions(below=0.71, error=0.05)})
+    abstaining = manifest.model_copy(update={"figures": figures, "runtime": runtime})
+    assert ("answered, % (95 %)", "", "75.0 (70.5 to 79.0)") in comparison(abstaining)
+    assert ("accuracy of what is answered, % (95 %)", "", "97.0 (94.4 to 98.4)") in comparison(abstaining)
+    assert "whose calibrated confidence is below 0.7100" in model_card(abstaining, "mine")
+    html = report_html(abstaining, ORIGIN, seen)
+    require_standalone(html)
+    page = " ".join(Page(html).text.split())
+    assert (
+        "below 0.7100: of 400 texts with labels it answers 75.0 (300 of 400) %, and of these 3.0 (9 of 300) %" in page
+    )
+    assert "parent 1.2, bundle 2.3" in page
+    assert 'aria-label="Error among the surest texts, 1.0 % of half and 10.0 % of all of the parent' in html
+
+    none = manifest.model_copy(update={"figures": figures})
+    assert not any("answered" in what for what, *_ in comparison(none))
+    assert "abstains" not in model_card(none, "mine")
+    assert "The bundle abstains from no answer" in Page(report_html(none, ORIGIN, seen)).text
 
 
 def test_texts_and_labels_are_escaped(manifest: Manifest, evidence: Evidence) -> None:

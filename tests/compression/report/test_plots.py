@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression.report.plots import Axis, Row, bar_chart, dot_chart
+from compression.report.plots import Axis, Row, bar_chart, dot_chart, risk_coverage
 
 NUMBERS = st.floats(-1e6, 1e6).map(lambda number: round(number, 3))
 
@@ -44,6 +44,16 @@ def test_marks_and_words_of_a_chart_never_share_a_place() -> None:
     assert len(set(lines)) == len(lines) == 4
     assert min(abs(height - line) for height in heights for line in lines) >= 10
     assert "viewBox" not in chart.attrib  # which would shrink the words on a phone
+
+
+def test_errors_are_drawn_over_coverage_with_a_line_at_the_bundle_s_own() -> None:
+    curve = ((0.5, 0.0), (1.0, 0.1))
+    chart = ElementTree.fromstring(risk_coverage(curve, curve, 0.5))
+    before, after = chart.findall("polyline")
+    assert before.get("points") == after.get("points") == "194.0,308.0 344.0,8.0"  # its highest error is the axis's end
+    (line,) = chart.findall("line[@class='axis']")
+    assert line.get("x1") == line.get("x2") == "194.0"
+    assert not ElementTree.fromstring(risk_coverage(curve, curve, None)).findall("line[@class='axis']")
 
 
 def test_what_is_drawn_is_also_said() -> None:

@@ -40,6 +40,28 @@ def test_a_person_takes_over_for_a_reason(positive: float, intent: str, confiden
     assert result.hand_to_person == (reason is not None)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("abstained", "confidence", "settings", "unsure"),
+    [
+        (None, 0.49, {}, True),
+        (None, 0.51, {}, False),
+        (True, 0.9, {}, True),
+        (False, 0.3, {}, False),
+        (True, 0.9, {"LATHE_MIN_CONFIDENCE": "0.8"}, False),
+        (False, 0.7, {"LATHE_MIN_CONFIDENCE": "0.8"}, True),
+        (True, 0.9, {"LATHE_MIN_CONFIDENCE": "0"}, False),
+    ],
+)
+def test_confidence_is_low_by_the_setting_or_the_model_s_own_threshold(
+    abstained: bool | None, confidence: float, settings: dict[str, str], unsure: bool
+) -> None:
+    rules = Triage(load_settings(settings), ("negative", "positive"), INTENTS)
+    intent = {"card_arrival": confidence, "compromised_card": 0.0}
+    result = rules.judge({"negative": 0.0, "positive": 1.0}, intent, truncated=False, abstained=abstained)
+    assert (result.reason == "low_confidence") is unsure
+    assert result.abstained is abstained
+
+
 def test_a_model_with_a_neutral_label_decides_itself() -> None:
     rules = Triage(load_settings({}), ("negative", "neutral", "positive"), INTENTS)
     probabilities = {"negative": 0.3, "neutral": 0.6, "positive": 0.1}
