@@ -3,6 +3,7 @@
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -18,7 +19,7 @@ from service.errors import all_errors
 from service.settings import PREFIX, Settings
 from service.telemetry import Telemetry
 
-FOLDER = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
 NOTE = "<!-- Written by `make docs` from the code; do not edit. -->\n"
 
 
@@ -51,6 +52,15 @@ def metrics_page() -> str:
         if metric.name.startswith("lathe_")
     ]
     return _page("Metrics", "What `GET /metrics` gives besides the process's own.", "metric | type | meaning", rows)
+
+
+def prometheus_rule() -> str:
+    """The rules as Prometheus' operator takes them."""
+    rules = (ROOT / "monitoring" / "rules" / "lathe.yml").read_text("utf-8")
+    head = "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: lathe\nspec:\n"
+    return (
+        f"# Written by `make docs` from monitoring/rules/lathe.yml; do not edit.\n{head}{textwrap.indent(rules, '  ')}"
+    )
 
 
 def recipes_page() -> str:
@@ -88,12 +98,13 @@ def command_line_page() -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "settings.md": settings_page,
-    "errors.md": errors_page,
-    "metrics.md": metrics_page,
-    "cli.md": command_line_page,
-    "recipes.md": recipes_page,
-    "api.md": lambda: NOTE + api_page(),
+    "docs/settings.md": settings_page,
+    "docs/errors.md": errors_page,
+    "docs/metrics.md": metrics_page,
+    "docs/cli.md": command_line_page,
+    "docs/recipes.md": recipes_page,
+    "docs/api.md": lambda: NOTE + api_page(),
+    "deploy/kubernetes/base/prometheus-rule.yaml": prometheus_rule,
 }
 
 
@@ -165,14 +176,14 @@ def _page(title: str, text: str, heading: str, rows: list[str]) -> str:
 def main() -> int:
     """Writes the pages, or with --check returns 1 when one differs."""
     check = "--check" in sys.argv[1:]
-    stale = [name for name, page in PAGES.items() if _read(FOLDER / name) != page()]
+    stale = [name for name, page in PAGES.items() if _read(ROOT / name) != page()]
     if check:
         for name in stale:
-            print(f"docs/{name} is not as the code is; run make docs", file=sys.stderr)
+            print(f"{name} is not as the code is; run make docs", file=sys.stderr)
         return 1 if stale else 0
     for name in stale:
-        (FOLDER / name).write_text(PAGES[name](), "utf-8")
-        print(f"wrote docs/{name}")
+        (ROOT / name).write_text(PAGES[name](), "utf-8")
+        print(f"wrote {name}")
     return 0
 
 

@@ -64,9 +64,12 @@ def test_a_bento_is_served_from_its_own_requirements(
         assert len(httpx.get(url, headers=headers, timeout=30).json()["models"]) == 2
     shutil.rmtree(empty)
     empty.mkdir()
-    for target in ("lathe:test", str(bento)):
+    # As an image has it: the models beside the bento, and a home that holds nothing.
+    image = shutil.copytree(bento, tmp_path / "image")
+    shutil.copytree(home / "models", image / "models")
+    for target, store in (("lathe:test", home), (str(bento), home), (str(image), tmp_path / "new")):
         log = tmp_path / "service.log"
-        with serve(log, {"BENTOML_HOME": str(home)}, target, empty, python) as service:
+        with serve(log, {"BENTOML_HOME": str(store)}, target, empty, python) as service:
             answer = httpx.post(
                 f"{service.url}/v1/triage", json={"inputs": "great the card is in the post"}, timeout=30
             )

@@ -24,6 +24,7 @@ RULES = MONITORING / "rules" / "lathe.yml"
 RULE_TESTS = MONITORING / "tests" / "lathe_test.yml"
 DASHBOARD = MONITORING / "grafana" / "dashboards" / "lathe.json"
 RUNBOOK = MONITORING / "RUNBOOK.md"
+AUTOSCALER = MONITORING.parent / "deploy" / "kubernetes" / "keda" / "scaled-object.yaml"
 
 # The Debian package of each tool; Debian prefixes Alertmanager's name.
 PACKAGES = {
@@ -150,6 +151,11 @@ def dashboard_queries() -> list[str]:
     return [query.replace("$__rate_interval", "1m") for query in queries]
 
 
+def autoscaler_queries() -> list[str]:
+    """What KEDA asks."""
+    return [trigger["metadata"]["query"] for trigger in yaml.safe_load(AUTOSCALER.read_text())["spec"]["triggers"]]
+
+
 def send_traffic(url: str) -> None:
     """A little of everything that leaves a mark on the metrics: texts of unlike lengths, so that there is padding."""
     texts = ["thank you", "my card is lost and nobody has answered me for a week " * 3]
@@ -207,7 +213,9 @@ def test_rules_and_dashboard_use_only_metrics_that_the_service_exposes(live_serv
     exposed: set[str] = set()
     for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", httpx.get(f"{live_service.url}/metrics").text, re.MULTILINE):
         exposed |= {f"{name}_{part}" for part in ("bucket", "count", "sum")} if kind == "histogram" else {name}
-    queries = [rule["expr"] for rule in [*rules("record"), *rules("alert")]] + dashboard_queries()
+    queries = (
+        [rule["expr"] for rule in [*rules("record"), *rules("alert")]] + dashboard_queries() + autoscaler_queries()
+    )
     used = {name for query in queries for name in re.findall(r"(?<![\w:])(?:lathe|process)_\w+(?![\w:])", query)}
     assert used
     assert used <= exposed
@@ -234,7 +242,8 @@ def test_every_panel_asks_the_chosen_data_source() -> None:
 
 
 def test_every_query_has_data_once_there_is_traffic(prometheus: Prometheus, live_service: Service) -> None:
-    waiting = dict.fromkeys([*dashboard_queries(), *(rule["expr"] for rule in rules("record"))], "not asked yet")
+    recorded = [rule["expr"] for rule in rules("record")]
+    waiting = dict.fromkeys([*dashboard_queries(), *recorded, *autoscaler_queries()], "not asked yet")
     deadline = time.monotonic() + WAIT_SECONDS
     while waiting and time.monotonic() < deadline:
         send_traffic(live_service.url)
