@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
-from compression.bundle import Bundle, Labelling, Logits, Number, median_speedup
+from compression.bundle import Bundle, Labelling, Logits, LongTexts, Number, median_speedup
 from compression.bundle import Task as ModelTask
 from compression.bundle.atomic_files import CACHE_REMEDY, explained
 from compression.bundle.storage import require_replaceable
@@ -106,6 +106,7 @@ def search(
     limits: Search,
     enough: int = ENOUGH_TEXTS,
     answer_error: float = ANSWER_ERROR,
+    long_texts: LongTexts | None = None,
 ) -> Bundle:
     """Looks for the fastest bundle inside the budget, and writes it.
 
@@ -117,7 +118,7 @@ def search(
         VerificationError: no candidate is inside the budget; says how near the nearest came to each bound.
     """
     require_replaceable(out)
-    task = open_task(parent, data, columns, cache, enough, answer_error)
+    task = open_task(parent, data, columns, cache, enough, answer_error, long_texts)
     require_bounds_of(task.parent.task, budget, parent)
     with explained(cache, CACHE_REMEDY):  # every trial is noted there
         study = _study(task, budget, limits)

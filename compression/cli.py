@@ -12,14 +12,14 @@ from typing import Any
 import click
 
 from compression import cache as stored
-from compression.bundle import extra, open_bundle, require_extra
+from compression.bundle import LongTexts, extra, open_bundle, require_extra
 from compression.bundle.atomic_files import CACHE_REMEDY, require_writable
 from compression.bundle.storage import require_replaceable
 from compression.data import ENOUGH_TEXTS, Columns, Examples, concatenate, read_examples, require_labelled
 from compression.errors import StorageError
 from compression.labels import NUMBERS_WANTED, require_numbers
 from compression.measure.abstaining import ANSWER_ERROR
-from compression.options import DIRECTORY, FILE, columns_options, numbers
+from compression.options import DIRECTORY, FILE, columns_options, long_texts_options, numbers
 from compression.parent.files import locate, require_model, safetensors_files
 from compression.recipe import load_recipe, parse_budget, preset_names, preset_text
 from compression.train.destination import require_free
@@ -206,6 +206,7 @@ def _labelled(path: Path, columns: Columns, numbers: bool) -> Examples:
 )
 @click.option("--out", type=DIRECTORY, required=True, help="The bundle to write; an older one is replaced.")
 @_cache
+@long_texts_options
 @columns_options
 def compress(
     parent: str,
@@ -218,6 +219,7 @@ def compress(
     cache: Path,
     judge_texts: int,
     answer_error: float,
+    long_texts: LongTexts | None,
     columns: Columns,
 ) -> None:
     """Compress PARENT (local directory, peft adapter, hub id or embedded:NAME) into a bundle."""
@@ -235,11 +237,11 @@ def compress(
 
     if recipe is None and bounds is not None:
         limits = Search(trials, 60 * time_limit)
-        bundle = search(parent, data, bounds, out, columns, cache, limits, judge_texts, answer_error)
+        bundle = search(parent, data, bounds, out, columns, cache, limits, judge_texts, answer_error, long_texts)
     else:
         if bounds is not None:
             loaded = loaded.model_copy(update={"budget": bounds})
-        bundle = run(parent, data, loaded, out, columns, cache, judge_texts, answer_error)
+        bundle = run(parent, data, loaded, out, columns, cache, judge_texts, answer_error, long_texts)
     print_comparison(str(out), bundle.manifest)
 
 
@@ -249,6 +251,7 @@ def compress(
 @click.option("--against", help="Another bundle or parent: adds how often both give the same label.")
 @click.option("--split", help="Only the rows whose column `split` holds this.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@long_texts_options
 @columns_options
 def evaluate(
     model: str,
@@ -256,6 +259,7 @@ def evaluate(
     against: str | None,
     split: str | None,
     as_json: bool,
+    long_texts: LongTexts | None,
     columns: Columns,
 ) -> None:
     """Measure MODEL, a bundle or a parent, on labelled text."""
@@ -268,7 +272,7 @@ def evaluate(
             raise click.BadParameter(f"{data} has no rows with the split {split!r}", param_hint="--split")
     for path in filter(None, (model, against)):
         require_model(path)
-    figures = run(model, examples, data, against)
+    figures = run(model, examples, data, against, long_texts)
     if as_json:
         click.echo(json.dumps(figures, indent=2))
         return
@@ -287,13 +291,14 @@ def inspect(bundle: Path, as_json: bool) -> None:
         click.echo(opened.manifest.to_json(), nl=False)
         return
     from compression.report.page import print_comparison
-    from compression.report.words import printable
+    from compression.report.words import printable, reading
 
     manifest = opened.manifest
     click.echo(f"version     {opened.version}")
     click.echo(f"parent      {printable(manifest.parent.name)}")
     click.echo(f"recipe      {printable(str(manifest.recipe.get('name')))}")
     click.echo(f"window      {manifest.max_length} tokens")
+    click.echo(f"long texts  {reading(manifest.runtime.long_texts)}")
     click.echo(f"task        {manifest.task}")
     click.echo(f"inputs      {'pairs of texts' if manifest.inputs == 'pairs' else 'texts'}")
     click.echo(f"labels      {', '.join(map(printable, manifest.labels))}")

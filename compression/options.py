@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
+from compression.bundle import HeadTail, Windows
 from compression.data import Columns
 from compression.tables import Format
 from compression.tables.options import format_options, separator, text_pair_option
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
+_OF_WINDOWS = ("stride", "join", "max_windows")
 
 
 def numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -29,6 +31,40 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
         if not all(value.partition("=")[::2]):
             raise click.BadParameter(f"{value!r} is not VALUE=LABEL, like 0=negative", context, parameter)
     return dict(value.split("=", 1) for value in values)
+
+
+def long_texts_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say what is read of a long text; the command gets `long_texts`."""
+
+    @wraps(command)
+    def run(*args: Any, long_texts: str, **options: Any) -> None:
+        windows = {name: value for name in _OF_WINDOWS if (value := options.pop(name)) is not None}
+        if windows and long_texts != "windows":
+            name = next(iter(windows)).replace("_", "-")
+            raise click.UsageError(f"--{name} is of windows; pass --long-texts windows too")
+        setting = HeadTail() if long_texts == "head-tail" else Windows(**windows) if long_texts == "windows" else None
+        command(*args, long_texts=setting, **options)
+
+    decorated: Callable[..., None] = run
+    for option in (
+        click.option("--max-windows", type=click.IntRange(2, 256), help="Of a text; the rest is cut.  [default: 16]"),
+        click.option("--join", type=click.Choice(["mean", "max"]), help="Of the windows' logits.  [default: mean]"),
+        click.option(
+            "--stride",
+            type=click.IntRange(1),
+            help="Tokens from the start of a window to that of the next.  [default: what a window has room for]",
+        ),
+        click.option(
+            "--long-texts",
+            type=click.Choice(["cut", "head-tail", "windows"]),
+            default="cut",
+            show_default=True,
+            help="What is read of a text that is longer than the window: what fits; a quarter of the window from its "
+            "beginning and three from its end; or all of it in windows, whose logits are joined.",
+        ),
+    ):
+        decorated = option(decorated)
+    return decorated
 
 
 def columns_options(command: Callable[..., None]) -> Callable[..., None]:

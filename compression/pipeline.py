@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 
 import zstandard
-from tokenizers import Tokenizer
 
 from compression.bundle import (
     GOLDEN,
@@ -20,6 +19,7 @@ from compression.bundle import (
     InputKind,
     Labelling,
     Logits,
+    LongTexts,
     Manifest,
     Number,
     NumberOptions,
@@ -48,12 +48,14 @@ from compression.graph.export import require_room
 from compression.labels import number_of, require_known_labels
 from compression.measure.abstaining import ANSWER_ERROR, why_no_abstention
 from compression.measure.evaluate import SELECTION_TEXTS, agreement, fit_thresholds, quality
+from compression.measure.lengths import require_single_texts, say_longer
 from compression.measure.numbers import fit_spread, number_rows, plain, spearman
 from compression.measure.verify import BATCH_EXACT_WITHIN, Measured, measure, require_bounds_of, require_budget
 from compression.outlook import announce, print_reached, remedy, require_hope
 from compression.parent.checkpoint import Parent, load_parent
 from compression.parent.classifier import BundleClassifier, Classifier, ParentClassifier, predict
 from compression.parent.inputs import require_reads, require_same_framing
+from compression.parent.tokenizer import bare
 from compression.progress import console, warn
 from compression.recipe import ExportStep, Recipe
 from compression.report.page import model_card, report_html
@@ -92,6 +94,7 @@ class Task:
             self.splits.calibration.texts, self.splits.selection.texts, _tools(),
             *filter(None, [_thresholds(self.parent)]),
             *([number.model_dump()] if (number := _number(self.parent)) else []),
+            *([long_texts.model_dump()] if (long_texts := self.parent.long_texts) else []),
         )  # fmt: skip
 
     @property
@@ -143,6 +146,7 @@ def compress(
     cache: Path | None = None,
     enough: int = ENOUGH_TEXTS,
     answer_error: float = ANSWER_ERROR,
+    long_texts: LongTexts | None = None,
 ) -> Bundle:
     """Makes a bundle from a fine-tuned model. Labels are not needed; where there are some, they are counted.
 
@@ -152,6 +156,8 @@ def compress(
         cache: directory in which finished steps are kept; a run that was killed goes on from them. None keeps none.
         enough: so many texts judge, and as many select, where the data does not say which do.
         answer_error: see `Task`.
+        long_texts: what the bundle reads of texts that are longer than the window, and the parent that it is held
+            against; None: they are cut.
 
     Raises:
         LatheError: parent, data, recipe or destination cannot be used.
@@ -159,7 +165,7 @@ def compress(
     """
     require_replaceable(out)
     with scratch() if cache is None else nullcontext(cache) as folder:
-        task = open_task(parent_name, data, columns, folder, enough, answer_error)
+        task = open_task(parent_name, data, columns, folder, enough, answer_error, long_texts)
         if recipe.steps[0].step == "export":  # nothing makes it smaller before
             require_room(task.parent)
         require_bounds_of(task.parent.task, recipe.budget, parent_name)
@@ -181,19 +187,22 @@ def open_task(
     cache: Path,
     enough: int = ENOUGH_TEXTS,
     answer_error: float = ANSWER_ERROR,
+    long_texts: LongTexts | None = None,
 ) -> Task:
-    """Loads parent and text.
+    """Loads parent and text, and says how many of the texts are longer than the window.
 
     Raises:
         LatheError: either cannot be used.
     """
     examples = read_examples(data, columns)
+    require_single_texts(long_texts, examples, data)
     console.print(f"Loading {parent_name}")
-    parent = load_parent(parent_name)
+    parent = replace(load_parent(parent_name), long_texts=long_texts)
     require_reads(parent, examples.inputs)
     if examples.inputs == "pairs":
-        require_same_framing(parent, _bare_tokenizer(parent), examples.texts)
+        require_same_framing(parent, examples.texts)
     require_known_labels(examples, parent.task, data)
+    say_longer(ParentClassifier(parent), examples, data)
     splits = split_examples(examples, data, enough)
     for doubt in doubts(splits, parent.task):
         warn(f"{data}: {doubt}")
@@ -278,7 +287,7 @@ def build(task: Task, recipe: Recipe, stop_when_lost: bool = False) -> Compresse
         content = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)
     if stop_when_lost:
         require_hope(figures, recipe, task.splits, round(len(content) / 1e6, 2))
-    return Compressed(recipe, content, _bare_tokenizer(work.model), _runtime_options(work), tuple(figures))
+    return Compressed(recipe, content, _tokenizer(work), _runtime_options(work), tuple(figures))
 
 
 @contextmanager
@@ -366,7 +375,7 @@ def _classifier(work: Work, inputs: InputKind) -> Iterator[Classifier]:
     if work.graph is None:
         yield ParentClassifier(work.model)
         return
-    model, tokenizer = work.graph.SerializeToString(), _bare_tokenizer(work.model)
+    model, tokenizer = work.graph.SerializeToString(), _tokenizer(work)
     yield _running(model, tokenizer, _runtime_options(work), work.model, inputs)
 
 
@@ -377,6 +386,10 @@ def _running(
     return BundleClassifier(parent.name, Runtime(model, tokenizer, parent.max_length, options), parent.task, inputs)
 
 
+def _tokenizer(work: Work) -> bytes:
+    return bare(work.model.tokenizer, work.model.max_length)
+
+
 def _runtime_options(work: Work) -> RuntimeOptions:
     return RuntimeOptions(
         pad_token_id=work.model.tokenizer.pad_token_id or 0,
@@ -384,6 +397,7 @@ def _runtime_options(work: Work) -> RuntimeOptions:
         batch_exact=True,
         thresholds=_thresholds(work.model),
         number=_number(work.model),
+        long_texts=work.model.long_texts,
     )
 
 
@@ -404,19 +418,6 @@ def _number(parent: Parent) -> NumberOptions | None:
     """How it is made and how far numbers lie apart; None where the parent gives labels."""
     task = parent.task
     return NumberOptions(function=task.applied, spread=task.spread) if isinstance(task, Number) else None
-
-
-def _bare_tokenizer(parent: Parent) -> bytes:
-    """tokenizer.json without padding or truncation of its own: the runtime does both as the manifest says.
-
-    But for a parent that keeps the end of a long text: tokenizer.json has a place for that, where the runtime looks.
-    """
-    tokenizer = Tokenizer.from_str(parent.tokenizer.backend_tokenizer.to_str())
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    if parent.tokenizer.truncation_side == "left":
-        tokenizer.enable_truncation(parent.max_length, direction="left")
-    return bytes(tokenizer.to_str(), "utf-8")
 
 
 def _tools() -> dict[str, str]:

@@ -13,7 +13,7 @@ from compression.data import Splits
 from compression.errors import RecipeError
 from compression.graph.export import export
 from compression.graph.fuse import fuse
-from compression.parent.batches import encode
+from compression.parent.batches import encode, rows
 from compression.parent.checkpoint import Parent
 from compression.prune.cost import machine_cost
 from compression.prune.layers import drop_layers
@@ -123,10 +123,10 @@ def _int8_activations(model: Parent, texts: Sequence[Input]) -> dict[str, quanti
 
 
 def feeds_of(graph: onnx.ModelProto, model: Parent, texts: Sequence[Input]) -> list[quantize.Feed]:
-    """Each text or pair alone, as the exported model takes it."""
+    """A row of each text or pair alone, as the exported model takes it."""
     wanted = {value.name for value in graph.graph.input}
     feeds = []
-    for encoded in encode(model, texts):
+    for encoded in rows(model, texts):
         arrays = {
             "input_ids": np.array([encoded.ids]),
             "attention_mask": np.ones((1, len(encoded)), np.int64),

@@ -19,6 +19,7 @@ from compression.bundle import (
     Figures,
     GoldenAnswers,
     InputKind,
+    LongTexts,
     Manifest,
     ModelFigures,
     NumberOptions,
@@ -45,6 +46,7 @@ def make_bundle(
     number: NumberOptions | None = None,
     inputs: InputKind = "texts",
     abstain: AbstainOptions | None = None,
+    long_texts: LongTexts | None = None,
 ) -> Bundle:
     """Writes a bundle.
 
@@ -55,6 +57,7 @@ def make_bundle(
         thresholds: of the labels, where a text may have several.
         number: where it gives one; `labels` is its name then.
         inputs: where pairs, the words of the second text count against those of the first.
+        long_texts: what is read of texts of more than 64 words.
     """
     files = {"model.onnx": model or model_of(words, len(labels), inputs), "tokenizer.json": _tokenizer(words)}
     manifest = Manifest(
@@ -65,6 +68,7 @@ def make_bundle(
         runtime=RuntimeOptions(
             pad_token_id=0, batch_exact=True, temperature=temperature, thresholds=thresholds, number=number,
             abstain=abstain,
+            long_texts=long_texts,
         ),
         recipe={"name": "handmade"},
         parent=ParentModel(name="none", sha256=""),

@@ -20,6 +20,7 @@ from compression.bundle.figures import (
     Estimate,
     Figures,
     Latency,
+    LongTextFigures,
     ModelFigures,
     NumberDifferences,
     NumberFigures,
@@ -37,7 +38,7 @@ from compression.bundle.manifest import AbstainOptions, DataUsed, Manifest, Numb
 from compression.bundle.runtime import Provider, Runtime
 from compression.bundle.storage import Bundle, open_bundle, write_bundle
 from compression.bundle.task import Labelling, Logits, Number, SeveralLabels, SingleLabel, Task, softmax
-from compression.bundle.tokenizer import Encoded
+from compression.bundle.windows import Encoded, HeadTail, LongTexts, Windows, joined, windows_of
 from compression.errors import BundleError
 
 __all__ = [
@@ -57,11 +58,14 @@ __all__ = [
     "Estimate",
     "Figures",
     "GoldenAnswers",
+    "HeadTail",
     "Input",
     "InputKind",
     "Labelling",
     "Latency",
     "Logits",
+    "LongTextFigures",
+    "LongTexts",
     "Manifest",
     "ModelFigures",
     "Number",
@@ -82,8 +86,10 @@ __all__ = [
     "SwapReaction",
     "Task",
     "TextClassifier",
+    "Windows",
     "changed",
     "extra",
+    "joined",
     "kind_of",
     "median_speedup",
     "open_bundle",
@@ -92,5 +98,6 @@ __all__ = [
     "shown",
     "softmax",
     "texts_of",
+    "windows_of",
     "write_bundle",
 ]

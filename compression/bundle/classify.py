@@ -10,7 +10,7 @@ from compression.bundle.inputs import Input
 from compression.bundle.runtime import Runtime
 from compression.bundle.storage import Bundle, open_bundle
 from compression.bundle.task import Logits
-from compression.bundle.tokenizer import Encoded
+from compression.bundle.windows import Encoded, joined, windows_of
 from compression.errors import DataError
 
 
@@ -24,7 +24,7 @@ class Classification:
         score: its probability, 0 to 1; or the number.
         labels: those that the text gets, the most probable first: that one, or any number, as the model's task is.
         scores: the same of the `top_k` most probable labels, the most probable first.
-        truncated: whether the text was longer than the model's window and was cut.
+        truncated: whether the text was longer than what the model reads of one, and was cut.
         abstained: whether the bundle is less sure of the answer than it has to be: the text may be none that the model
             was made for. None where it has no threshold.
     """
@@ -80,9 +80,11 @@ class TextClassifier:
             raise DataError(f"a text, or a list of texts, is needed, not {type(texts).__name__}")
         texts = [texts] if isinstance(texts, str) else list(texts)
         encoded = [self._encode(text, place) for place, text in enumerate(texts, start=1)]
-        logits = np.empty((len(texts), len(self.labels)), np.float32)
-        for batch in self._batches(encoded):
-            logits[batch] = self._runtime.logits([encoded[index] for index in batch])
+        windows = windows_of(encoded)
+        computed = np.empty((len(windows), len(self.labels)), np.float32)
+        for batch in self._batches(windows):
+            computed[batch] = self._runtime.logits([windows[index] for index in batch])
+        logits = joined(computed, encoded, self._runtime.long_texts)
         return self._answers(logits, encoded, top_k, self.bundle.manifest.runtime.temperature if calibrated else 1.0)
 
     def _encode(self, given: Input, place: int) -> Encoded:
@@ -103,12 +105,12 @@ class TextClassifier:
             f"text {place} is {what}, and {self.bundle.path} reads pairs of texts; pass a list of (text, text_pair)"
         )
 
-    def _batches(self, encoded: Sequence[Encoded]) -> Iterator[list[int]]:
-        """Places of texts of similar length; one by one where an answer would depend on its neighbours."""
+    def _batches(self, windows: Sequence[Encoded]) -> Iterator[list[int]]:
+        """Places of windows of similar length; one by one where an answer would depend on its neighbours."""
         batch: list[int] = []
         # The longest of a batch comes first, so that it alone says how much padding the others get.
-        for index in sorted(range(len(encoded)), key=lambda index: -len(encoded[index])):
-            full = batch and len(encoded[batch[0]]) * (len(batch) + 1) > self._batch_tokens
+        for index in sorted(range(len(windows)), key=lambda index: -len(windows[index])):
+            full = batch and len(windows[batch[0]]) * (len(batch) + 1) > self._batch_tokens
             if full or (batch and not self.bundle.manifest.runtime.batch_exact):
                 yield batch
                 batch = []

@@ -232,6 +232,20 @@ class Latency(Record):
         return self.batch / self.bundle_ms * 1e3
 
 
+class LongTextFigures(Record):
+    """The test texts that are longer than the window, and what reading them takes.
+
+    Attributes:
+        longer: how many they are.
+        longest: tokens of the longest text, special tokens included.
+        windows: that are computed of a text, mean over all of them; 1 where long texts are cut.
+    """
+
+    longer: int
+    longest: int
+    windows: float
+
+
 def median_speedup(latency: Sequence[Latency]) -> float:
     """The median of the shapes' ratios."""
     return statistics.median(shape.ratio for shape in latency)
@@ -276,6 +290,7 @@ class Figures(Record):
         batch_label_changes: how many of them got another label in the batch.
         batch_deviation: largest difference of any score between a text alone and the same text in the batch.
         steps: in the order in which they ran.
+        long_texts: None where no text is longer than the window.
     """
 
     parent: ModelFigures
@@ -298,6 +313,7 @@ class Figures(Record):
     batch_deviation: float
     latency: tuple[Latency, ...]
     steps: tuple[StepFigures, ...] = ()
+    long_texts: LongTextFigures | None = Field(default=None, exclude_if=absent)
 
     @property
     def speedup(self) -> float:

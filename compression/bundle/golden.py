@@ -17,7 +17,7 @@ from compression.bundle.figures import Record
 from compression.bundle.inputs import Input, InputKind
 from compression.bundle.storage import Bundle
 from compression.bundle.task import Logits, Task
-from compression.bundle.tokenizer import Encoded
+from compression.bundle.windows import Encoded
 from compression.errors import BundleError
 
 GOLDEN = "golden.json"
@@ -42,7 +42,7 @@ _TEXTS = (
     "Das Wetter ist heute schön. 今天天气很好。",
     "id 4711-0815, ref. #A9/x",
     "ok",
-    "We waited for a long time, and then we waited some more. " * 24,  # longer than most windows: it is cut
+    "We waited for a long time, and then we waited some more. " * 24,  # longer than most windows
 )
 
 

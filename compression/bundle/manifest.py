@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from compression.bundle.figures import Figures, Record, absent
 from compression.bundle.inputs import InputKind
 from compression.bundle.task import Number, SeveralLabels, SingleLabel, Task, TaskName
+from compression.bundle.windows import LongTexts
 
 SCHEMA_VERSION: Literal[2] = 2
 FileName = str
@@ -68,6 +69,7 @@ class RuntimeOptions(Record):
             at or over theirs.
         number: where the model gives one.
         abstain: None where the bundle abstains from no answer.
+        long_texts: what is read of texts that are longer than the window; None: they are cut to it.
     """
 
     pad_token_id: int
@@ -77,6 +79,7 @@ class RuntimeOptions(Record):
     thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(default=None, exclude_if=absent)
     number: NumberOptions | None = Field(default=None, exclude_if=absent)
     abstain: AbstainOptions | None = Field(default=None, exclude_if=absent)
+    long_texts: LongTexts | None = Field(default=None, exclude_if=absent)
 
 
 def _are_texts(kind: InputKind) -> bool:
@@ -119,6 +122,12 @@ class Manifest(Record):
             )
         if one and self.runtime.abstain is not None:
             raise ValueError(f"the task {self.task} with a confidence to abstain below; a number has no confidence")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_are_cut(self) -> Self:
+        if self.inputs == "pairs" and self.runtime.long_texts is not None:
+            raise ValueError("long_texts is for single texts, and inputs are pairs")
         return self
 
     def version(self) -> str:

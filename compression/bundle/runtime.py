@@ -16,7 +16,8 @@ from compression.bundle.inputs import Input
 from compression.bundle.manifest import RuntimeOptions
 from compression.bundle.storage import Bundle
 from compression.bundle.task import Logits
-from compression.bundle.tokenizer import Encoded, WindowTokenizer
+from compression.bundle.tokenizer import WindowTokenizer
+from compression.bundle.windows import Encoded, joined, windows_of
 from compression.errors import BundleError
 
 if TYPE_CHECKING:  # a bundle can be read, and its manifest shown, where nothing runs it
@@ -31,13 +32,15 @@ class Runtime:
     Args:
         model: content of the ONNX file.
         tokenizer: content of tokenizer.json.
-        max_length: the window in tokens, special tokens included; longer texts are cut.
+        max_length: the window in tokens, special tokens included.
         providers: execution providers, in order of preference; see `placement` for what became of it.
         threads: threads that one forward pass may use.
         weights: directory of the files besides, where the model keeps weights in others; it has none left out.
 
     Attributes:
         inputs: what the model takes, by name.
+        tokenizer: makes what `logits` takes.
+        long_texts: what is read of texts that are longer than the window; None: they are cut.
 
     Raises:
         BundleError: model or tokenizer cannot be loaded, or the model wants inputs that no text gives.
@@ -56,8 +59,9 @@ class Runtime:
     ) -> None:
         self.max_length = max_length
         self._pad_token_id = options.pad_token_id
-        self._tokenizer = WindowTokenizer(tokenizer, max_length)
-        if not self._tokenizer.knows(options.pad_token_id):
+        self.long_texts = options.long_texts
+        self.tokenizer = WindowTokenizer(tokenizer, max_length, options.long_texts)
+        if not self.tokenizer.knows(options.pad_token_id):
             raise BundleError(f"pad_token_id is {options.pad_token_id}, and the tokenizer has no such token")
         self._session, self._run_options = _create_session(model, options, providers, threads, weights)
         self.inputs = [value.name for value in self._session.get_inputs()]
@@ -87,16 +91,17 @@ class Runtime:
         return operators
 
     def encode(self, given: Input) -> Encoded:
-        """Tokenises one text or pair, special tokens included, cut to the window; see `WindowTokenizer.encode`."""
-        return self._tokenizer.encode(given)
+        """Tokenises one text or pair, special tokens included; see `WindowTokenizer.encode`."""
+        return self.tokenizer.encode(given)
 
     def logits(self, batch: Sequence[Encoded]) -> Logits:
-        """One forward pass, padded on the right to the longest text.
+        """One forward pass of all windows, padded on the right to the longest.
 
         Returns:
             (texts, labels)
         """
-        return self._session.run(["logits"], self.feed(batch), self._run_options)[0]  # type: ignore[no-any-return]
+        feed = self.feed(windows_of(batch))
+        return joined(self._session.run(["logits"], feed, self._run_options)[0], batch, self.long_texts)
 
     @contextmanager
     def limited(self, seconds: float) -> Iterator[None]:
@@ -118,7 +123,7 @@ class Runtime:
             timer.cancel()
 
     def feed(self, batch: Sequence[Encoded]) -> dict[str, npt.NDArray[np.int64]]:
-        """The model's inputs, each (texts, longest)."""
+        """The model's inputs, each (windows, longest)."""
         shape = (len(batch), max(len(encoded) for encoded in batch))
         arrays = {
             "input_ids": np.full(shape, self._pad_token_id, np.int64),

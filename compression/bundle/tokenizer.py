@@ -11,20 +11,27 @@ first words of a text need only be the same with and without what follows. They 
 model looks a few characters ahead at most, which is known of those named below. A tokenizer with any other part reads
 the whole text, and so does one that keeps the end of a text.
 
+What windows a text has says `compression.bundle.windows`. Where they are several, the beginning must fill all of them.
+The end of a text, where that is wanted too, is read in the same way from behind, from a space on if there is one near:
+no word of these tokenizers begins before a space and ends behind it. Without one, digits that are grouped by threes
+from the start of their run may be grouped from the cut.
+
 Of a pair, each text is read so; `compression.bundle.framing` puts together what is kept of both.
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
 from compression.bundle.framing import PairFrame, shares
-from compression.bundle.inputs import Input
+from compression.bundle.inputs import Input, texts_of
+from compression.bundle.windows import Encoded, HeadTail, LongTexts, Windows
 from compression.errors import BundleError
 
 _NORMALIZERS = frozenset(
@@ -52,18 +59,8 @@ _TOKEN_CHARACTERS = 6  # of the first beginning, for each token of the window: p
 _GROWTH = 4  # so that a text which never fills the window costs a third more than if it had been read at once
 _WORDS_LEFT = 4  # words and characters before the cut that do not count, since the cut may have changed them
 _CHARACTERS_LEFT = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One tokenised text or pair, at most `max_length` tokens; `truncated` when it had more."""
-
-    ids: list[int]
-    type_ids: list[int]
-    truncated: bool
-
-    def __len__(self) -> int:
-        return len(self.ids)
+_BEFORE_A_WORD = re.compile(r"(?<=\S) ")
+_HEAD = 4  # this part of the window keeps the beginning of a text that keeps both ends
 
 
 class _Read(NamedTuple):
@@ -80,30 +77,46 @@ class _Read(NamedTuple):
 
 
 class WindowTokenizer:
-    """Tokenises texts and pairs, special tokens included, cut to the window. May be used by several threads at once.
+    """Tokenises texts and pairs, special tokens included, for the window. May be used by several threads at once.
 
     Args:
         content: of a tokenizer.json; where its truncation has the direction `Left`, a text keeps its end.
         max_length: the window in tokens, special tokens included.
+        long_texts: what is read of a text that is longer; None: it is cut. Pairs are.
+
+    Attributes:
+        most_tokens: that a text may have, special tokens included, and not be cut.
 
     Raises:
-        BundleError: it is no tokenizer.
+        BundleError: it is no tokenizer, or windows of this stride would leave out words.
     """
 
-    def __init__(self, content: bytes, max_length: int) -> None:
+    def __init__(self, content: bytes, max_length: int, long_texts: LongTexts | None = None) -> None:
         try:
             self._tokenizer = Tokenizer.from_buffer(content)
         except Exception as error:  # tokenizers raises a bare Exception
             raise BundleError(f"the tokenizer cannot be loaded: {error}") from error
         direction = str((self._tokenizer.truncation or {}).get("direction", "right")).lower()
-        self._max_length = max_length
+        if long_texts is not None:
+            direction = "right"
+        self._max_length = self.most_tokens = max_length
+        self._room = max_length - self._tokenizer.num_special_tokens_to_add(False)
+        self._long_texts = long_texts
+        if isinstance(long_texts, Windows):
+            self._stride = long_texts.stride or self._room
+            if not 1 <= self._stride <= self._room:
+                raise BundleError(
+                    f"a stride of {self._stride} tokens leaves out words: a window has room for {self._room} "
+                    f"besides special ones; pass 1 to {self._room}"
+                )
+            self.most_tokens += (long_texts.max_windows - 1) * self._stride
         self._keeps_end = direction == "left"
         self._tokenizer.no_padding()  # a saved tokenizer.json may pad by itself
-        self._tokenizer.enable_truncation(max_length, direction=direction)
+        self._tokenizer.enable_truncation(self.most_tokens, direction=direction)
         added = self._tokenizer.get_added_tokens_decoder().values()
         self._added = tuple(token.content for token in added)
         self._left = _CHARACTERS_LEFT + 2 * max(map(len, self._added), default=0)
-        self._first = _TOKEN_CHARACTERS * max_length + self._left
+        self._first = _TOKEN_CHARACTERS * self.most_tokens + self._left
         # A token that takes the spaces before it, and is found after normalization, may take any number of words away.
         reaches_back = any(token.lstrip and token.normalized for token in added)
         self._by_beginning = direction == "right" and not reaches_back and _looks_ahead_little(self._tokenizer)
@@ -125,7 +138,46 @@ class WindowTokenizer:
             (encoding,) = self._tokenizer.encode_batch([beginning])  # `encode` would hold the GIL
             if len(beginning) == len(given) or self._fills(encoding, len(beginning)):
                 break
-        return Encoded(encoding.ids, encoding.type_ids, bool(encoding.overflowing))
+        if len(encoding) > self._max_length:
+            return self._in_windows(encoding)
+        ids, truncated = encoding.ids, bool(encoding.overflowing)
+        if truncated and isinstance(self._long_texts, HeadTail):
+            own = _own(encoding)
+            head = self._room // _HEAD
+            ids[own.start + head : own.stop] = self._end(given, self._room - head)
+        return Encoded(ids, encoding.type_ids, truncated)
+
+    def length(self, given: Input) -> int:
+        """How many tokens a text or pair has as a whole, special tokens included."""
+        special = self._tokenizer.num_special_tokens_to_add(not isinstance(given, str))
+        read = self._tokenizer.encode_batch(list(texts_of(given)), add_special_tokens=False)
+        return special + sum(len(part) for encoding in read for part in _parts_of(encoding))
+
+    def _in_windows(self, encoding: Encoding) -> Encoded:
+        own = _own(encoding)
+        last = own.stop - self._room
+        starts = [*range(own.start, last, self._stride), last]
+        ids, type_ids = (
+            [values[: own.start] + values[start : start + self._room] + values[own.stop :] for start in starts]
+            for values in (encoding.ids, encoding.type_ids)
+        )
+        return Encoded(
+            list(chain.from_iterable(ids)),
+            list(chain.from_iterable(type_ids)),
+            truncated=bool(encoding.overflowing),
+            ends=tuple(accumulate(map(len, ids))),
+        )
+
+    def _end(self, text: str, tokens: int) -> list[int]:
+        """Ids of the last so many tokens of a text that has more."""
+        for ending in self._endings(text, tokens):
+            (encoding,) = self._tokenizer.encode_batch([ending], add_special_tokens=False)
+            ids = list(chain.from_iterable(part.ids for part in _parts_of(encoding)))
+            words = _words(encoding)[_WORDS_LEFT:]
+            settled = (len(ids) - before for before, start in words if start >= self._left)
+            if len(ending) == len(text) or next(settled, 0) >= tokens:
+                break
+        return ids[-tokens:]
 
     @cached_property
     def _frame(self) -> PairFrame:
@@ -159,11 +211,7 @@ class WindowTokenizer:
         for beginning in self._beginnings(text):
             (encoding,) = self._tokenizer.encode_batch([beginning], add_special_tokens=False)
             whole = len(beginning) == len(text)
-            tokens = (
-                len(encoding) + sum(map(len, encoding.overflowing))
-                if whole
-                else self._settled(encoding, len(beginning))
-            )
+            tokens = sum(map(len, _parts_of(encoding))) if whole else self._settled(encoding, len(beginning))
             yield _Read(encoding.ids, tokens, whole)
 
     def _beginnings(self, text: str) -> Iterator[str]:
@@ -174,6 +222,18 @@ class WindowTokenizer:
             beginning = text[:length].rstrip()
             if not self._splits(text, len(beginning)):
                 yield beginning
+            length *= _GROWTH
+        yield text
+
+    def _endings(self, text: str, tokens: int) -> Iterator[str]:
+        """Longer and longer ones; the last is the text."""
+        length = _TOKEN_CHARACTERS * tokens + 2 * self._left
+        while self._by_beginning and length < len(text):
+            cut = len(text) - length
+            space = _BEFORE_A_WORD.search(text, cut, cut + self._left)
+            cut = cut if space is None else space.start()
+            if not self._splits(text, cut):
+                yield text[cut:]
             length *= _GROWTH
         yield text
 
@@ -194,18 +254,35 @@ class WindowTokenizer:
 
     def _settled(self, encoding: Encoding, length: int) -> int:
         """How many of the first tokens, special ones left out, are the same in a longer text that begins so."""
-        words: list[tuple[int, int]] = []  # of each, the tokens before it and where it starts
-        tokens, last = 0, None
-        for part in (encoding, *encoding.overflowing):
-            for word, (start, _) in zip(part.word_ids, part.offsets, strict=True):
-                if word is None:
-                    continue
-                if word != last:
-                    last = word
-                    words.append((tokens, start))
-                tokens += 1
+        words = _words(encoding)
         followed = words[: max(0, len(words) - _WORDS_LEFT + 1)]  # by enough others, itself counted
         return max((before for before, start in followed if start <= length - self._left), default=0)
+
+
+def _parts_of(encoding: Encoding) -> list[Encoding]:
+    """What fits, and what does not, in order."""
+    return [encoding, *encoding.overflowing]
+
+
+def _own(encoding: Encoding) -> slice:
+    """Where a text's own tokens are, between the special ones."""
+    special = encoding.special_tokens_mask
+    return slice(special.index(0), len(special) - special[::-1].index(0))
+
+
+def _words(encoding: Encoding) -> list[tuple[int, int]]:
+    """Of each word, the tokens before it (special ones left out), and where it starts, in characters."""
+    words: list[tuple[int, int]] = []
+    tokens, last = 0, None
+    for part in _parts_of(encoding):
+        for word, (start, _) in zip(part.word_ids, part.offsets, strict=True):
+            if word is None:
+                continue
+            if word != last:
+                last = word
+                words.append((tokens, start))
+            tokens += 1
+    return words
 
 
 def _decides(one: _Read, two: _Read, room: int) -> bool:

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compression.bundle import ClassFigures, Input, Labelling, Logits, Number, SeveralLabels, Task
+from compression.bundle import ClassFigures, Input, Labelling, Logits, LongTexts, Number, SeveralLabels, Task
 from compression.bundle.task import DEFAULT_THRESHOLD, Answers
 from compression.data import Examples, names_of
 from compression.errors import DataError
 from compression.labels import require_known_labels
 from compression.measure.evidence import Bin
+from compression.measure.lengths import require_single_texts, say_longer
 from compression.measure.numbers import deviation, fit_spread, number_quality
-from compression.parent.classifier import Classifier, load_classifier, predict
+from compression.parent.classifier import BundleClassifier, Classifier, ParentClassifier, load_classifier, predict
 
 Counts = npt.NDArray[np.float64]
 _MIN_ROWS_FOR_TEMPERATURE = 50
@@ -49,8 +50,14 @@ class Quality:
         return self.accuracy if self.micro_f1 is None else self.micro_f1
 
 
-def evaluate(model: str, examples: Examples, source: Path, against: str | None = None) -> dict[str, Any]:
+def evaluate(
+    model: str, examples: Examples, source: Path, against: str | None = None, long_texts: LongTexts | None = None
+) -> dict[str, Any]:
     """Loads a model (and another to compare with) and measures it.
+
+    Args:
+        long_texts: what a parent reads of texts that are longer than the window; None: what the bundle beside it does,
+            or they are cut. A bundle has its own setting.
 
     Returns:
         the fields of Quality, or of a number those of NumberFigures, each with the ends of its interval; of a bundle
@@ -59,7 +66,8 @@ def evaluate(model: str, examples: Examples, source: Path, against: str | None =
         two are apart. Where no row has a label, `texts` and what is against the other model alone.
 
     Raises:
-        LatheError: a model cannot be loaded, labels do not fit, or there is neither a label nor another model.
+        LatheError: a model cannot be loaded, labels or `long_texts` do not fit, or there is neither a label nor another
+            model.
     """
     labelled = len(examples.labelled)
     if not labelled and against is None:
@@ -67,9 +75,11 @@ def evaluate(model: str, examples: Examples, source: Path, against: str | None =
             f"{source}: no row has a label, so there is nothing to count; name the column with --label-column, or pass "
             "--against with another bundle or the parent, which needs no labels"
         )
-    classifier = load_classifier(model)
+    require_single_texts(long_texts, examples, source)
+    classifier, *others = _reading_alike([load_classifier(path) for path in filter(None, (model, against))], long_texts)
     classifier.require_reads(examples.inputs)
     require_known_labels(examples, classifier.task, source)
+    say_longer(classifier, examples, source)
     logits = predict(classifier, examples.texts, "Evaluate")
     figures: dict[str, Any] = {"texts": len(examples)}
     task = classifier.task
@@ -80,8 +90,7 @@ def evaluate(model: str, examples: Examples, source: Path, against: str | None =
             chosen = examples.where(answered.tolist())
             figures |= {"coverage": float(answered.mean()),
                         "selective_accuracy": quality(logits[answered], task, chosen).accuracy}  # fmt: skip
-    if against is not None:
-        other = load_classifier(against)
+    for other in others:
         other.require_reads(examples.inputs)
         require_comparable(other, classifier)
         theirs = predict(other, examples.texts, "Evaluate the other")
@@ -110,6 +119,17 @@ def _figures(logits: Logits, task: Task, examples: Examples) -> dict[str, Any]:
         if estimate is not None:
             figures |= {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return figures
+
+
+def _reading_alike(
+    models: Sequence[BundleClassifier | ParentClassifier], long_texts: LongTexts | None
+) -> list[Classifier]:
+    """The models; a parent reads of long texts what it is told to, or what the bundle beside it does."""
+    own = [model.long_texts for model in models if isinstance(model, BundleClassifier)]
+    if long_texts is not None and any(setting != long_texts for setting in own):
+        raise DataError("--long-texts: a bundle has its own setting; leave it out")
+    read = own[0] if own else long_texts
+    return [model.reading(read) if isinstance(model, ParentClassifier) else model for model in models]
 
 
 def require_comparable(other: Classifier, classifier: Classifier) -> None:
@@ -176,13 +196,13 @@ def agreement(one: Logits, other: Logits, task: Task) -> float:
 
 
 def batch_invariance(classifier: Classifier, texts: Sequence[Input], seed: int = 0) -> tuple[int, float]:
-    """A text alone against the same text in a shuffled batch of sixteen.
+    """A text (the first window of a long one) alone against the same in a shuffled batch of sixteen.
 
     Returns:
         how many texts get other answers, and the largest difference of any score.
     """
     task = classifier.task
-    encoded = [classifier.encode(text) for text in texts]
+    encoded = [classifier.encode(text).windows[0] for text in texts]
     random.Random(seed).shuffle(encoded)  # noqa: S311
     changes, deviation = 0, 0.0
     for start in range(0, len(encoded), 16):

@@ -135,8 +135,8 @@ def _cut(model: Classifier, batch: int, tokens: int, texts: Sequence[Input]) -> 
     own = max(0, tokens - len(special))  # of a row's tokens
     ids: list[int] = []
     for text in single:
-        encoded = model.encode(text).ids
-        ids += encoded[before : len(encoded) - after]
+        for window in model.encode(text).windows:
+            ids += window.ids[before : len(window) - after]
         if len(ids) >= batch * own:
             break
     ids = (ids or special) * -(-batch * own // max(1, len(ids or special)))

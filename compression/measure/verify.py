@@ -39,6 +39,7 @@ from compression.measure.evidence import Answer, Bin, Evidence, Flip, RiskPoint
 from compression.measure.fairness import measure_fairness
 from compression.measure.intervals import wilson
 from compression.measure.latency import compare_latency
+from compression.measure.lengths import measure_lengths
 from compression.measure.numbers import (
     compare_numbers,
     deviation,
@@ -149,6 +150,7 @@ def measure(
         batch_deviation=batch_deviation,
         latency=compare_latency(reference, candidate, test.texts, exported),
         steps=steps,
+        long_texts=measure_lengths(candidate, test.texts),
     )
     flips = _flips(expected, got, temperature, task, test)
     evidence = Evidence(flips, before, after, parent_risk, bundle_risk, _pairs(expected, got, task))

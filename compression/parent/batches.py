@@ -14,8 +14,15 @@ BATCH_SIZE = 32
 
 
 def encode(parent: Parent, texts: Sequence[Input]) -> list[Encoded]:
-    """Each text or pair, special tokens included, cut to the window."""
+    """Each text or pair, special tokens included: what the parent reads of it."""
+    if parent.long_texts is not None:
+        return [parent.window_tokenizer.encode(text) for text in texts]
     return tokenizer.encode(parent.tokenizer, texts, parent.max_length)
+
+
+def rows(parent: Parent, texts: Sequence[Input]) -> list[Encoded]:
+    """Of each text or pair one row: where it has several windows, one of them, not always the first."""
+    return [one.windows[place % len(one.windows)] for place, one in enumerate(encode(parent, texts))]
 
 
 def collate(parent: Parent, rows: Sequence[Encoded]) -> Batch:

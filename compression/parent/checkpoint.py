@@ -7,6 +7,7 @@ PARENT ──┬─ embedded:NAME          an encoder that comes with an install
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -17,7 +18,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from compression.bundle import Task
+from compression.bundle import LongTexts, Task
+from compression.bundle.tokenizer import WindowTokenizer
 from compression.errors import CheckpointError
 from compression.parent.adapter import (
     adapter_base,
@@ -38,7 +40,7 @@ from compression.parent.kind import (
 from compression.parent.predictions import task_of
 from compression.parent.quiet import quiet
 from compression.parent.settings import label_names, load_config, settle_padding, window
-from compression.parent.tokenizer import load_tokenizer
+from compression.parent.tokenizer import bare, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Parent:
         model: in evaluation mode, on the CPU, float32; an adapter is merged in.
         task: what its logits say: the labels, in their order, and how they are given.
         max_length: the model's window in tokens, special tokens included.
+        long_texts: what is read of texts that are longer; None: they are cut.
         digest: sha256 over the weights that were read.
         settings_digest: sha256 over the configs that were read; they decide what the weights compute.
     """
@@ -60,6 +63,12 @@ class Parent:
     max_length: int
     digest: str
     settings_digest: str
+    long_texts: LongTexts | None = None
+
+    @cached_property
+    def window_tokenizer(self) -> WindowTokenizer:
+        """The one that a bundle of it would have."""
+        return WindowTokenizer(bare(self.tokenizer, self.max_length), self.max_length, self.long_texts)
 
     @property
     def labels(self) -> tuple[str, ...]:

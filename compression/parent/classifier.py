@@ -1,12 +1,26 @@
 """One face for parents and bundles: texts or pairs in, logits out. What evaluates a model need not know which it is."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
-from compression.bundle import Bundle, Encoded, Input, InputKind, Logits, Runtime, Task, extra, open_bundle
+from compression.bundle import (
+    Bundle,
+    Encoded,
+    Input,
+    InputKind,
+    Logits,
+    LongTexts,
+    Runtime,
+    Task,
+    extra,
+    joined,
+    open_bundle,
+    windows_of,
+)
 from compression.bundle.storage import MANIFEST
 from compression.errors import DataError
 from compression.progress import track
@@ -18,18 +32,23 @@ _BATCH = 32
 
 
 class Classifier(Protocol):
-    """A text classifier; `max_length` is the window in tokens."""
+    """A text classifier; `max_length` is the window in tokens, `long_texts` what is read of longer ones."""
 
     name: str
     task: Task
     max_length: int
+    long_texts: LongTexts | None
+
+    def length(self, given: Input) -> int:
+        """How many tokens a text or pair has as a whole."""
+        ...
 
     def encode(self, given: Input) -> Encoded:
         """Tokenises one text or pair as the model wants it."""
         ...
 
     def forward(self, batch: Sequence[Encoded]) -> Logits:
-        """One forward pass: (texts, labels)."""
+        """One forward pass of all windows: (texts, labels)."""
         ...
 
     def abstains(self, logits: Logits) -> Sequence[bool | None]:
@@ -53,6 +72,8 @@ class BundleClassifier:
         self.task = task
         self._inputs = inputs
         self.max_length = runtime.max_length
+        self.long_texts = runtime.long_texts
+        self.length: Callable[[Input], int] = runtime.tokenizer.length
         self.encode: Callable[[Input], Encoded] = runtime.encode
         self.forward: Callable[[Sequence[Encoded]], Logits] = runtime.logits
         self.abstains: Callable[[Logits], Sequence[bool | None]] = lambda logits: [None] * len(logits)
@@ -79,7 +100,15 @@ class ParentClassifier:
         self.name = parent.name
         self.task = parent.task
         self.max_length = parent.max_length
+        self.long_texts = parent.long_texts
         self._parent = parent
+
+    def reading(self, long_texts: LongTexts | None) -> "ParentClassifier":
+        """The same, which reads so of long texts."""
+        return ParentClassifier(replace(self._parent, long_texts=long_texts))
+
+    def length(self, given: Input) -> int:
+        return self._parent.window_tokenizer.length(given)
 
     def encode(self, given: Input) -> Encoded:
         from compression.parent.batches import encode
@@ -99,12 +128,13 @@ class ParentClassifier:
 
         from compression.parent.batches import collate
 
-        inputs = collate(self._parent, batch)
+        inputs = collate(self._parent, windows_of(batch))
         with torch.inference_mode():
-            return self._parent.model(**inputs).logits.float().numpy()  # type: ignore[no-any-return]
+            logits: Logits = self._parent.model(**inputs).logits.float().numpy()
+        return joined(logits, batch, self.long_texts)
 
 
-def load_classifier(path: str, threads: int = 1) -> Classifier:
+def load_classifier(path: str, threads: int = 1) -> BundleClassifier | ParentClassifier:
     """A bundle directory, or anything that `load_parent` takes.
 
     Args:
@@ -125,9 +155,10 @@ def load_classifier(path: str, threads: int = 1) -> Classifier:
 def predict(classifier: Classifier, texts: Sequence[Input], description: str) -> Logits:
     """Logits of many texts, (texts, labels), computed in batches of similar length, under a progress bar."""
     encoded = [classifier.encode(text) for text in texts]
-    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
-    logits = np.empty((len(texts), len(classifier.task.labels)), np.float32)
+    windows = windows_of(encoded)
+    order = sorted(range(len(windows)), key=lambda index: len(windows[index]))
+    logits = np.empty((len(windows), len(classifier.task.labels)), np.float32)
     batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
     for batch in track(batches, description):
-        logits[batch] = classifier.forward([encoded[index] for index in batch])
-    return logits
+        logits[batch] = classifier.forward([windows[index] for index in batch])
+    return joined(logits, encoded, classifier.long_texts)

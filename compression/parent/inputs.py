@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compression.bundle import Input, InputKind
-from compression.bundle.tokenizer import WindowTokenizer
 from compression.errors import CheckpointError
 from compression.parent.checkpoint import Parent
 from compression.parent.tokenizer import encode, model_inputs
@@ -62,20 +61,16 @@ def require_pairs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, ma
         )
 
 
-def require_same_framing(parent: Parent, tokenizer: bytes, pairs: Sequence[Input]) -> None:
+def require_same_framing(parent: Parent, pairs: Sequence[Input]) -> None:
     """Makes sure that a bundle's tokenizer frames pairs as the parent's does, on the first of these.
-
-    Args:
-        tokenizer: content of the tokenizer.json that the bundle would have.
 
     Raises:
         CheckpointError: it does not.
     """
     pairs = pairs[:_COMPARED]
-    window = WindowTokenizer(tokenizer, parent.max_length)
     typed = "token_type_ids" in model_inputs(parent.model, parent.tokenizer)
     for expected, pair in zip(encode(parent.tokenizer, pairs, parent.max_length), pairs, strict=True):
-        got = window.encode(pair)
+        got = parent.window_tokenizer.encode(pair)
         if got.ids != expected.ids or (typed and got.type_ids != expected.type_ids):
             raise CheckpointError(
                 f"{parent.name}: its tokenizer makes other tokens of a pair of texts than its tokenizer.json says; "

@@ -51,6 +51,19 @@ def encode(tokenizer: PreTrainedTokenizerFast, inputs: Sequence[Input], max_leng
     return [Encoded(*row, truncated=False) for row in zip(ids, types, strict=True)]
 
 
+def bare(tokenizer: PreTrainedTokenizerFast, max_length: int) -> bytes:
+    """tokenizer.json without padding or truncation of its own: the runtime does both as the manifest says.
+
+    But for a parent that keeps the end of a long text: tokenizer.json has a place for that, where the runtime looks.
+    """
+    copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    if tokenizer.truncation_side == "left":
+        copy.enable_truncation(max_length, direction="left")
+    return bytes(copy.to_str(), "utf-8")
+
+
 def model_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> set[str]:
     """What the model is given: a generic tokenizer names token types, whether or not its model has them."""
     return set(tokenizer.model_input_names) & inspect.signature(model.forward).parameters.keys()

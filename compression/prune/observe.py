@@ -11,7 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from compression.bundle import Input
-from compression.parent.batches import Batch, by_length, collate, encode
+from compression.parent.batches import Batch, by_length, collate
+from compression.parent.batches import rows as rows_of
 from compression.parent.checkpoint import Parent
 from compression.parent.predictions import are_apart, are_numbers, outcomes
 from compression.progress import track
@@ -50,7 +51,7 @@ class Tap:
 
 def batches(parent: Parent, texts: Sequence[Input], max_tokens: int) -> list[Batch]:
     """The texts in batches of similar length; stops when `max_tokens` are reached, so that memory stays bounded."""
-    rows = encode(parent, texts)
+    rows = rows_of(parent, texts)
     total = list(itertools.accumulate(len(row) for row in rows))
     rows = rows[: max(1, bisect.bisect_right(total, max_tokens))]
     return [collate(parent, [rows[position] for position in group]) for group in by_length(rows)]

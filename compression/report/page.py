@@ -20,7 +20,7 @@ from compression.progress import plain_console
 from compression.report import numbers
 from compression.report.plots import Axis, Row, bar_chart, reliability_diagram, risk_coverage, scatter
 from compression.report.rendering import Origin, render
-from compression.report.words import counted, percent, ranged, signed, small
+from compression.report.words import counted, percent, ranged, reading, signed, small
 
 Line = tuple[str, str, str]  # what, parent, bundle
 _CLASSES_SHOWN = 20
@@ -77,6 +77,7 @@ def comparison(manifest: Manifest) -> list[Line]:
         ("agreement with parent, % (95 %)", "", _agreement(figures)),
         ("largest difference of a logit", "", f"{figures.max_logit_difference:.2f}"),
         ("largest change of a score by a batch", "", small(figures.batch_deviation)),
+        *_long_text_rows(manifest),
         *(
             (f"speed, {latency.batch} x {latency.tokens} tokens", _own_speed(latency), _speed(latency))
             for latency in figures.latency
@@ -156,6 +157,7 @@ def report_html(manifest: Manifest, origin: Origin, evidence: Evidence = Evidenc
         number=manifest.runtime.number,
         scatter=scatter(evidence.numbers) if evidence.numbers else "",
         conclusion=numbers.conclusion(figures.differences) if figures.differences else "",
+        long_texts=reading(manifest.runtime.long_texts),
         rows=comparison(manifest),
         recipe=_recipe(manifest),
         evidence=evidence,
@@ -179,6 +181,7 @@ def model_card(manifest: Manifest, name: str) -> str:
         several=is_several(manifest),
         number=manifest.runtime.number,
         verdict=verdict(manifest),
+        long_texts=reading(manifest.runtime.long_texts),
         rows=comparison(manifest),
         behaviour=behaviour(manifest),
     )
@@ -253,6 +256,16 @@ def _micro_f1_rows(figures: Figures) -> list[Line]:
     if figures.parent.micro_f1 is None:
         return []
     return [("micro-F1, %", percent(figures.parent.micro_f1), percent(figures.bundle.micro_f1))]
+
+
+def _long_text_rows(manifest: Manifest) -> list[Line]:
+    found = manifest.figures.long_texts
+    if found is None:
+        return []
+    rows = [(f"texts of more than {manifest.max_length} tokens", "", f"{found.longer} of {manifest.data.test_texts}")]
+    if manifest.runtime.long_texts is not None:
+        rows.append(("windows computed of a text, mean", "", f"{found.windows:.2f}"))
+    return rows
 
 
 def _significance_rows(significance: Significance | None, accuracy: str) -> list[Line]:

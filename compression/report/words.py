@@ -5,8 +5,10 @@ import re
 import unicodedata
 
 from compression.bundle.figures import Difference, Estimate
+from compression.bundle.windows import HeadTail, LongTexts
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_JOINED = {"mean": "mean", "max": "maximum"}
 _MARKDOWN = re.compile(r"[\\`*{}\[\]<>#|~&!]|(?<![^\W_])_|_(?![^\W_])")  # a _ within a word is just that
 
 
@@ -54,6 +56,16 @@ def ranged(value: str, low: str, high: str) -> str:
 def small(number: float) -> str:
     """Of a difference that may be tiny."""
     return f"{number:.1e}" if number else "0"
+
+
+def reading(long_texts: LongTexts | None) -> str:
+    """What becomes of texts that are longer than the window."""
+    if long_texts is None:
+        return "cut"
+    if isinstance(long_texts, HeadTail):
+        return "their beginnings and ends are read"
+    apart = "" if long_texts.stride is None else f" that begin {long_texts.stride} tokens apart"
+    return f"read in up to {long_texts.max_windows} windows{apart}; the {_JOINED[long_texts.join]} of the logits counts"
 
 
 def short(label: str, columns: int) -> str:

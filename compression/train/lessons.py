@@ -53,7 +53,8 @@ def lessons(
     Args:
         hidden: whether the hidden states are wanted.
     """
-    rows, parent_rows = encode(pruned, texts), encode(parent, texts)
+    # Of several windows the first: where later ones begin depends on the vocabulary, which is not the same in both.
+    rows, parent_rows = ([one.windows[0] for one in encode(model, texts)] for model in (pruned, parent))
     groups = by_length(rows)
     if choose is not None:
         choose.shuffle(groups)

@@ -113,7 +113,7 @@ def describe(model: Model) -> ModelDescription:
         labels=list(live.labels),
         thresholds=_thresholds(live.task),
         abstain_below=live.abstain_below,
-        max_length=min(manifest.max_length for manifest in manifests),
+        max_length=min(member.engine.most_tokens for member in live.members),
         batch_exact=all(manifest.runtime.batch_exact for manifest in manifests),
         figures=figures,
         trial=None if candidate is None else Trial(version=candidate.version.id, canary=candidate.percent),

@@ -102,7 +102,7 @@ def routes(serving: Serving) -> Group:
     models = Operation("models", "What is served.", ModelsResponse)
     return Group(
         "Texts",
-        "A text that is longer than the model's window is cut, and says so.",
+        "A text that is longer than what the model reads is cut, and says so.",
         [
             Endpoint("POST", "/v1/classify", api.classify, classify, admit=api.inference.admit, scope="predict"),
             Endpoint("POST", "/v1/triage", api.triage, triage, admit=api.inference.admit, scope="predict"),

@@ -138,7 +138,7 @@ class Classification(StrictBody):
         "none. Absent where a text has one label.",
     )
     scores: dict[str, float] = Field(description="Probabilities of the `top_k` labels, the most probable first.")
-    truncated: bool = Field(description="Whether the text was longer than the model's window and was cut.")
+    truncated: bool = Field(description="Whether the text was longer than what the model reads of one, and was cut.")
     abstained: bool = Field(
         default=False,
         description="Whether the model is less sure of the answer than it has to be (`abstain_below` in GET "
@@ -326,7 +326,7 @@ class ModelDescription(StrictBody):
     abstain_below: float | None = Field(
         description="Calibrated confidence below which the model abstains from an answer; null where it never does."
     )
-    max_length: int = Field(description="Window in tokens; longer texts are cut.")
+    max_length: int = Field(description="Tokens that a text may have, special tokens included; longer ones are cut.")
     batch_exact: bool = Field(description="Whether an answer is independent of the other texts in its batch.")
     figures: dict[str, object] = Field(
         description="What was measured when the bundle was made, as in its manifest, but for the figures of each "

@@ -210,7 +210,7 @@ class _Api:
             model_dtype=_dtype(manifest.recipe),
             model_type=Reranker(reranker=names) if _is_reranker(model) else Classifier(classifier=names),
             max_concurrent_requests=settings.queue_texts,
-            max_input_length=manifest.max_length,
+            max_input_length=model.live.members[0].engine.most_tokens,
             max_batch_tokens=settings.batch_tokens,
             max_client_batch_size=settings.max_inputs,
             auto_truncate=True,

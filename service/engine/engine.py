@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from compression.bundle import GOLDEN_WITHIN, Bundle, BundleError, Encoded, Input, Runtime, read_golden
+from compression.bundle import GOLDEN_WITHIN, Bundle, BundleError, Encoded, Input, LongTexts, Runtime, read_golden
 from service.engine.devices import batch_texts, load
 from service.errors import ConfigurationError
 from service.setting_types import Device
@@ -34,17 +34,23 @@ class Engine:
         self._of_thread = threading.local()
 
     @cached_property
-    def tokenizer_key(self) -> tuple[str, int]:
-        """The same for engines that tokenise every text alike: the tokenizer's digest, and the window."""
+    def tokenizer_key(self) -> tuple[str, int, LongTexts | None]:
+        """The same for engines that tokenise every text alike: the tokenizer's digest, the window, and what is read
+        of longer texts."""
         manifest = self.bundle.manifest
-        return manifest.files[self.bundle.tokenizer_path.name], manifest.max_length
+        return manifest.files[self.bundle.tokenizer_path.name], manifest.max_length, manifest.runtime.long_texts
+
+    @property
+    def most_tokens(self) -> int:
+        """That a text may have and not be cut."""
+        return self._runtimes[0].tokenizer.most_tokens
 
     def batch_texts(self, batch_tokens: int) -> int:
         """Texts that a batch of so many tokens may have: one where an answer would depend on its neighbours."""
         return batch_texts(self._device, batch_tokens) if self.bundle.manifest.runtime.batch_exact else 1
 
     def encode(self, given: Input) -> Encoded:
-        """Tokenises one text or pair, cut to the model's window."""
+        """Tokenises one text or pair, as the model reads it."""
         return self._runtimes[0].encode(given)
 
     def infer(self, batch: Sequence[Encoded]) -> npt.NDArray[np.float32]:
@@ -91,7 +97,7 @@ class Engine:
 
     def rehearsal(self) -> list[list[Encoded]]:
         """Batches by which to learn what batches cost."""
-        return [[self._practice(sentences)] for sentences in _REHEARSED * 4]
+        return [self._practice(sentences).windows for sentences in _REHEARSED * 4]
 
     def _practice(self, sentences: int) -> Encoded:
         """A text of so many sentences, or a pair of them."""

@@ -8,7 +8,7 @@ wants the core: whoever sends a little is not behind those who send a lot.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Self
 
@@ -54,7 +54,7 @@ class Texts(tuple[Input, ...]):
 
     places: Sequence[int]
     _threads: TokenizerThreads | None
-    _encoded: dict[tuple[str, int], "list[Encoded] | _Work"]
+    _encoded: dict[Hashable, "list[Encoded] | _Work"]
 
     def __new__(
         cls, texts: Sequence[Input], places: Sequence[int] | None = None, threads: TokenizerThreads | None = None

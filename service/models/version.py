@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from compression.bundle import Bundle, Encoded, Task
+from compression.bundle import Bundle, Encoded, Task, joined, windows_of
 from compression.bundle.task import Answers, Flags, Scores
 from service.batching import Batcher, Cancellation, Predictor
 from service.engine.engine import Engine
@@ -40,7 +40,7 @@ class Scored:
         truncated: of each text, whether it was cut.
         abstained: of each text, whether the bundle does not stand by its answer; None where nothing says so, as of an
             ensemble, for whose scores no threshold was chosen.
-        tokens: of all texts, as far as they were read; each member of an ensemble reads them.
+        tokens: of all texts, as far as they were read, in as many windows; each member of an ensemble reads them.
         degraded: whether members of an ensemble are missing.
         calibrated: whether the logits are divided by a fitted temperature; those of a bundle that has none, for lack
             of labelled texts, are the model's own whatever was asked.
@@ -114,15 +114,16 @@ class Member:
         self.predictor.require_room(len(texts), options.tenant, options.deadline)
         encoded = await texts.encoded(self.engine, self.metrics, options.deadline)
         truncated = [one.truncated for one in encoded]
-        manifest = self.bundle.manifest
         if any(truncated):
             if not options.cut:
                 place = texts.places[truncated.index(True)]
                 raise PayloadTooLarge(
-                    f"inputs.{place} has more than {manifest.max_length} tokens; shorten it or send truncate"
+                    f"inputs.{place} has more than {self.engine.most_tokens} tokens; shorten it or send truncate"
                 )
             self.metrics.truncated(sum(truncated))
-        logits = await self.predictor.submit(encoded, options.tenant, options.deadline, options.cancellation)
+        windows = windows_of(encoded)
+        computed = await self.predictor.submit(windows, options.tenant, options.deadline, options.cancellation)
+        logits = joined(computed, encoded, self.bundle.manifest.runtime.long_texts)
         abstained = self.bundle.abstains(logits) if alone else [None] * len(logits)
         if any(abstained):
             self.metrics.abstained(sum(map(bool, abstained)))

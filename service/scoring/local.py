@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from compression.bundle import Bundle, Encoded, Input
+from compression.bundle import Bundle, Encoded, Input, Logits, Windows, joined, windows_of
 from compression.tables import CHUNK_ROWS
 from service.batching import Batcher, BatchLimits
 from service.engine.engine import Engine
@@ -56,7 +56,10 @@ class Scorer:
     """
 
     def __init__(self, bundle: Bundle, compute: Compute) -> None:
-        self._labels = len(bundle.manifest.labels)
+        manifest = bundle.manifest
+        self._labels = len(manifest.labels)
+        self._long_texts = long_texts = manifest.runtime.long_texts
+        windows = long_texts.max_windows if isinstance(long_texts, Windows) else 1
         self._engine = Engine(bundle, compute.device)
         limits = BatchLimits(
             streams=compute.streams,
@@ -64,8 +67,8 @@ class Scorer:
             batch_tokens=compute.batch_tokens,
             batch_ms=_NO_LIMIT_MS,
             window=_WINDOW,
-            queue_texts=CHUNK_ROWS,
-            queue_tokens=CHUNK_ROWS * bundle.manifest.max_length,
+            queue_texts=CHUNK_ROWS * windows,
+            queue_tokens=CHUNK_ROWS * windows * manifest.max_length,
             fixed_tokens=math.inf,  # measured times must not decide what is computed together
         )
         self._batcher = Batcher("score", self._engine.infer, limits, Telemetry())
@@ -107,14 +110,18 @@ class Scorer:
         rows = sorted(items, key=lambda row: -len(items[row]))
         try:
             if rows:
-                logits[rows] = await self._batcher.submit([items[row] for row in rows])
+                logits[rows] = await self._computed([items[row] for row in rows])
         except (InferenceFailed, NotANumber):  # of one text; the others have an answer
             for row in rows:
                 try:
-                    logits[row] = (await self._batcher.submit([items[row]]))[0]
+                    logits[row] = (await self._computed([items[row]]))[0]
                 except (InferenceFailed, NotANumber) as error:
                     notes[row] = NOTES.index(error.code)
         return Part(logits, notes)
+
+    async def _computed(self, items: Sequence[Encoded]) -> Logits:
+        """(texts, labels)"""
+        return joined(await self._batcher.submit(windows_of(items)), items, self._long_texts)
 
 
 def score_here(bundle: Bundle, compute: Compute, source: Source, done: Set[int]) -> Iterator[ScoredChunk]:
