@@ -155,6 +155,8 @@ def finetune(
 
 def _labelled(path: Path, columns: Columns, numbers: bool) -> Examples:
     examples = read_examples(path, columns)
+    if examples.outside:  # which are not what it learns
+        examples = examples.where([not outside for outside in examples.outside])
     require_labelled(examples, str(path))
     if numbers:
         require_numbers(examples, path, NUMBERS_WANTED)

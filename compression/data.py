@@ -27,6 +27,7 @@ class Columns:
 
     Attributes:
         text_pair: the second text of a pair; None where each row is one text.
+        outside_labels: of rows that none of the model's labels fits.
         names: by what stands for labels in the file, the labels.
         label_separator: between the labels of a text in one cell; None where a cell is one label, or a list of them.
     """
@@ -35,6 +36,7 @@ class Columns:
     label: str = "label"
     split: str = "split"
     ignored_labels: tuple[str, ...] = ()
+    outside_labels: tuple[str, ...] = ()
     form: Format = Format()
     label_separator: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)
@@ -47,12 +49,15 @@ class Examples:
 
     Attributes:
         places: where each stands in its file, in words; empty where that is not known.
+        outside: which of them the model was not made for, so that any answer is wrong, and none is among the labels;
+            empty where none is known to be.
     """
 
     texts: tuple[Input, ...]
     labels: tuple[Labels, ...]
     splits: tuple[str | None, ...]
     places: tuple[str, ...] = ()
+    outside: tuple[bool, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -77,6 +82,12 @@ class Examples:
         """The rows that have a label."""
         return self.where([label is not None for label in self.labels])
 
+    @property
+    def known(self) -> list[bool]:
+        """Which rows say whether an answer is right: those with a label, and those outside."""
+        outside = self.outside or (False,) * len(self)
+        return [label is not None or out for label, out in zip(self.labels, outside, strict=True)]
+
     def head(self, count: int) -> "Examples":
         """The first rows."""
         return self.take(range(min(count, len(self))))
@@ -97,6 +108,7 @@ class Examples:
             tuple(self.labels[row] for row in rows),
             tuple(self.splits[row] for row in rows),
             tuple(self.places[row] for row in rows) if self.places else (),
+            tuple(self.outside[row] for row in rows) if self.outside else (),
         )
 
 
@@ -115,6 +127,7 @@ def read_examples(path: Path, columns: Columns = Columns(), quiet: bool = False)
     labels: list[Labels] = []
     splits: list[str | None] = []
     places: list[str] = []
+    outside: list[bool] = []
     names: set[str] = set()
     try:
         for chunk in _chunks(table, columns):
@@ -124,8 +137,11 @@ def read_examples(path: Path, columns: Columns = Columns(), quiet: bool = False)
                 where = f"{path}: {table.unit} {number}"
                 split = _whole(cells[1], where)
                 label = _renamed(_labels(cells[0], columns.label_separator, where), columns.names)
+                found = set(names_of(label))
+                is_outside = bool(found & set(columns.outside_labels))
                 texts.append(text)
-                labels.append(None if set(names_of(label)) & set(columns.ignored_labels) else label)
+                labels.append(None if is_outside or found & set(columns.ignored_labels) else label)
+                outside.append(is_outside)
                 splits.append(split)
                 places.append(f"{table.unit} {number}")
     except OSError as error:
@@ -136,7 +152,7 @@ def read_examples(path: Path, columns: Columns = Columns(), quiet: bool = False)
     doubt = doubt_of_pairs(columns.text, columns.text_pair, names)
     if doubt is not None and not quiet:
         warn(f"{path}: {doubt}")
-    return Examples(tuple(texts), tuple(labels), tuple(splits), tuple(places))
+    return Examples(tuple(texts), tuple(labels), tuple(splits), tuple(places), tuple(outside) if any(outside) else ())
 
 
 def _chunks(table: Table, columns: Columns) -> Iterator[Chunk]:

@@ -94,4 +94,7 @@ def _remedy(unknown: Sequence[str], known: set[str], task: Task) -> str:
         for separator in _SEPARATORS:
             if all({part.strip() for part in name.split(separator)} <= {*known, ""} for name in unknown):
                 return f"They look like several, with {separator!r} between them: pass --label-separator {separator!r}"
-    return f"Rename them (--label-name {unknown[0]!r}=...), or leave them out with --ignore-label"
+    return (
+        f"Rename them (--label-name {unknown[0]!r}=...), leave them out with --ignore-label, or say with "
+        "--outside-label that these are texts which the model is not made for"
+    )

@@ -78,6 +78,7 @@ def columns_options(command: Callable[..., None]) -> Callable[..., None]:
         label_column: str,
         label_separator: str | None,
         ignored_labels: tuple[str, ...],
+        outside_labels: tuple[str, ...],
         label_names: dict[str, str],
         form: Format,
         **options: Any,
@@ -86,6 +87,7 @@ def columns_options(command: Callable[..., None]) -> Callable[..., None]:
             text_column,
             label_column,
             ignored_labels=ignored_labels,
+            outside_labels=outside_labels,
             form=form,
             label_separator=label_separator,
             names=label_names,
@@ -97,6 +99,13 @@ def columns_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option(
             "--ignore-label", "ignored_labels", multiple=True, help="Rows with this label count as unlabelled."
+        ),
+        click.option(
+            "--outside-label",
+            "outside_labels",
+            multiple=True,
+            help="Rows with this label are texts that the model is not made for: it should abstain from them, and is "
+            "judged by that.",
         ),
         click.option(
             "--label-name",

@@ -202,6 +202,10 @@ def open_task(
     if examples.inputs == "pairs":
         require_same_framing(parent, examples.texts)
     require_known_labels(examples, parent.task, data)
+    for label in set(columns.outside_labels) & set(parent.task.labels):
+        raise DataError(
+            f"{parent_name} has the label {label!r}, so its texts are not outside; leave out --outside-label"
+        )
     say_longer(ParentClassifier(parent), examples, data)
     splits = split_examples(examples, data, enough)
     for doubt in doubts(splits, parent.task):
@@ -333,8 +337,8 @@ def write(
             f"a text's answer depends on others in its batch, by up to {measured.figures.batch_deviation:.2g} here, "
             "so the bundle will be served one text at a time, which is slower"
         )
-    if measured.abstain is None and isinstance(task.parent.task, Labelling) and len(splits.selection.labelled):
-        console.print(why_no_abstention(task.answer_error, len(splits.selection.labelled)), soft_wrap=True)
+    if measured.abstain is None and isinstance(task.parent.task, Labelling) and any(splits.selection.known):
+        console.print(why_no_abstention(task.answer_error, sum(splits.selection.known)), soft_wrap=True)
     runtime = {"batch_exact": batch_exact, "temperature": measured.temperature, "abstain": measured.abstain}
     manifest = Manifest(
         task=task.parent.task.name,

@@ -22,7 +22,7 @@ class Record(BaseModel):
 
 
 class Estimate(Record):
-    """A figure with its 95 % interval (percentiles of a bootstrap over the texts)."""
+    """A figure with its 95 % interval: percentiles of a bootstrap over the texts, where nothing else is said."""
 
     value: float
     low: float
@@ -142,16 +142,33 @@ class Calibration(Record):
     ece_after: float
 
 
+class OutsideFigures(Record):
+    """Whether texts that the model was not made for are told from the others by the confidence in its answers.
+
+    Attributes:
+        texts: how many of the test texts are outside.
+        parent_auroc: how often the parent is surer of a text inside than of one outside (area under the ROC curve);
+            `bundle_auroc` of the bundle. Both at its temperature; intervals by DeLong, DeLong & Clarke-Pearson 1988.
+        abstained: how many of them the bundle abstains from.
+    """
+
+    texts: int
+    parent_auroc: Estimate
+    bundle_auroc: Estimate
+    abstained: int
+
+
 class SelectiveFigures(Record):
-    """What is gained by abstaining from the least sure answers, on the test texts with labels.
+    """What is gained by abstaining from the least sure answers, on the test texts with labels and those outside.
 
     Attributes:
         texts: how many they are.
         parent_aurc: area under the risk-coverage curve: the mean error among the surest 1, 2, ... of all texts
-            (Geifman, Uziel, El-Yaniv 2019); 0 is best. Of the parent, as it is.
-        bundle_aurc: of the bundle, at its temperature.
+            (Geifman, Uziel, El-Yaniv 2019); 0 is best. Of the parent, at the bundle's temperature.
+        bundle_aurc: of the bundle, at the same.
         answered: how many texts the bundle does not abstain from; so many as there are where it has no threshold.
         right: how many of those get exactly their labels.
+        outside: None where no text is known to be.
     """
 
     texts: int
@@ -159,6 +176,7 @@ class SelectiveFigures(Record):
     bundle_aurc: float
     answered: int
     right: int
+    outside: OutsideFigures | None = Field(default=None, exclude_if=absent)
 
 
 class Reaction(Record):

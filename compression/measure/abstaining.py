@@ -1,7 +1,8 @@
 """From which answers a bundle abstains: the threshold on its confidence is chosen here, and judged on other texts.
 
 A model that may abstain has a coverage, the fraction of texts that it answers, and a risk, the fraction of wrong ones
-among those (El-Yaniv & Wiener 2010). An answer is wrong unless it is exactly the text's labels.
+among those (El-Yaniv & Wiener 2010). An answer is wrong unless it is exactly the text's labels, and so is any answer to
+a text outside of what the model was made for.
 """
 
 import math
@@ -11,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compression.bundle import AbstainOptions, Labelling, Logits, SelectiveFigures
+from compression.bundle import AbstainOptions, Estimate, Labelling, Logits, OutsideFigures, SelectiveFigures
 from compression.bundle.task import Flags
 from compression.data import Examples
-from compression.measure.evaluate import labelled_rows
+from compression.measure.evaluate import right_answers
 from compression.measure.evidence import RiskCurve
+from compression.measure.intervals import Z
 
 ANSWER_ERROR = 0.05  # among the answers that are stood by, unless the user says otherwise
 _DOUBT = 0.05  # how probable it may be that the error is higher than that after all
@@ -28,14 +30,13 @@ Confidence = npt.NDArray[np.float64]  # (texts,)
 def confidence_and_right(
     logits: Logits, task: Labelling, examples: Examples, temperature: float = 1.0
 ) -> tuple[Confidence, Flags]:
-    """Of the texts with labels: how sure the model is of its answer, and whether that is right.
+    """Of the texts with labels, and those outside: how sure the model is of its answer, and whether that is right.
 
     Args:
         logits: (texts, labels) for all of the examples.
     """
-    rows, truth = labelled_rows(task, examples)
-    right = (task.decide(logits[rows]) == truth).all(axis=-1)
-    return task.answer_confidence(logits[rows], temperature), np.asarray(right)
+    known = examples.known
+    return task.answer_confidence(logits, temperature)[known], right_answers(logits, task, examples)[known]
 
 
 def choose_abstention(confidence: Confidence, right: Flags, error: float) -> AbstainOptions | None:
@@ -80,14 +81,14 @@ def why_no_abstention(error: float, texts: int) -> str:
 def judge_abstention(
     expected: Logits, got: Logits, task: Labelling, test: Examples, temperature: float, abstain: AbstainOptions | None
 ) -> tuple[SelectiveFigures, RiskCurve, RiskCurve]:
-    """What abstaining gains on these texts, of which one has a label at least, and the curves of parent and bundle.
+    """What abstaining gains on these texts, of which one is `known` at least, and the curves of parent and bundle.
 
     Args:
         expected: the parent's logits, (texts, labels); `got` are the bundle's.
-        temperature: of the bundle.
+        temperature: of the bundle; the parent, which it follows, is judged at it too.
     """
     sure, right = confidence_and_right(got, task, test, temperature)
-    parent, bundle = risks(*confidence_and_right(expected, task, test)), risks(sure, right)
+    parent, bundle = risks(*confidence_and_right(expected, task, test, temperature)), risks(sure, right)
     answered = sure >= (0 if abstain is None else abstain.below)
     figures = SelectiveFigures(
         texts=len(right),
@@ -95,8 +96,39 @@ def judge_abstention(
         bundle_aurc=float(bundle.mean()),
         answered=int(answered.sum()),
         right=int((answered & right).sum()),
+        outside=_judge_outside(expected, got, task, test, temperature, abstain) if any(test.outside) else None,
     )
     return figures, _curve(parent), _curve(bundle)
+
+
+def _judge_outside(
+    expected: Logits, got: Logits, task: Labelling, test: Examples, temperature: float, abstain: AbstainOptions | None
+) -> OutsideFigures | None:
+    outside = np.array(test.outside)
+    inside = ~outside & test.known
+    if not inside.any():
+        return None
+    parent, bundle = (task.answer_confidence(logits, temperature) for logits in (expected, got))
+    return OutsideFigures(
+        texts=int(outside.sum()),
+        parent_auroc=auroc(parent[inside], parent[outside]),
+        bundle_auroc=auroc(bundle[inside], bundle[outside]),
+        abstained=0 if abstain is None else int((bundle[outside] < abstain.below).sum()),
+    )
+
+
+def auroc(inside: Confidence, outside: Confidence) -> Estimate:
+    """How often the model is surer of a text inside than of one outside, with its 95 % interval.
+
+    Ties count half. The variance is that of DeLong, DeLong & Clarke-Pearson 1988, from how each text of one kind fares
+    among those of the other.
+    """
+    one, other = np.sort(inside), np.sort(outside)
+    below = (np.searchsorted(other, inside) + np.searchsorted(other, inside, "right")) / (2 * len(other))
+    above = 1 - (np.searchsorted(one, outside) + np.searchsorted(one, outside, "right")) / (2 * len(one))
+    value = float(below.mean())
+    half = Z * float(np.sqrt(below.var() / len(one) + above.var() / len(other)))
+    return Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
 
 
 def risks(confidence: Confidence, right: Flags) -> npt.NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compression.bundle import ClassFigures, Input, Labelling, Logits, LongTexts, Number, SeveralLabels, Task
-from compression.bundle.task import DEFAULT_THRESHOLD, Answers
+from compression.bundle.task import DEFAULT_THRESHOLD, Answers, Flags
 from compression.data import Examples, names_of
 from compression.errors import DataError
 from compression.labels import require_known_labels
@@ -87,9 +87,9 @@ def evaluate(
         figures = _figures(logits, task, examples)
         if bundle_abstains := [one for one in classifier.abstains(logits) if one is not None]:
             answered = ~np.array(bundle_abstains)
-            chosen = examples.where(answered.tolist())
+            right = right_answers(logits, task, examples)[answered & examples.known]
             figures |= {"coverage": float(answered.mean()),
-                        "selective_accuracy": quality(logits[answered], task, chosen).accuracy}  # fmt: skip
+                        "selective_accuracy": float(right.mean()) if len(right) else None}  # fmt: skip
     for other in others:
         other.require_reads(examples.inputs)
         require_comparable(other, classifier)
@@ -292,6 +292,14 @@ def _best_threshold(scores: npt.NDArray[np.float64], has: npt.NDArray[np.bool_])
     gets = scores >= candidates[:, None]  # (candidates, texts)
     f1 = 2 * (gets & has).sum(axis=1) / (gets.sum(axis=1) + has.sum())
     return float(candidates[f1.argmax()])  # the first of equal ones
+
+
+def right_answers(logits: Logits, task: Task, examples: Examples) -> Flags:
+    """Which texts get exactly their labels, (texts,); of others than those that are `known` it says nothing."""
+    rows, truth = labelled_rows(task, examples)
+    right = np.zeros(len(examples), np.bool_)
+    right[rows] = (task.decide(logits[rows]) == truth).all(axis=-1)
+    return right
 
 
 def labelled_rows(task: Task, examples: Examples) -> tuple[list[int], Answers]:

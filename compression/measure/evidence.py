@@ -42,7 +42,7 @@ class Evidence:
     Attributes:
         flips: the first of the texts that flipped, surest answers of the bundle first; of numbers, the furthest.
         before: bins of the bundle at temperature 1; `after` at the temperature that it serves with.
-        parent_risk: of the parent as it is, and of the bundle at that temperature: how errors go with coverage.
+        parent_risk: how errors go with coverage, of the parent, and `bundle_risk` of the bundle; at that temperature.
         numbers: the parent's and the bundle's, of the first of the test texts, where they are numbers.
     """
 

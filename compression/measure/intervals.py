@@ -4,7 +4,7 @@ import math
 from statistics import NormalDist
 
 Interval = tuple[float, float]  # low, high
-_Z = NormalDist().inv_cdf(0.975)
+Z = NormalDist().inv_cdf(0.975)
 
 
 def wilson(found: int, texts: int) -> Interval:
@@ -13,8 +13,8 @@ def wilson(found: int, texts: int) -> Interval:
     A bootstrap would say 1 to 1 where all of a few texts agree; this interval stays as wide as they are few.
     """
     fraction = found / texts
-    centre = (fraction + _Z**2 / (2 * texts)) / (1 + _Z**2 / texts)
-    half = _Z / (1 + _Z**2 / texts) * math.sqrt(fraction * (1 - fraction) / texts + _Z**2 / (4 * texts**2))
+    centre = (fraction + Z**2 / (2 * texts)) / (1 + Z**2 / texts)
+    half = Z / (1 + Z**2 / texts) * math.sqrt(fraction * (1 - fraction) / texts + Z**2 / (4 * texts**2))
     # At the ends the sums are exact only on paper.
     return 0.0 if found == 0 else centre - half, 1.0 if found == texts else centre + half
 

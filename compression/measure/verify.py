@@ -112,11 +112,11 @@ def measure(
         if len(labelled):
             temperature = fit_temperature(predict(candidate, labelled.texts, "Fit the temperature"), task, labelled)
         before, after = reliability(got, task, test), reliability(got, task, test, temperature)
-        chooses = selection.labelled if selection is not None else labelled.head(0)
+        chooses = labelled.head(0) if selection is None else selection.where(selection.known)
         if len(chooses):
             logits = predict(candidate, chooses.texts, "Choose when to abstain")
             abstain = choose_abstention(*confidence_and_right(logits, task, chooses, temperature), answer_error)
-        if len(test.labelled):
+        if any(test.known):
             selective, parent_risk, bundle_risk = judge_abstention(expected, got, task, test, temperature, abstain)
     # Not the first of them: files are often sorted by label, and like texts make like batches.
     probe = random.Random(0).sample(test.texts, min(_BATCH_PROBE_TEXTS, len(test)))  # noqa: S311

@@ -5,6 +5,7 @@ from rich.table import Table
 from compression.bundle import (
     ClassFigures,
     Difference,
+    Estimate,
     Figures,
     Latency,
     Manifest,
@@ -286,13 +287,29 @@ def _significance_rows(significance: Significance | None, accuracy: str) -> list
 def _selective_rows(manifest: Manifest) -> list[Line]:
     """What is answered, and how much of it is right, where the bundle abstains from something."""
     selective, accuracy = manifest.figures.selective, accuracy_name(manifest)
-    if selective is None or manifest.runtime.abstain is None:
+    if selective is None:
         return []
+    outside = selective.outside
+    sides = [] if outside is None else [
+        ("AUROC, inside against outside (95 %)", _auroc(outside.parent_auroc), _auroc(outside.bundle_auroc))
+    ]  # fmt: skip
+    if manifest.runtime.abstain is None:
+        return sides
     right = _share(selective.right, selective.answered) if selective.answered else "nothing"
     return [
         ("answered, % (95 %)", "", _share(selective.answered, selective.texts)),
         (f"{accuracy} of what is answered, % (95 %)", "", right),
+        *(
+            [("abstained from, of those outside, % (95 %)", "", _share(outside.abstained, outside.texts))]
+            if outside
+            else []
+        ),
+        *sides,
     ]
+
+
+def _auroc(figure: Estimate) -> str:
+    return ranged(*(f"{value:.3f}" for value in (figure.value, figure.low, figure.high)))
 
 
 def _share(found: int, texts: int) -> str:

@@ -32,6 +32,18 @@ def test_columns_and_labels_to_ignore_can_be_named(tmp_path: Path) -> None:
     assert read_examples(path, Columns("message", "mood", ignored_labels=("meh",))).labels == ("good", None)
 
 
+def test_rows_outside_have_no_label_and_are_known_to_be_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,label,split\na,good,test\nb,oos,test\nc,,selection\nd,oos,calibration\n")
+    examples = read_examples(path, Columns(outside_labels=("oos",)))
+    assert examples.labels == ("good", None, None, None)
+    assert examples.outside == (False, True, False, True)
+    assert examples.known == [True, True, False, True]
+    splits = split_examples(examples, path)
+    assert (splits.test.outside, splits.selection.outside) == ((False, True), (False,))
+    assert splits.test.labelled.texts == ("a",)
+    assert read_examples(path).outside == ()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

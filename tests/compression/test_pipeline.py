@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from compression.bundle import Bundle, Runtime, TextClassifier, open_bundle, softmax
-from compression.data import read_examples, split_examples
+from compression.data import Columns, read_examples, split_examples
 from compression.errors import DataError, RecipeError, VerificationError
+from compression.measure.evaluate import evaluate
 from compression.parent.checkpoint import load_parent
 from compression.parent.classifier import ParentClassifier
 from compression.pipeline import compress
@@ -97,6 +98,35 @@ def test_a_threshold_to_abstain_below_is_chosen_on_selection_texts_where_there_a
     assert sum(one for one, answer in zip(right, said, strict=True) if not answer.abstained) == selective.right
     chosen = TextClassifier(bundle)(splits.selection.texts, calibrated=True)
     assert min(answer.score for answer in chosen if not answer.abstained) == pytest.approx(abstain.below)
+
+
+def test_texts_outside_count_as_errors_and_are_told_from_the_others(sentiment_parent: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.csv", SENTIMENT, 1500, seed=7)
+    others = write_rows(tmp_path / "others.csv", {"oos": ["thief", "envelope", "digits"]}, 300, seed=8)
+    with data.open("a", encoding="utf-8") as file:
+        file.writelines(others.read_text("utf-8").splitlines(keepends=True)[1:])
+    with pytest.raises(DataError, match=r"does not have: 'oos'.*--outside-label"):
+        compress(str(sentiment_parent), data, load_recipe("float"), tmp_path / "bundle")
+    columns = Columns(outside_labels=("positive", "oos"))
+    with pytest.raises(DataError, match="has the label 'positive', so its texts are not outside"):
+        compress(str(sentiment_parent), data, load_recipe("float"), tmp_path / "bundle", columns)
+    columns = Columns(outside_labels=("oos",))
+    bundle = compress(str(sentiment_parent), data, load_recipe("float"), tmp_path / "bundle", columns, answer_error=0.3)
+    test = split_examples(read_examples(data, columns), data).test
+    abstain, selective = bundle.manifest.runtime.abstain, bundle.manifest.figures.selective
+    assert abstain is not None
+    assert selective is not None
+    assert selective.outside is not None
+    assert selective.texts == len(test)
+    assert selective.outside.texts == sum(test.outside)
+    said = TextClassifier(bundle)(test.texts)
+    abstained = [answer.abstained for answer, out in zip(said, test.outside, strict=True) if out]
+    assert selective.outside.abstained == sum(map(bool, abstained))
+    assert 0.6 < selective.outside.bundle_auroc.value < 1
+    assert selective.outside.parent_auroc.value == pytest.approx(selective.outside.bundle_auroc.value, abs=0.01)
+    assert "AUROC, inside against outside" in (bundle.path / "README.md").read_text("utf-8")
+    figures = evaluate(str(bundle.path), test, data)
+    assert figures["selective_accuracy"] == pytest.approx(selective.right / selective.answered)
 
 
 def test_too_few_labels_choose_no_threshold_and_that_is_said(

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression.bundle import SingleLabel
+from compression.bundle import AbstainOptions, SingleLabel
 from compression.data import Examples
-from compression.measure.abstaining import choose_abstention, judge_abstention, risks, why_no_abstention
+from compression.measure.abstaining import auroc, choose_abstention, judge_abstention, risks, why_no_abstention
 
 TASK = SingleLabel(("no", "yes"))
 Answered = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]  # how sure, and whether right
@@ -98,3 +98,32 @@ def test_parent_and_bundle_are_judged_on_the_texts_with_labels() -> None:
     assert parent_curve[1] == pytest.approx((2 / 3, 1 / 2))
     tempered, *_ = judge_abstention(parent, bundle, TASK, examples, 5.0, chosen)
     assert tempered.answered == 0
+    saturated, *_ = judge_abstention(100 * parent, bundle, TASK, examples, 100.0, chosen)
+    assert saturated.parent_aurc == pytest.approx(figures.parent_aurc)  # at 1 its confidences would all be the same
+
+
+def test_any_answer_to_a_text_outside_is_wrong() -> None:
+    examples = Examples(("a", "b", "c"), ("yes", "no", None), (None,) * 3, outside=(False, False, True))
+    logits = np.array([[0, 3], [2, 0], [0, 2.5]], np.float32)
+    chosen = choose_abstention(*as_arrays([(0.9, True)] * 100), 0.05)
+    figures, *_ = judge_abstention(logits * np.float32(-1), logits, TASK, examples, 1.0, chosen)
+    assert (figures.texts, figures.answered, figures.right) == (3, 2, 1)
+    assert figures.outside is not None
+    assert (figures.outside.texts, figures.outside.abstained) == (1, 0)
+    assert figures.outside.bundle_auroc.value == figures.outside.parent_auroc.value == 0.5
+    assert figures.bundle_aurc == pytest.approx((0 + 1 / 2 + 1 / 3) / 3)
+    strict = AbstainOptions(below=0.93, error=0.05)
+    figures, *_ = judge_abstention(logits, logits, TASK, examples, 1.0, strict)
+    assert figures.outside is not None
+    assert (figures.answered, figures.right, figures.outside.abstained) == (1, 1, 1)
+
+
+def test_the_area_under_the_roc_curve_is_that_of_all_pairs() -> None:
+    generator = np.random.default_rng(0)
+    inside, outside = generator.integers(3, 9, 80).astype(float), generator.integers(0, 7, 50).astype(float)
+    surer = inside[:, None] > outside
+    figure = auroc(inside, outside)
+    assert figure.value == pytest.approx((surer + (inside[:, None] == outside) / 2).mean())
+    resampled = [auroc(generator.choice(inside, 80), generator.choice(outside, 50)).value for _ in range(2000)]
+    assert (figure.low, figure.high) == pytest.approx(np.quantile(resampled, (0.025, 0.975)), abs=0.01)
+    assert auroc(outside + 10, outside).low == 1
