@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from service.access.limits import Limiter
 from service.access.local import LocalOnly
 from service.api.routes import all_groups
 from service.http.operation import Operation
@@ -26,7 +27,7 @@ _FIGURES = "figures"  # of any shape: a bundle has those that were measured
 
 def groups() -> list[Group]:
     """Every route, of a service that serves nothing."""
-    return all_groups(Serving(Settings(), Path, Telemetry(), lambda _: None), LocalOnly(()))
+    return all_groups(Serving(Settings(), Path, Telemetry(), lambda _: None), LocalOnly(()), Limiter())
 
 
 def shown() -> Iterator[tuple[Endpoint, Operation]]:

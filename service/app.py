@@ -24,6 +24,7 @@ from bentoml.exceptions import BentoMLConfigException, BentoMLException
 from compression.bundle import BundleError
 from service.access.authenticator import Authenticator
 from service.access.keys_file import read_keys
+from service.access.limits import Limiter
 from service.access.local import Access, LocalOnly
 from service.api.routes import create_routes
 from service.api.triage import check_fit, why_no_triage
@@ -158,9 +159,11 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
         self.serving = Serving(settings, places, telemetry, fit, _workers())
         if isinstance(access, Authenticator):
             telemetry.keys_file(partial(getattr, access, "readable"), partial(getattr, access, "next_expiry"))
-        routes = create_routes(self.serving, access)
+        store, without = settings.limits_store, settings.limits_without_store
+        limiter = self.limiter = Limiter(store, without, telemetry.limits_unavailable)
+        routes = create_routes(self.serving, access, limiter)
         entrance = Entrance(routes, access, settings.request_timeout_ms)
-        gate, cors = Gate(app, entrance, telemetry), _cors()
+        gate, cors = Gate(app, entrance, telemetry, limiter), _cors()
         front = gate if cors is None else CrossOrigin(gate, entrance, cors)
         self.connections = Connections(front, telemetry, Limits.of(settings))
         protocol = partial(HttpProtocol, connections=self.connections)
@@ -215,6 +218,7 @@ class Lathe:
     async def stop(self) -> None:
         """Answers what was accepted."""
         await self.serving.stop()
+        await Lathe.limiter.close()  # type: ignore[attr-defined]  # the decorator makes it a Service
 
     def __is_alive__(self) -> bool:
         return self.serving.alive

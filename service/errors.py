@@ -18,11 +18,13 @@ ServiceError
 ├── BundleRefused         422  a new version that cannot take the live one's place
 ├── HeadersTooLarge       431  too many headers, or too long
 ├── Overloaded            429  the queue is full, or too long for the request's time; Retry-After says when
+├── RateLimited           429  the key has used up a limit of its own; Retry-After says when to ask again
 ├── InternalError         500  a fault of the service
 ├── InferenceFailed       500  the model could not compute this text
 ├── NotANumber            500  the model's answer is not finite
 ├── UnsupportedTransfer   501  a transfer coding or a method that no server here knows
 ├── NotReady              503  starting or stopping
+├── LimitsUnavailable     503  nobody knows what the key has used
 ├── DeadlineExceeded      504  the request's time was over
 └── HttpVersionNotSupported 505
 
@@ -177,6 +179,45 @@ class Overloaded(ServiceError):
     @property
     def headers(self) -> dict[str, str]:
         return {"Retry-After": str(self.retry_after_s)}
+
+
+class RateLimited(ServiceError):
+    """A limit of the key's own.
+
+    Source: the header fields of draft-ietf-httpapi-ratelimit-headers.
+
+    Args:
+        policy: the limit's name.
+        limit: how much it is.
+        window_s: within which time.
+    """
+
+    code = "rate_limited"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    retryable = True
+
+    def __init__(self, message: str, policy: str, limit: int, retry_after_s: int, window_s: int | None = None) -> None:
+        super().__init__(message)
+        window = "" if window_s is None else f";w={window_s}"
+        self._headers = {
+            "Retry-After": str(retry_after_s),
+            "RateLimit-Policy": f'"{policy}";q={limit}{window}',
+            "RateLimit": f'"{policy}";r=0;t={retry_after_s}',
+        }
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self._headers
+
+
+class LimitsUnavailable(ServiceError):
+    code = "limits_unavailable"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retryable = True
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": "1"}
 
 
 class InternalError(ServiceError):

@@ -111,8 +111,15 @@ def _named_sentiments(value: Any) -> Any:
     return {label.strip(): sentiment.strip() for label, _, sentiment in pairs}
 
 
+def _limits_store(text: str) -> str:
+    if text != "memory" and not re.fullmatch(r"rediss?://\S+", text):
+        raise ValueError("it is neither memory nor the URL of a Redis, redis://HOST:PORT/NUMBER")
+    return text
+
+
 DeviceSetting = Annotated[Device, BeforeValidator(_device)]
 NamedModels = Annotated[dict[str, str], BeforeValidator(_named_models)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+LimitsStore = Annotated[str, AfterValidator(_limits_store)]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_hosts)]
 NamedSentiments = Annotated[dict[str, Literal["negative", "neutral", "positive"]], BeforeValidator(_named_sentiments)]

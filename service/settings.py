@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import ConfigurationError
-from service.setting_types import Device, DeviceSetting, Hosts, NamedModels, NamedSentiments, Names
+from service.setting_types import Device, DeviceSetting, Hosts, LimitsStore, NamedModels, NamedSentiments, Names
 
 PREFIX = "LATHE_"
 _NAME_CHARACTERS = 100
@@ -141,6 +141,16 @@ class Settings(BaseModel):
     )
     keys_file: Path | None = Field(
         default=None, description="File made by `lathe keys add`; with it every path but the probes needs a key."
+    )
+    limits_store: LimitsStore = Field(
+        default="memory",
+        description="Where it is counted what keys with limits have used: `memory`, of this process alone, or the URL "
+        "of a Redis that all replicas share, `redis://HOST:PORT/NUMBER` (`rediss://` with TLS).",
+    )
+    limits_without_store: Literal["open", "closed"] = Field(
+        default="open",
+        description="Whether requests of such keys are let in (`open`) or answered 503 (`closed`) while that Redis "
+        "cannot be asked.",
     )
     pseudonym_key_file: Path | None = Field(
         default=None,

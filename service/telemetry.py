@@ -20,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_MOST_KEYS = 1000
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
@@ -275,6 +276,17 @@ class Telemetry:
                 buckets=_SECONDS, registry=registry,
             )
         )  # fmt: skip
+        self._key_requests = _Bound(
+            Counter("lathe_key_requests", "Requests of a key that asked models.", ["key"], registry=registry)
+        )
+        self._key_tokens = _Bound(
+            Counter(
+                "lathe_key_tokens", "Tokens that the texts of a key had for the models.", ["key"], registry=registry
+            )
+        )
+        self._limits_unavailable = Counter(
+            "lathe_limits_unavailable", "Times that the store of the limits could not be asked.", registry=registry
+        )
         self._connections = Gauge(
             "lathe_connections", "Open connections by what they are doing: idle, or which part of a request or answer.",
             ["state"], registry=registry,
@@ -321,6 +333,16 @@ class Telemetry:
         """One answered request; `code` is the error's, or `ok`."""
         self._requests[route, status, code].inc()
         self._request_seconds[(route,)].observe(seconds)
+
+    def used(self, key: str, tokens: int) -> None:
+        """A request of a key, which asked models; the first thousand keys have series of their own."""
+        labels = (key,) if (key,) in self._key_requests or len(self._key_requests) < _MOST_KEYS else ("other keys",)
+        self._key_requests[labels].inc()
+        self._key_tokens[labels].inc(tokens)
+
+    def limits_unavailable(self) -> None:
+        """The limits of a key could not be looked up."""
+        self._limits_unavailable.inc()
 
     def connections(self, states: Iterable[str], count: Callable[[str], float], reasons: Iterable[str]) -> None:
         """Where to look, when Prometheus asks, for how many connections are in a state; and why they may end."""

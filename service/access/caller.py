@@ -4,7 +4,25 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
 from service.errors import Forbidden
+
+
+class Limits(BaseModel):
+    """How much a key may ask for; None: as much as the service has capacity for.
+
+    Attributes:
+        concurrent: requests that are answered at the same time, by one replica.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests_per_s: PositiveInt | None = None
+    tokens_per_min: PositiveInt | None = None
+    tokens_per_month: PositiveInt | None = None
+    concurrent: PositiveInt | None = None
+
 
 Scope = Literal["predict", "metrics", "admin"]
 """predict: ask models, mask texts. metrics: read /metrics. admin: change which version of a model is served."""
@@ -20,11 +38,13 @@ class Caller:
         name: of the key; empty where none is needed.
         scopes: what it may do.
         models: which models it may ask; None: all.
+        limits: None: it has none.
     """
 
     name: str = ""
     scopes: Collection[Scope] = SCOPES
     models: Collection[str] | None = None
+    limits: Limits | None = None
 
     def require_scope(self, scope: Scope) -> None:
         """Refuses what the key was not made for.

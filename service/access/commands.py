@@ -9,7 +9,7 @@ import click
 
 from service.access import keys as auth
 from service.access.authenticator import Authenticator
-from service.access.caller import SCOPES, Scope
+from service.access.caller import SCOPES, Limits, Scope
 from service.access.keys_file import DEFAULT_SCOPES, Key, read_keys
 from service.errors import ConfigurationError, Unauthorized
 
@@ -70,9 +70,21 @@ def keys() -> None:
     metavar="DAYS|DATE",
     help="After so many days, or at a date, 2027-01-31.  [default: never]",
 )
-def add(name: str, file: Path, scopes: tuple[Scope, ...], models: tuple[str, ...], expires: datetime | None) -> None:
+@click.option("--requests-per-s", type=click.IntRange(1), help="[default: no limit, as of the next three]")
+@click.option("--tokens-per-min", type=click.IntRange(1))
+@click.option("--tokens-per-month", type=click.IntRange(1))
+@click.option("--concurrent", type=click.IntRange(1), help="Requests answered at the same time, by one replica.")
+def add(
+    name: str,
+    file: Path,
+    scopes: tuple[Scope, ...],
+    models: tuple[str, ...],
+    expires: datetime | None,
+    **limits: int | None,
+) -> None:
     """Make a key called NAME and print it; it is shown this once."""
-    click.echo(auth.add_key(file, name, scopes, models, expires))
+    given = Limits(**limits) if any(limits.values()) else None
+    click.echo(auth.add_key(file, name, scopes, models, expires, given))
 
 
 @keys.command("list")
@@ -122,5 +134,7 @@ def check(file: Path) -> None:
 def _about(key: Key) -> str:
     models = f" of {', '.join(key.models)}" if key.models else ""
     ends = f", expires {key.expires.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if key.expires is not None else ""
+    given = {} if key.limits is None else key.limits.model_dump(exclude_none=True)
+    limits = "".join(f", {limit} {name.replace('_', ' ')}" for name, limit in given.items())
     expired = "" if key.is_valid(datetime.now(UTC)) else " (expired)"
-    return f"{', '.join(key.scopes)}{models}{ends}{expired}"
+    return f"{', '.join(key.scopes)}{models}{limits}{ends}{expired}"

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from service.access.caller import SCOPES, Caller, Scope
+from service.access.caller import SCOPES, Caller, Limits, Scope
 from service.access.secret_file import read_secret_file
 from service.errors import ConfigurationError
 
@@ -29,6 +29,7 @@ class Key(BaseModel):
     Attributes:
         models: which it may ask; empty: all.
         expires: from when on it is refused; None: never.
+        limits: None: it has none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,7 @@ class Key(BaseModel):
     scopes: tuple[Scope, ...] = DEFAULT_SCOPES
     models: tuple[str, ...] = ()
     expires: AwareDatetime | None = None
+    limits: Limits | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -54,7 +56,7 @@ class Key(BaseModel):
     @property
     def caller(self) -> Caller:
         """Who has it, to the routes."""
-        return Caller(self.name, self.scopes, self.models or None)
+        return Caller(self.name, self.scopes, self.models or None, self.limits)
 
     def is_valid(self, now: datetime) -> bool:
         """Whether it has not expired."""

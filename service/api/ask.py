@@ -93,7 +93,9 @@ class Inference:
         options = CallOptions(request.caller.name, request.deadline, calibrated, cut)
         with self._intake.take(texts, request.caller.name, models) as taken:
             async with WhileThere(request.gone):
-                return await together([model.ask(taken, options) for model in models], options.cancellation)
+                answers = await together([model.ask(taken, options) for model in models], options.cancellation)
+                request.tokens += sum(answer.tokens for answer in answers)
+                return answers
 
     def _require_reads(self, model: Model, texts: Sequence[Input]) -> None:
         wanted = str if model.inputs == "texts" else tuple

@@ -11,7 +11,9 @@ from service.errors import (
     Forbidden,
     InternalError,
     InvalidRequest,
+    LimitsUnavailable,
     PayloadTooLarge,
+    RateLimited,
     ServiceError,
     Unauthorized,
     UnsupportedEncoding,
@@ -59,6 +61,8 @@ def errors_of(endpoint: Endpoint) -> list[type[ServiceError]]:
     errors: list[type[ServiceError]] = []
     if not endpoint.public:
         errors += [Unauthorized, Forbidden, InternalError]
+    if endpoint.scope == "predict":
+        errors += [RateLimited, LimitsUnavailable]
     if endpoint.operation is not None:
         errors += endpoint.operation.errors
         if endpoint.operation.request is not None:

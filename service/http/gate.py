@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from service.access.limits import Limiter
 from service.errors import InternalError, ServiceError, for_status
 from service.http.body import ClientGone
 from service.http.entrance import Entrance, Entry
 from service.http.messages import ANSWER, ENTRY, GONE, App, Headers, Message, Receive, Request, Response, Send
-from service.http.routing import OTHER, OWN_ERRORS, ErrorShape
+from service.http.routing import OTHER, OWN_ERRORS, ErrorShape, Handler
 from service.redaction import describe_exception
 from service.telemetry import Telemetry
 
@@ -32,10 +33,12 @@ class Gate:
     Args:
         app: answers what has no handler.
         entrance: decides who enters.
+        limiter: counts what keys ask models for; None: nobody does.
     """
 
-    def __init__(self, app: App, entrance: Entrance, telemetry: Telemetry) -> None:
+    def __init__(self, app: App, entrance: Entrance, telemetry: Telemetry, limiter: Limiter | None = None) -> None:
         self._app = app
+        self._limiter = limiter
         self._entrance = entrance
         self._telemetry = telemetry
 
@@ -85,7 +88,7 @@ class Gate:
                     scope.get(GONE),
                     entry.deadline,
                 )
-                await reply.send(await entry.endpoint.handler(request))
+                await reply.send(await self._answer(entry, entry.endpoint.handler, request))
         except ClientGone:
             reply.code, reply.status = "client_gone", _CLIENT_CLOSED
         except ServiceError as error:
@@ -95,6 +98,18 @@ class Gate:
             await reply.fail(InternalError("the service failed; its log has the reason under this request_id"))
         finally:
             self._telemetry.request(name, reply.status, reply.code, time.monotonic() - entry.since)
+
+    async def _answer(self, entry: Entry, handler: Handler, request: Request) -> Response:
+        """The handler's, within the limits of the key."""
+        asks = entry.endpoint is not None and entry.endpoint.scope == "predict"
+        if self._limiter is None or not asks or not entry.caller.name:
+            return await handler(request)
+        await self._limiter.enter(entry.caller)
+        try:
+            return await handler(request)
+        finally:
+            await self._limiter.leave(entry.caller, request.tokens)
+            self._telemetry.used(entry.caller.name, request.tokens)
 
 
 def _who(entry: Entry) -> tuple[str, ErrorShape]:

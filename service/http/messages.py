@@ -39,6 +39,7 @@ class Request:
         client: address that it comes from; None where the server does not know.
         gone: done when the client leaves; None where the server does not tell.
         deadline: on the clock of time.monotonic(); there is no answer after it.
+        tokens: that its texts had for the models; who asks them counts them.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Request:
     client: str | None = None
     gone: Gone | None = None
     deadline: float = math.inf
+    tokens: int = 0
 
     def header(self, name: bytes) -> str | None:
         """A header's value."""

@@ -16,6 +16,7 @@ import pytest
 from compression.bundle import GoldenAnswers, read_golden
 from service.access.authenticator import Authenticator
 from service.access.keys import add_key
+from service.access.limits import Limiter
 from service.access.local import LocalOnly
 from service.api.routes import create_routes
 from service.api.triage import check_fit
@@ -52,7 +53,7 @@ class Service:
         settings, telemetry = load_settings({**environment, **variables}), Telemetry()
         access = LocalOnly(()) if settings.keys_file is None else Authenticator(settings.keys_file)
         self.serving = Serving(settings, Path, telemetry, partial(check_fit, settings), workers)
-        routes = create_routes(self.serving, access)
+        routes = create_routes(self.serving, access, Limiter())
         app = Gate(nothing, Entrance(routes, access, settings.request_timeout_ms), telemetry)
         transport = httpx.ASGITransport(app, client=(client, 1))
         self.http = httpx.AsyncClient(transport=transport, base_url="http://localhost")

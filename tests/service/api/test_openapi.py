@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from service.access.limits import Limiter
 from service.access.local import LocalOnly
 from service.api.openapi import openapi_document
 from service.api.routes import all_groups
@@ -15,7 +16,7 @@ from service.models.registry import Serving
 from service.settings import Settings
 from service.telemetry import Telemetry
 
-GROUPS = all_groups(Serving(Settings(), Path, Telemetry(), lambda _: None), LocalOnly(()))
+GROUPS = all_groups(Serving(Settings(), Path, Telemetry(), lambda _: None), LocalOnly(()), Limiter())
 ENDPOINTS = [endpoint for group in GROUPS for endpoint in group.endpoints]
 DOCUMENT = openapi_document(GROUPS)
 OPERATIONS = [(path, method, one) for path, methods in DOCUMENT["paths"].items() for method, one in methods.items()]
