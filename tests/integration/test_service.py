@@ -206,8 +206,8 @@ def test_metrics_count_what_happened(client: httpx.Client) -> None:
 def test_openapi_lists_every_route_and_error(client: httpx.Client) -> None:
     document = client.get("/docs.json").json()
     assert set(document["paths"]) == {
-        "/v1/classify", "/v1/triage", "/v1/mask", "/v1/usage", "/v1/models", "/metrics", "/livez", "/readyz", "/predict",
-        "/",
+        "/v1/classify", "/v1/triage", "/v1/mask", "/v1/usage", "/v1/models", "/metrics", "/livez", "/readyz",
+        "/predict", "/",
         "/docs.json", "/docs", "/health", "/info", "/rerank", "/v2", "/v2/health/live", "/v2/health/ready",
         *(
             f"/v2/models/{{model}}{version}{path}"
