@@ -217,7 +217,7 @@ def test_openapi_lists_every_route_and_error(client: httpx.Client) -> None:
         *(f"/v1/models/{{name}}/{change}" for change in ("load", "promote", "drop", "rollback")),
     }  # fmt: skip
     assert set(document["paths"]["/v1/classify"]["post"]["responses"]) == {
-        "200", "400", "401", "404", "408", "413", "415", "429", "500", "503", "504",
+        "200", "400", "401", "403", "404", "408", "413", "415", "429", "500", "503", "504",
     }  # fmt: skip
     assert "text/html" in client.get("/").headers["content-type"]
 
