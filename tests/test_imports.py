@@ -113,7 +113,14 @@ def test_the_environment_is_read_in_settings_and_command_lines_only() -> None:
         if any(part in path.read_text("utf-8") for part in ("os.environ", "os.getenv", "envvar="))
     }
     # The package itself sets what keeps libraries from reporting to their makers.
-    assert readers == {"compression", "service.settings", "service.cli", "service.access.commands", "compression.cli"}
+    assert readers == {
+        "compression",
+        "service.settings",
+        "service.cli",
+        "service.access.commands",
+        "compression.cli.folders",
+        "compression.cli.keeping",
+    }
 
 
 BLOCKED = """

@@ -1,0 +1,11 @@
+"""The commands around compression."""
+
+import click
+
+from compression.cli.keeping import cache, doctor, inspect, recipe, store
+from compression.cli.making import compress, finetune
+from compression.cli.measuring import bench, compare, evaluate
+
+COMMANDS: list[click.Command] = [
+    finetune, compress, evaluate, inspect, store, bench, compare, recipe, cache, doctor
+]  # fmt: skip
