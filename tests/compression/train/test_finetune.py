@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from compression.cli import finetune as command
+from compression.cli.making import finetune as command
 from compression.data import Examples, read_examples
 from compression.errors import CheckpointError, DataError
 from compression.parent.checkpoint import load_parent
