@@ -123,3 +123,14 @@ def test_shipped_adapters_are_small_and_have_a_card(adapter: str) -> None:
     card = (folder / "README.md").read_text("utf-8")
     for word in ("lathe finetune", "Licence", "accuracy"):
         assert word in card
+
+
+def test_every_threat_has_a_test_that_there_is() -> None:
+    _, _, table = (ROOT / "SECURITY.md").read_text("utf-8").partition("## Threats")
+    rows = [row for row in table.splitlines() if row.startswith("| ") and not row.startswith(("| threat", "| ---"))]
+    assert rows
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text("utf-8"), re.MULTILINE), row
