@@ -65,6 +65,7 @@ from compression.steps import run_step
 
 _TOOLS = ("lathe", "numpy", "onnx", "onnxruntime", "onnxscript", "optimum", "tokenizers", "torch", "transformers")
 _ZSTD_LEVEL = 19  # slow to write, as fast to read as any
+_ENOUGH_LABELS = 200  # for one number, the temperature
 _FEW_TEXTS = 30  # the interval of an agreement of all of them begins below 0.9
 
 
@@ -317,7 +318,10 @@ def exported(task: Task) -> Iterator[Classifier]:
 
 def judge(task: Task, candidate: Compressed) -> Measured:
     """Measures a candidate against the parent, on the test texts."""
-    labelled = concatenate([task.splits.calibration, task.splits.selection]).labelled.head(ENOUGH_TEXTS)
+    # The parent may have been trained on the texts that calibrate, and is surer of them than it will be of others.
+    labelled = task.splits.selection.labelled
+    if len(labelled) < _ENOUGH_LABELS:
+        labelled = concatenate([task.splits.calibration, task.splits.selection]).labelled.head(ENOUGH_TEXTS)
     with opened(task, candidate) as classifier, exported(task) as yardstick:
         return measure(
             task.parent, classifier, labelled, task.splits.test, len(candidate.model), candidate.steps, yardstick,

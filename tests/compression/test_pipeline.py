@@ -129,6 +129,19 @@ def test_texts_outside_count_as_errors_and_are_told_from_the_others(sentiment_pa
     assert figures["selective_accuracy"] == pytest.approx(selective.right / selective.answered)
 
 
+def test_the_temperature_is_of_selection_texts_where_there_are_enough(sentiment_parent: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.csv", SENTIMENT, 800, seed=9).read_text("utf-8").splitlines()
+    other = {"positive": "negative", "negative": "positive"}
+    splits = ["calibration"] * 300 + ["selection"] * 250 + ["test"] * 250
+    lines = ["text,label,split"]
+    for row, split in zip(rows[1:], splits, strict=True):
+        text, label = row.rsplit(",", 1)
+        lines.append(f"{text},{other[label] if split == 'calibration' else label},{split}")
+    (tmp_path / "split.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    bundle = compress(str(sentiment_parent), tmp_path / "split.csv", load_recipe("float"), tmp_path / "bundle")
+    assert bundle.manifest.runtime.temperature < 5  # with those that calibrate, it would be the highest there is
+
+
 def test_too_few_labels_choose_no_threshold_and_that_is_said(
     sentiment_parent: Path, sentiment_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
