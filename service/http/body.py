@@ -7,9 +7,10 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
-from service.http.coding import coding_of, unpack
+from service.http.coding import NONE, coding_of, unpack
 from service.http.messages import Request
 from service.http.problems import problems
+from service.http.turns import LARGE_BYTES
 from service.settings import Settings
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -35,6 +36,7 @@ async def read_body(request: Request, settings: Settings, content_types: Collect
         PayloadTooLarge: it says it is too long, or turns out to be when it is unpacked.
         BodyTimeout: it did not come in time; see Deadlines.
         ClientGone: the connection closed before the end.
+        Overloaded: too many large bodies wait for their turn.
     """
     max_bytes = settings.max_body_bytes
     content_type = (request.header(b"content-type") or "").partition(";")[0].strip().lower()
@@ -53,10 +55,24 @@ async def read_body(request: Request, settings: Settings, content_types: Collect
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
         if not message.get("more_body", False):
-            content = unpack(coding, bytes(body), max_bytes + 1)
+            content = await _unpacked(request, coding, bytes(body), max_bytes + 1)
             if len(content) > max_bytes:
                 raise _too_large(max_bytes)
             return content
+
+
+async def _unpacked(request: Request, coding: str, body: bytes, most: int) -> bytes:
+    """What a complete body holds; a large one, or one that may be, waits for its turn."""
+    if request.turns is None or (coding == NONE and len(body) <= LARGE_BYTES):
+        return unpack(coding, body, most)
+    async with request.turns.take() as spend:
+        size = most  # of one that cannot be unpacked
+        try:
+            content = unpack(coding, body, most)
+            size = len(content)
+            return content
+        finally:
+            spend(size)
 
 
 def parse(model: type[Body], body: bytes, max_inputs: int) -> Body:

@@ -8,7 +8,7 @@ import zlib
 
 from service.errors import InvalidRequest, UnsupportedEncoding
 
-_NONE = "identity"
+NONE = "identity"
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # as zlib numbers the formats: RFC 1952, and RFC 1950
 
 
@@ -18,8 +18,8 @@ def coding_of(content_encoding: str | None) -> str:
     Raises:
         UnsupportedEncoding: it is none of those that can be unpacked.
     """
-    name = (content_encoding or _NONE).strip().lower()
-    if name != _NONE and name not in _WINDOW_BITS:
+    name = (content_encoding or NONE).strip().lower()
+    if name != NONE and name not in _WINDOW_BITS:
         raise UnsupportedEncoding(f"the content encoding is {name[:64]!r}; send gzip, deflate, or the body as it is")
     return name
 
@@ -34,7 +34,7 @@ def unpack(coding: str, body: bytes, most: int) -> bytes:
     Raises:
         InvalidRequest: it is not of that coding, or not one of it and no more.
     """
-    if coding == _NONE:
+    if coding == NONE:
         return body[:most]
     stream = zlib.decompressobj(_WINDOW_BITS[coding])
     try:

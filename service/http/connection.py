@@ -36,13 +36,13 @@ from service.http.exchange import CLOSE, Exchange, answer_head
 from service.http.http1 import Head
 from service.http.incoming import Incoming
 from service.http.messages import ANSWER, ENTRY, GONE, Gone, Headers, Response
+from service.http.turns import LARGE_BYTES
 
 _LAST_WORD_S = 0.5  # when the service stops, for a request that is on its way
 _UNREAD_BYTES = 65536  # of a body that came and was not asked for
-_IN_A_ROW = 16  # requests that came before the answer to the one before them
+_IN_A_ROW = 4  # requests that came before the answer to the one before them
 _REST_S = 0.005  # after so many
 _HELD = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.UNAUTHORIZED)  # answers
-_LARGE_BYTES = 65536  # of a body: who sends such again and again to be refused costs the others time
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -297,7 +297,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def answer(self, response: Response, body_bytes: int = 0, keep_alive: bool = True) -> None:
         """Sends a complete answer; one that is held back, in a moment, if there is room for that."""
-        refused = response.status >= HTTPStatus.BAD_REQUEST and body_bytes > _LARGE_BYTES
+        refused = response.status >= HTTPStatus.BAD_REQUEST and body_bytes > LARGE_BYTES
         if (refused or response.status in _HELD) and self._all.hold():
             self._read(False)
             self._held = self.loop.call_later(self._all.limits.hold_s, self._release, response, keep_alive)

@@ -19,6 +19,7 @@ from service.http.body import ClientGone
 from service.http.entrance import Entrance, Entry
 from service.http.messages import ANSWER, ENTRY, GONE, App, Headers, Message, Receive, Request, Response, Send
 from service.http.routing import OTHER, OWN_ERRORS, ErrorShape, Handler
+from service.http.turns import Turns
 from service.redaction import describe_exception
 from service.telemetry import Telemetry
 
@@ -39,6 +40,7 @@ class Gate:
     def __init__(self, app: App, entrance: Entrance, telemetry: Telemetry, limiter: Limiter | None = None) -> None:
         self._app = app
         self._limiter = limiter
+        self._turns = Turns()
         self._entrance = entrance
         self._telemetry = telemetry
 
@@ -87,6 +89,7 @@ class Gate:
                     client[0] if client else None,
                     scope.get(GONE),
                     entry.deadline,
+                    self._turns,
                 )
                 await reply.send(await self._answer(entry, entry.endpoint.handler, request))
         except ClientGone:

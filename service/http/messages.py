@@ -12,6 +12,7 @@ from typing import Any, Self
 import orjson
 
 from service.access.caller import Caller
+from service.http.turns import Turns
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -39,6 +40,7 @@ class Request:
         client: address that it comes from; None where the server does not know.
         gone: done when the client leaves; None where the server does not tell.
         deadline: on the clock of time.monotonic(); there is no answer after it.
+        turns: of large bodies; None: they take none.
         tokens: that its texts had for the models; who asks them counts them.
     """
 
@@ -50,6 +52,7 @@ class Request:
     client: str | None = None
     gone: Gone | None = None
     deadline: float = math.inf
+    turns: Turns | None = None
     tokens: int = 0
 
     def header(self, name: bytes) -> str | None:
