@@ -86,9 +86,13 @@ class Limiter:
                 f"this key has {limits.concurrent} requests under way, as many as it may; wait for an answer",
                 "concurrent", limits.concurrent, 1,
             )  # fmt: skip
-        for name, item in _windows(limits):
-            await self._require(caller, name, item)
-        self._under_way[caller.name] += 1
+        self._under_way[caller.name] += 1  # before it waits for the store, as others do
+        try:
+            for name, item in _windows(limits):
+                await self._require(caller, name, item)
+        except BaseException:
+            self._ended(caller)
+            raise
 
     async def leave(self, caller: Caller, tokens: int) -> None:
         """Its request is answered, or is not any more.
@@ -99,9 +103,7 @@ class Limiter:
         limits = caller.limits
         if limits is None:
             return
-        self._under_way[caller.name] -= 1
-        if not self._under_way[caller.name]:
-            del self._under_way[caller.name]
+        self._ended(caller)
         for name, item in _windows(limits):
             if tokens and name != "requests_per_s":
                 await self._take(caller, item, tokens)
@@ -127,6 +129,11 @@ class Limiter:
         """Ends the connections to the store; nothing may enter any more."""
         if self._sliding is not None and isinstance(self._sliding.storage, RedisStorage):
             await self._sliding.storage.bridge.storage.aclose()  # type: ignore[attr-defined]  # redis-py's
+
+    def _ended(self, caller: Caller) -> None:
+        self._under_way[caller.name] -= 1
+        if not self._under_way[caller.name]:
+            del self._under_way[caller.name]
 
     async def _require(self, caller: Caller, name: str, item: RateLimitItem) -> None:
         if time.monotonic() < self._gone_until:

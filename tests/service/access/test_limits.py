@@ -146,6 +146,27 @@ def test_so_many_at_the_same_time_and_whoever_failed_is_one_no_more() -> None:
     play(scenario)
 
 
+def test_requests_that_come_together_are_no_more_than_may_be(store: str) -> None:
+    async def scenario() -> None:
+        limiter, caller = limiter_of(store), key(concurrent=2, requests_per_s=1000)
+        entered = await asyncio.gather(*(limiter.enter(caller) for _ in range(20)), return_exceptions=True)
+        assert sum(error is None for error in entered) == 2
+        assert sum(isinstance(error, RateLimited) for error in entered) == 18
+
+    play(scenario)
+
+
+def test_whoever_is_rejected_by_another_limit_is_not_under_way() -> None:
+    async def scenario() -> None:
+        limiter, caller = limiter_of(), key(concurrent=1, tokens_per_month=10)
+        await ask(limiter, caller, 10)
+        for _ in range(3):
+            with pytest.raises(RateLimited, match="10 tokens per month"):
+                await ask(limiter, caller)
+
+    play(scenario)
+
+
 def test_replicas_share_what_redis_counts(redis: Redis) -> None:
     async def scenario() -> None:
         caller = key(tokens_per_min=100)
