@@ -81,7 +81,12 @@ def recipes_page() -> str:
 
 def command_line_page() -> str:
     """The help of every command."""
-    parts = [f"{NOTE}# Command line\n"]
+    completion = 'eval "$(_LATHE_COMPLETE=bash_source lathe)"'
+    parts = [
+        f"{NOTE}# Command line\n",
+        f"The tab key completes commands and options after `{completion}` in ~/.bashrc (`zsh_source`, `fish_source` in "
+        "other shells).\n",
+    ]
 
     def add(command: click.Command, path: str, parent: click.Context | None) -> None:
         context = click.Context(command, info_name=path.rsplit(" ", 1)[-1], parent=parent, max_content_width=110)

@@ -138,3 +138,17 @@ def test_both_autoscalers_grow_and_shrink_alike() -> None:
         scaled["minReplicaCount"],
         scaled["maxReplicaCount"],
     )
+
+
+def test_compose_and_systemd_start_the_service_with_keys_and_give_it_time_to_end() -> None:
+    compose = read(FOLDER.parent / "compose.yaml")["services"]["lathe"]
+    settings = load_settings(compose["environment"])
+    assert settings.keys_file is not None
+    assert settings.keys_file.name in compose["secrets"]
+    seconds = (settings.drain_pause_ms + settings.drain_timeout_ms) / 1e3
+    assert int(compose["stop_grace_period"].removesuffix("s")) > seconds
+    unit = (FOLDER.parent / "systemd" / "lathe.service").read_text("utf-8").splitlines()
+    given = dict(line.removeprefix("Environment=").split("=", 1) for line in unit if line.startswith("Environment="))
+    assert load_settings(given).keys_file is not None
+    (stop,) = (line for line in unit if line.startswith("TimeoutStopSec="))
+    assert int(stop.partition("=")[2]) > seconds
