@@ -7,7 +7,8 @@ import hmac
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ class Authenticator:
         self._clock = clock
         self._now = now
         self._keys: dict[str, Key] = {}
+        self._ends: list[float] = []  # of those that have one, in order
         self._seen: tuple[int, ...] | None = None
         self._looked_at = float("-inf")
         self._fault: str | None = None  # why the file cannot be read
@@ -58,9 +60,8 @@ class Authenticator:
     def next_expiry(self) -> float:
         """When the first of the keys in force expires, in seconds since 1970; infinity where none does."""
         self._reload()
-        now = self._now()
-        ends = (key.expires for key in self._keys.values() if key.expires is not None and key.is_valid(now))
-        return min((end.timestamp() for end in ends), default=math.inf)
+        later = bisect_right(self._ends, self._now().timestamp())
+        return self._ends[later] if later < len(self._ends) else math.inf
 
     def authenticate(self, authorization: str | None) -> Caller:
         """Who has the key in the header.
@@ -101,7 +102,7 @@ class Authenticator:
             return
         self._seen = stamp
         try:
-            self._keys = {key.id: key for key in read_keys(self._path)}
+            self._enforce(read_keys(self._path))
         except ConfigurationError as error:
             self._go_on_without(str(error), now)
         else:
@@ -118,7 +119,11 @@ class Authenticator:
         self._fault = fault
         if self._keys and now - self._broken_at > _GRACE_S:
             logger.error("%s; the hour is over, and no key is in force", fault)
-            self._keys = {}
+            self._enforce(())
+
+    def _enforce(self, keys: Iterable[Key]) -> None:
+        self._keys = {key.id: key for key in keys}
+        self._ends = sorted(key.expires.timestamp() for key in self._keys.values() if key.expires is not None)
 
     def _stamp(self) -> tuple[int, ...] | None:
         """What changes with the file: with its content, and with who may read it."""
