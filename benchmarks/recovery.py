@@ -26,11 +26,11 @@ from compression.data import Columns, read_examples
 from compression.measure.evaluate import agreement, quality
 from compression.measure.machine import this_machine
 from compression.parent.classifier import ParentClassifier, predict
-from compression.pipeline import Task, open_task
 from compression.quantize.sensitivity import logits as logits_of
 from compression.recipe import Step
 from compression.step_cache import Work, WorkCache, key_of
 from compression.steps import feeds_of, run_step
+from compression.task import Task, open_task
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)

@@ -31,10 +31,11 @@ from compression.measure.latency import compare_latency
 from compression.measure.numbers import number_quality
 from compression.measure.verify import number_losses, require_bounds_of, require_budget, require_sane
 from compression.parent.classifier import ParentClassifier, predict
-from compression.pipeline import Task, build, judge, open_task, opened, write
+from compression.pipeline import build, judge, opened, write
 from compression.progress import console
 from compression.recipe import Budget, Recipe
 from compression.step_cache import key_of
+from compression.task import Task, open_task
 
 _CHOICES: dict[str, BaseDistribution] = {
     "vocabulary": CategoricalDistribution(("all", "22000", "12000", "4000")),

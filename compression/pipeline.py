@@ -1,12 +1,9 @@
 """`lathe compress`: runs a recipe's steps on a parent, proves what the result cost, and writes the bundle."""
 
-import hashlib
-import importlib.metadata
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 
 import zstandard
@@ -21,12 +18,9 @@ from compression.bundle import (
     Logits,
     LongTexts,
     Manifest,
-    Number,
-    NumberOptions,
     ParentModel,
     Runtime,
     RuntimeOptions,
-    SeveralLabels,
     StepFigures,
     write_bundle,
 )
@@ -37,24 +31,17 @@ from compression.data import (
     ENOUGH_TEXTS,
     Columns,
     Examples,
-    Splits,
     concatenate,
-    names_of,
-    read_examples,
-    split_examples,
 )
-from compression.errors import DataError, VerificationError
+from compression.errors import VerificationError
 from compression.graph.export import require_room
-from compression.labels import number_of, require_known_labels
 from compression.measure.abstaining import ANSWER_ERROR, why_no_abstention
-from compression.measure.evaluate import SELECTION_TEXTS, agreement, fit_thresholds, quality
-from compression.measure.lengths import require_single_texts, say_longer
-from compression.measure.numbers import fit_spread, number_rows, plain, spearman
+from compression.measure.evaluate import SELECTION_TEXTS, agreement, quality
+from compression.measure.numbers import number_rows, plain, spearman
 from compression.measure.verify import BATCH_EXACT_WITHIN, Measured, measure, require_bounds_of, require_budget
 from compression.outlook import announce, print_reached, remedy, require_hope
-from compression.parent.checkpoint import Parent, load_parent
+from compression.parent.checkpoint import Parent
 from compression.parent.classifier import BundleClassifier, Classifier, ParentClassifier, predict
-from compression.parent.inputs import require_reads, require_same_framing
 from compression.parent.tokenizer import bare
 from compression.progress import console, warn
 from compression.recipe import ExportStep, Recipe
@@ -62,64 +49,10 @@ from compression.report.page import model_card, report_html
 from compression.report.rendering import Origin
 from compression.step_cache import Work, WorkCache, key_of
 from compression.steps import run_step
+from compression.task import Task, number_options, open_task, thresholds_of, tool_versions
 
-_TOOLS = ("lathe", "numpy", "onnx", "onnxruntime", "onnxscript", "optimum", "tokenizers", "torch", "transformers")
 _ZSTD_LEVEL = 19  # slow to write, as fast to read as any
 _ENOUGH_LABELS = 200  # for one number, the temperature
-_FEW_TEXTS = 30  # the interval of an agreement of all of them begins below 0.9
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be compressed, and with what text: all that does not change from recipe to recipe.
-
-    Attributes:
-        data: the file that the texts came from.
-        digest: sha256 of that file.
-        answer_error: fraction of wrong ones among the answers that the bundle does not abstain from, at most.
-    """
-
-    parent: Parent
-    splits: Splits
-    data: Path
-    digest: str
-    cache: Path
-    answer_error: float = ANSWER_ERROR
-
-    @property
-    def key(self) -> str:
-        """What every step's result depends on, besides the steps before it."""
-        tokenizer = self.parent.tokenizer.backend_tokenizer.to_str()
-        return key_of(
-            self.parent.digest, self.parent.settings_digest, tokenizer,
-            self.splits.calibration.texts, self.splits.selection.texts, _tools(),
-            *filter(None, [_thresholds(self.parent)]),
-            *([number.model_dump()] if (number := _number(self.parent)) else []),
-            *([long_texts.model_dump()] if (long_texts := self.parent.long_texts) else []),
-        )  # fmt: skip
-
-    @property
-    def inputs(self) -> InputKind:
-        """What the data holds, and so what the bundle is for."""
-        return self.splits.test.inputs
-
-    @property
-    def selection_logits(self) -> Logits:
-        """The parent's own, on the selection texts: what each step and each candidate is held against."""
-        return self._parent_on_selection[0]
-
-    @property
-    def seconds_a_text(self) -> float:
-        """That the parent takes for one of them here."""
-        return self._parent_on_selection[1]
-
-    @cached_property
-    def _parent_on_selection(self) -> tuple[Logits, float]:
-        classifier = ParentClassifier(self.parent)
-        classifier.forward([classifier.encode(self.splits.selection.texts[0])])  # torch's first pass takes far longer
-        start = time.perf_counter()
-        logits = predict(classifier, self.splits.selection.texts, "Judge the parent")
-        return logits, (time.perf_counter() - start) / len(logits)
 
 
 @dataclass(frozen=True)
@@ -179,77 +112,6 @@ def compress(
             print_reached(candidate.steps, min(SELECTION_TEXTS, len(task.splits.selection)))
             raise VerificationError(f"{error}. {remedy(recipe, task.splits, error.reached)}", error.reached) from error
     return write(task, candidate, measured, out)
-
-
-def open_task(
-    parent_name: str,
-    data: Path,
-    columns: Columns,
-    cache: Path,
-    enough: int = ENOUGH_TEXTS,
-    answer_error: float = ANSWER_ERROR,
-    long_texts: LongTexts | None = None,
-) -> Task:
-    """Loads parent and text, and says how many of the texts are longer than the window.
-
-    Raises:
-        LatheError: either cannot be used.
-    """
-    examples = read_examples(data, columns)
-    require_single_texts(long_texts, examples, data)
-    console.print(f"Loading {parent_name}")
-    parent = replace(load_parent(parent_name), long_texts=long_texts)
-    require_reads(parent, examples.inputs)
-    if examples.inputs == "pairs":
-        require_same_framing(parent, examples.texts)
-    require_known_labels(examples, parent.task, data)
-    for label in set(columns.outside_labels) & set(parent.task.labels):
-        raise DataError(
-            f"{parent_name} has the label {label!r}, so its texts are not outside; leave out --outside-label"
-        )
-    say_longer(ParentClassifier(parent), examples, data)
-    splits = split_examples(examples, data, enough)
-    for doubt in doubts(splits, parent.task):
-        warn(f"{data}: {doubt}")
-    task = Task(parent, splits, data, hashlib.sha256(data.read_bytes()).hexdigest(), cache, answer_error)
-    if isinstance(parent.task, SeveralLabels) and len(splits.selection.labelled):
-        fitted = fit_thresholds(parent.task, task.selection_logits, splits.selection)
-        return replace(task, parent=replace(parent, task=fitted))  # the parent is judged with them, as the bundle is
-    if isinstance(parent.task, Number):
-        number = fit_spread(parent.task, task.selection_logits)
-        if not number.spread > 0:
-            raise DataError(
-                f"{data}: {parent_name} gives the same number to all of {len(splits.selection)} selection texts, so "
-                "nothing can be held against it; add texts, or look at the model"
-            )
-        return replace(task, parent=replace(parent, task=number))
-    return task
-
-
-def doubts(splits: Splits, task: ModelTask) -> list[str]:
-    """What makes the proof weaker than it looks.
-
-    None of it is an error. The steps use no labels, agreement with the parent holds whatever the texts are, and the
-    figures name the labels that they are of; a small or one-sided file is what many users have, above all for a model
-    of many intents.
-    """
-    found = []
-    if splits.repeated:
-        found.append(f"{splits.repeated} texts stand in two splits; they are left out where they would not judge")
-    if len(splits.test) < _FEW_TEXTS:
-        found.append(f"only {len(splits.test)} texts judge the bundle, so its figures prove little; add texts")
-    seen = {name for label in splits.test.labels for name in names_of(label)}
-    if isinstance(task, Number):
-        if len({number_of(name) for name in seen}) == 1:
-            found.append(f"all test texts have the number {min(seen)}, so no correlation can be measured; add some")
-        return found
-    absent = [label for label in task.labels if label not in seen]
-    if len(seen) == 1:
-        found.append(f"all test texts have the label {min(seen)!r}, so accuracy says nothing of the others; add some")
-    elif seen and absent:
-        names = ", ".join(map(repr, absent[:5])) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-        found.append(f"no test text has the label {names}, so no figure speaks of it; add some")
-    return found
 
 
 def build(task: Task, recipe: Recipe, stop_when_lost: bool = False) -> Compressed:
@@ -362,7 +224,7 @@ def write(
         ),
         figures=measured.figures,
         files={},
-        tools=_tools(),
+        tools=tool_versions(),
     )
     with opened(task, candidate) as classifier:
         golden = GoldenAnswers.of(classifier.encode, classifier.forward, task.inputs)
@@ -403,8 +265,8 @@ def _runtime_options(work: Work) -> RuntimeOptions:
         pad_token_id=work.model.tokenizer.pad_token_id or 0,
         disabled_optimizers=("SkipLayerNormFusion",),  # slower than the nodes that it fuses, on CPU
         batch_exact=True,
-        thresholds=_thresholds(work.model),
-        number=_number(work.model),
+        thresholds=thresholds_of(work.model),
+        number=number_options(work.model),
         long_texts=work.model.long_texts,
     )
 
@@ -415,18 +277,3 @@ def _held_against_labels(logits: Logits, task: ModelTask, selection: Examples) -
         return {"accuracy": quality(logits, task, selection).accuracy}
     rows, truth = number_rows(selection)
     return {"accuracy": None, "spearman": plain(spearman, truth, task.scores(logits)[rows, 0]) if rows else None}
-
-
-def _thresholds(parent: Parent) -> tuple[float, ...] | None:
-    """Of its labels; None where a text has one."""
-    return parent.task.thresholds if isinstance(parent.task, SeveralLabels) else None
-
-
-def _number(parent: Parent) -> NumberOptions | None:
-    """How it is made and how far numbers lie apart; None where the parent gives labels."""
-    task = parent.task
-    return NumberOptions(function=task.applied, spread=task.spread) if isinstance(task, Number) else None
-
-
-def _tools() -> dict[str, str]:
-    return {tool: importlib.metadata.version(tool) for tool in _TOOLS}

@@ -22,7 +22,7 @@ from compression.errors import CheckpointError, DataError
 from compression.parent.checkpoint import load_parent
 from compression.parent.classifier import load_classifier, predict
 from compression.parent.inputs import require_reads
-from compression.pipeline import open_task
+from compression.task import open_task
 from compression.train.finetune import FinetuneOptions, finetune
 from compression.train.lessons import vary
 from tests.conftest import FILLER, SENTIMENT, made_once

@@ -18,7 +18,7 @@ from compression.bundle import Bundle, SingleLabel
 from compression.bundle.storage import require_replaceable
 from compression.data import read_examples, split_examples
 from compression.errors import StorageError
-from compression.pipeline import doubts
+from compression.task import doubts
 from lathe import main
 
 Change = Callable[[Path], object]
