@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
 from compression.bundle import (
     Bundle,
@@ -29,13 +28,14 @@ from compression.parent.checkpoint import Parent
 from compression.parent.classifier import ParentClassifier, predict
 from compression.pipeline import compress
 from compression.recipe import load_recipe
-from lathe import load, main
+from lathe import load
 from service.errors import PayloadTooLarge
 from service.models.loading import Loader
 from service.models.model import Model
 from service.models.options import CallOptions
 from service.settings import Settings
 from service.telemetry import Telemetry
+from tests.commands import run
 from tests.conftest import FILLER, SENTIMENT, made_once
 from tests.handmade import make_bundle
 
@@ -152,10 +152,6 @@ def test_the_proof_is_of_what_is_read(made: Bundle, sentiment_parent: Path, tmp_
     for model, other in ((sentiment_parent, made.path), (made.path, sentiment_parent)):
         evaluated = run("evaluate", str(model), "--data", str(data), "--against", str(other), "--json")
         assert json.loads(evaluated.stdout)["agreement"] == 1  # the parent reads as the bundle does
-
-
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments)
 
 
 def test_people_are_told_what_is_read_and_what_it_costs(made: Bundle) -> None:

@@ -6,7 +6,6 @@ import json
 import random
 import shutil
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from scipy import stats
 
 from compression.bundle import Bundle, Number, Runtime, open_bundle
 from compression.data import Examples, read_examples
 from compression.errors import DataError, RecipeError, VerificationError
 from compression.measure.numbers import (
-    compare_numbers,
-    mae,
     number_figures,
     number_rows,
-    pearson,
-    rmse,
-    spearman,
 )
-from compression.measure.verify import require_bounds_of, require_budget, require_sane
+from compression.measure.verify import require_bounds_of, require_budget
 from compression.parent.checkpoint import load_parent
 from compression.parent.classifier import ParentClassifier, load_classifier, predict
 from compression.prune.layers import drop_layers
@@ -37,7 +30,7 @@ from compression.prune.observe import fisher_directions
 from compression.recipe import Budget
 from compression.train.finetune import FinetuneOptions, finetune
 from compression.train.lessons import distillation_loss, lessons
-from lathe import main
+from tests.commands import compressed, run, said
 from tests.conftest import FILLER, SENTIMENT, made_once
 from tests.pages import Page, require_standalone
 
@@ -95,26 +88,6 @@ def score_parent(workspace: Path, number_parent: Path) -> Path:
 def change(folder: Path, **values: Any) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), "utf-8")
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, list(map(str, arguments)))
-
-
-def said(result: Result) -> str:
-    assert result.exit_code == 1, result.output
-    assert "Traceback" not in result.output
-    return " ".join(result.output.split())
-
-
-def compressed(workspace: Path, parent: Path, data: Path, recipe: str) -> Bundle:
-    def make(out: Path) -> None:
-        result = run(
-            "compress", parent, "--data", data, "--recipe", recipe, "--out", out, "--cache", workspace / "kept"
-        )
-        assert result.exit_code == 0, result.output
-
-    return open_bundle(made_once(workspace / "bundles" / f"{parent.name}-{recipe}", make))
 
 
 @pytest.fixture(scope="module")
@@ -433,50 +406,6 @@ def test_a_model_that_learned_next_to_nothing_is_said(
     options = FinetuneOptions(epochs=0.1, learning_rate=1e-9, precision="fp32", number=True)
     finetune(str(encoder), read_examples(data), None, tmp_path / "out", options)
     assert "has a mean absolute error of" in " ".join(capsys.readouterr().err.split())
-
-
-def test_figures_are_those_of_scipy_in_every_draw() -> None:
-    rng = np.random.default_rng(0)
-    truth = rng.integers(1, 6, 40).astype(float)  # with ties
-    given = truth + rng.normal(0, 1, 40).round(1)
-    drawn = rng.multinomial(40, np.full(40, 1 / 40), size=5).astype(float)
-    for number, draw in enumerate(drawn.astype(int)):
-        one, other = np.repeat(truth, draw), np.repeat(given, draw)
-        assert spearman(drawn, truth, given)[number] == pytest.approx(stats.spearmanr(one, other)[0])
-        assert pearson(drawn, truth, given)[number] == pytest.approx(stats.pearsonr(one, other)[0])
-        assert mae(drawn, truth, given)[number] == pytest.approx(np.abs(one - other).mean())
-        assert rmse(drawn, truth, given)[number] == pytest.approx(np.sqrt(np.square(one - other).mean()))
-
-
-def test_differences_are_those_of_the_plain_figures() -> None:
-    rng = np.random.default_rng(0)
-    truth = rng.normal(0, 1, 300)
-    parent, bundle = (truth + rng.normal(0, spread, 300) for spread in (0.3, 0.6))
-    differences = compare_numbers(truth, parent, bundle)
-    one, other = (number_figures(truth, given) for given in (parent, bundle))
-    assert differences.mae.value == pytest.approx(other.mae.value - one.mae.value)
-    assert 0 < differences.mae.low < differences.mae.value < differences.mae.high
-    assert differences.spearman is not None
-    assert differences.spearman.high < 0
-
-
-def test_no_correlation_of_what_is_always_the_same() -> None:
-    same = np.full(5, 2.0)
-    figures = number_figures(np.arange(5.0), same)
-    assert figures.spearman is None
-    assert figures.mae.value == pytest.approx(1.2)
-
-
-@pytest.mark.parametrize(
-    ("given", "collapsed"),
-    [(lambda x: x, False), (lambda x: 0 * x, True), (lambda x: x[::-1] * 0.5, True), (lambda x: x + 5, False)],
-)
-def test_numbers_that_hardly_follow_the_parents_are_refused(given: Any, collapsed: bool) -> None:
-    expected = np.arange(20, dtype=np.float32)[:, None]
-    task = Number(("number",), "none", float(expected.std()))
-    refused = pytest.raises(VerificationError, match="hardly follow the parent's") if collapsed else nullcontext()
-    with refused:
-        require_sane(expected, given(expected), task)
 
 
 def test_a_parent_that_gives_one_number_is_refused(number_parent: Path, data: Path, tmp_path: Path) -> None:

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from transformers import RobertaConfig, RobertaForSequenceClassification, RobertaTokenizer, pipeline
 
 import lathe
-from compression.bundle import Bundle, open_bundle, read_golden
+from compression.bundle import Bundle, read_golden
 from compression.data import Columns, Examples, read_examples
 from compression.errors import CheckpointError, DataError
 from compression.parent.checkpoint import load_parent
@@ -25,6 +24,7 @@ from compression.parent.inputs import require_reads
 from compression.task import open_task
 from compression.train.finetune import FinetuneOptions, finetune
 from compression.train.lessons import vary
+from tests.commands import compressed, done, run, said
 from tests.conftest import FILLER, SENTIMENT, made_once
 
 Pair = tuple[str, str]
@@ -63,22 +63,6 @@ def write_rows(
             pair, is_first = happier(choose)
             writer.writerow([*pair, label(is_first)])
     return path
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(lathe.main, list(map(str, arguments)))
-
-
-def done(*arguments: object) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def said(result: Result) -> str:
-    assert result.exit_code == 1, result.output
-    assert "Traceback" not in result.output
-    return " ".join(result.output.split())
 
 
 @pytest.fixture(scope="module")
@@ -134,19 +118,9 @@ def roberta(workspace: Path) -> Path:
     return made_once(workspace / "pair-roberta", make)
 
 
-def compressed(workspace: Path, parent: Path, data: Path, recipe: str | Path, *options: object) -> Bundle:
-    def make(out: Path) -> None:
-        done(
-            "compress", parent, "--data", data, *PAIRED, "--recipe", recipe, "--out", out, "--cache",
-            workspace / "kept", *options,
-        )  # fmt: skip
-
-    return open_bundle(made_once(workspace / "bundles" / f"{parent.name}-{Path(recipe).stem}", make))
-
-
 @pytest.fixture(scope="module")
 def float_bundle(workspace: Path, bert: Path, data: Path) -> Bundle:
-    return compressed(workspace, bert, data, "float")
+    return compressed(workspace, bert, data, "float", *PAIRED)
 
 
 def expected_scores(parent: Path, pairs: list[Pair]) -> list[dict[str, float]]:
@@ -161,7 +135,7 @@ def test_a_float_bundle_answers_as_transformers_pipeline(
     workspace: Path, data: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
     parent: Path = request.getfixturevalue(kind)
-    bundle = compressed(workspace, parent, data, "float")
+    bundle = compressed(workspace, parent, data, "float", *PAIRED)
     answers = lathe.load(bundle.path)(PAIRS, top_k=None)
     for answer, expected in zip(answers, expected_scores(parent, PAIRS), strict=True):
         assert answer.scores == pytest.approx(expected, abs=1e-4)
@@ -222,7 +196,7 @@ def test_smaller_bundles_keep_their_answers(workspace: Path, bert: Path, data: P
         workspace / "every-step-of-pairs" / "every-step.yaml", lambda path: path.write_text(EVERY_STEP, "utf-8")
     )
     bundle = compressed(
-        workspace, bert, data, path if recipe == "every-step" else recipe, "--budget", "min_agreement=0.5"
+        workspace, bert, data, path if recipe == "every-step" else recipe, *PAIRED, "--budget", "min_agreement=0.5"
     )
     assert bundle.manifest.figures.agreement > 0.95
     assert bundle.manifest.figures.robustness
@@ -241,7 +215,7 @@ def test_pairs_get_numbers_and_several_labels(workspace: Path, pair_encoder: Pat
         "finetune", pair_encoder, "--data", rows, "--out", parent, *PAIRED, *options, "--epochs", 2, "--batch-size", 16,
         "--learning-rate", 3e-3, "--precision", "fp32",
     )  # fmt: skip
-    bundle = compressed(tmp_path, parent, rows, "float", *options[kind == "number" :])
+    bundle = compressed(tmp_path, parent, rows, "float", *PAIRED, *options[kind == "number" :])
     for answer, expected in zip(
         lathe.load(bundle.path)(PAIRS, top_k=None), expected_scores(parent, PAIRS), strict=True
     ):

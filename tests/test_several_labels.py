@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from sklearn.metrics import f1_score
 
-from compression.bundle import Bundle, Runtime, SeveralLabels, open_bundle
+from compression.bundle import Bundle, Runtime, SeveralLabels
 from compression.data import Columns, Examples, read_examples
 from compression.errors import DataError, VerificationError
 from compression.measure.evaluate import fit_thresholds, labelled_rows, quality
@@ -23,7 +22,7 @@ from compression.parent.classifier import load_classifier, predict
 from compression.recipe import Budget
 from compression.train.finetune import FinetuneOptions, finetune
 from compression.train.watching import doubt_of_learning
-from lathe import main
+from tests.commands import compressed, run
 from tests.conftest import FILLER, INTENTS, made_once
 
 LABELS = tuple(sorted(INTENTS))
@@ -57,20 +56,6 @@ def several_parent(workspace: Path, encoder: Path, data: Path) -> Path:
         finetune(str(encoder), read_examples(data), validation, out, options)
 
     return made_once(workspace / "several-parent", train)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, list(map(str, arguments)))
-
-
-def compressed(workspace: Path, parent: Path, data: Path, recipe: str) -> Bundle:
-    def make(out: Path) -> None:
-        result = run(
-            "compress", parent, "--data", data, "--recipe", recipe, "--out", out, "--cache", workspace / "kept"
-        )
-        assert result.exit_code == 0, result.output
-
-    return open_bundle(made_once(workspace / "bundles" / f"several-{recipe}", make))
 
 
 @pytest.fixture(scope="module")
