@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from compression.bundle import extra
-from compression.tables import Format
+from compression.tables import Format, open_table
 from compression.tables.options import format_options, separator, text_pair_option
 from service.access.commands import keys
 from service.errors import ConfigurationError
@@ -170,4 +170,67 @@ def score(
         context.exit(3)
 
 
-COMMANDS: list[click.Command] = [serve, keys, score]
+@click.command()
+@click.argument("source", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="A file of the same kind; it is there when it is complete, and not before.",
+)
+@format_options
+@click.option(
+    "--text-column",
+    "columns",
+    multiple=True,
+    default=("text",),
+    show_default=True,
+    help="What is masked; may be given again.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["replace", "last_four", "pseudonym", "drop"]),
+    default="replace",
+    show_default=True,
+    help="What takes an entity's place: its type, <EMAIL_ADDRESS>; asterisks but for its last four letters and digits; "
+    "its type and a keyed hash, the same for the same value; nothing.",
+)
+@click.option(
+    "--type", "types", multiple=True, help="Of entities, such as EMAIL_ADDRESS; may be given again.  [default: all]"
+)
+@click.option(
+    "--pseudonym-key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="LATHE_PSEUDONYM_KEY_FILE",
+    help="A key of at least 32 bytes, for --mode pseudonym; also read from LATHE_PSEUDONYM_KEY_FILE.",
+)
+def mask(
+    source: Path,
+    out: Path,
+    columns: tuple[str, ...],
+    mode: str,
+    types: tuple[str, ...],
+    pseudonym_key_file: Path | None,
+    form: Format,
+) -> None:
+    """Mask what is personal or secret in the rows of FILE, as POST /v1/mask does.
+
+    FILE is csv, tsv, jsonl, json or parquet, by the ending of its name; text also packed as .gz. The rows keep their
+    order; what holds nothing to mask stays as it is written.
+    """
+    with extra("serve"):
+        from service.masking import TYPES, Masker, Mode
+        from service.masking.file import mask_file
+    from service.access.secret_file import read_pseudonym_key
+
+    if unknown := [name for name in types if name not in TYPES]:
+        raise click.UsageError(f"--type {unknown[0]!r}: there is no such type; the types are {', '.join(TYPES)}")
+    if mode == "pseudonym" and pseudonym_key_file is None:
+        raise click.UsageError("--mode pseudonym: needs --pseudonym-key-file; make one with openssl rand -hex 32")
+    key = b"" if pseudonym_key_file is None else read_pseudonym_key(pseudonym_key_file)
+    rows, found = mask_file(open_table(source, form), out, columns, Masker(Mode(mode), types or TYPES, key))
+    counts = "".join(f", {count} {kind}" for kind, count in sorted(found.items()))
+    click.echo(f"{out}: {rows} rows{counts or ', nothing to mask'}")
+
+
+COMMANDS: list[click.Command] = [serve, keys, score, mask]

@@ -1,6 +1,6 @@
 """Files of rows: the one reader and writer of csv, jsonl, json and parquet, for `compression` and for `lathe score`.
 
-    file ──Table.chunks──▶ Chunk, Chunk, ... ──▶ Table.write: the same rows with columns added
+    file ──Table.chunks──▶ Chunk, Chunk, ... ──▶ Table.write: the same rows with columns added, or cells replaced
 
 A file is read chunk by chunk, in constant memory, and what is passed through keeps its bytes: a row of csv is written
 again as it stood, not as a writer of csv would put it. Needs neither torch nor pyarrow; parquet needs pyarrow. Every

@@ -1,9 +1,11 @@
 """csv: a header, then rows. A row is written again as it stood, with the new cells behind it."""
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import io
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, NamedTuple
 
 from compression.errors import DataError
@@ -68,19 +70,25 @@ class CsvTable(Table):
                     raw.tell() / size,
                 )
 
-    def write(self, out: Path, chunks: Iterable[tuple[Chunk, Added]], added: Mapping[str, type]) -> None:
+    def write(
+        self,
+        out: Path,
+        chunks: Iterable[tuple[Chunk, Added]],
+        added: Mapping[str, type] = MappingProxyType({}),
+        replaced: Collection[str] = (),
+    ) -> None:
         with reading(self.path, self.form.encoding, newline="") as (file, _):
-            header = self._header(self._rows(file)).raw
-        end = _end(header) or "\n"
+            header = self._header(self._rows(file))
+        end = _end(header.raw) or "\n"
         encoding = encoding_of(self.path, self.form.encoding)
+        places = {name: header.cells.index(name) for name in replaced if name in header.cells}
         with writing(out, encoding, packed=out.suffix.lower() == ".gz") as written:
-            written.write(self._longer(header, added, end))
+            written.write(self._longer(header.raw, added, end))
             for chunk, values in chunks:
-                columns = [values[name] for name in added]
-                written.writelines(
-                    self._longer(raw, map(self._safe, new), end)
-                    for raw, new in zip(chunk.rows, zip(*columns, strict=True), strict=True)
-                )
+                for row, raw in enumerate(chunk.rows):
+                    other = {at: cell for name, at in places.items() if (cell := values[name][row]) is not None}
+                    new = [self._safe(values[name][row]) for name in added]
+                    written.write(self._longer(self._replaced(raw, other) if other else raw, new, end))
 
     def require_writable(self, words: Iterable[str]) -> None:
         codec = encoding_of(self.path, self.form.encoding).codec
@@ -142,10 +150,19 @@ class CsvTable(Table):
                 )
             yield row
 
-    def _longer(self, raw: str, cells: Iterable[str], end: str) -> str:
+    def _longer(self, raw: str, cells: Collection[str], end: str) -> str:
+        """A row with more cells."""
+        if not cells:
+            return raw
         own = _end(raw)
         whole = raw[: len(raw) - len(own)]
         return self.delimiter.join([whole, *map(self._quoted, cells)]) + (own or end)
+
+    def _replaced(self, raw: str, cells: Mapping[int, str]) -> str:
+        """A row with other cells in some places."""
+        own = next(csv.reader(io.StringIO(raw, newline=""), delimiter=self.delimiter, strict=True))
+        new = [self._quoted(cells.get(at, cell)) for at, cell in enumerate(own)]
+        return (self.delimiter.join(new) or '""') + _end(raw)  # an empty line would be no row
 
     def _quoted(self, cell: str) -> str:
         """In quotes where a reader might take it for something else; older csv modules forget a bare \\r."""

@@ -1,10 +1,11 @@
-"""jsonl (one JSON object a line) and json (an array of objects). An object keeps its bytes; the new keys stand last."""
+"""jsonl (one JSON object a line) and json (an array of objects). An object keeps its bytes; new keys stand last."""
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, NamedTuple
 
 from compression.tables.table import CHUNK_ROWS, MAX_CHARACTERS, Added, Chunk, Table
@@ -51,16 +52,22 @@ class JsonlTable(Table):
                     raw.tell() / size,
                 )
 
-    def write(self, out: Path, chunks: Iterable[tuple[Chunk, Added]], added: Mapping[str, type]) -> None:
+    def write(
+        self,
+        out: Path,
+        chunks: Iterable[tuple[Chunk, Added]],
+        added: Mapping[str, type] = MappingProxyType({}),
+        replaced: Collection[str] = (),
+    ) -> None:
         encoding = encoding_of(self.path, self.form.encoding)
         before = self.begin
         with writing(out, encoding, packed=out.suffix.lower() == ".gz") as written:
             for chunk, values in chunks:
                 for position, raw in enumerate(chunk.rows):
+                    other = {name: cell for name in replaced if (cell := values[name][position]) is not None}
                     new = {name: values[name][position] for name in added}
-                    opened = raw[:-1].rstrip(_SPACE)  # an object without its last brace
-                    separator = "" if opened == "{" else ", "
-                    written.write(before + opened + separator + _dumped(new, encoding.codec)[1:])
+                    whole = _replaced(raw, other, encoding.codec) if other else raw
+                    written.write(before + (_longer(whole, new, encoding.codec) if new else whole))
                     before = self.between
             written.write(self.end if before == self.between else self.empty)
 
@@ -169,6 +176,34 @@ def begins_with_array(path: Path, encoding: str | None) -> bool:
             if start := start.lstrip(_SPACE):
                 return start[0] != "{"
     return True
+
+
+def _longer(raw: str, members: Mapping[str, object], codec: str) -> str:
+    """An object with more members."""
+    opened = raw[:-1].rstrip(_SPACE)  # without its last brace
+    return opened + ("" if opened == "{" else ", ") + _dumped(members, codec)[1:]
+
+
+def _replaced(raw: str, values: Mapping[str, object], codec: str) -> str:
+    """An object with other values of some members; whatever else is in it keeps its characters."""
+    parts, kept, at = [], 0, _behind_space(raw, 1)
+    while raw[at] != "}":
+        name, at = _DECODER.raw_decode(raw, at)
+        at = _behind_space(raw, _behind_space(raw, at) + 1)  # the colon
+        _, end = _DECODER.raw_decode(raw, at)
+        if name in values:
+            parts += [raw[kept:at], _dumped(values[name], codec)]
+            kept = end
+        at = _behind_space(raw, end)
+        if raw[at] == ",":
+            at = _behind_space(raw, at + 1)
+    return "".join([*parts, raw[kept:]])
+
+
+def _behind_space(raw: str, at: int) -> int:
+    space = _SPACES.match(raw, at)
+    assert space is not None  # it may be empty
+    return space.end()
 
 
 def _dumped(value: object, codec: str) -> str:

@@ -1,9 +1,10 @@
 """parquet: the schema is kept, the new columns stand behind the others. Needs pyarrow."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from compression.errors import DataError
@@ -41,7 +42,13 @@ class ParquetTable(Table):
                 raise
             raise self.broken(f"a damaged parquet file: {error}") from error
 
-    def write(self, out: Path, chunks: Iterable[tuple[Chunk, Added]], added: Mapping[str, type]) -> None:
+    def write(
+        self,
+        out: Path,
+        chunks: Iterable[tuple[Chunk, Added]],
+        added: Mapping[str, type] = MappingProxyType({}),
+        replaced: Collection[str] = (),
+    ) -> None:
         pyarrow, parquet = _pyarrow()
         kinds = {str: pyarrow.string(), float: pyarrow.float64(), bool: pyarrow.bool_()}
         schema = parquet.read_schema(self.path)
@@ -53,7 +60,7 @@ class ParquetTable(Table):
                 batches = [
                     pyarrow.RecordBatch.from_arrays(
                         [
-                            *chunk.rows.columns,
+                            *self._columns(chunk, schema, {name: values[name] for name in replaced}),
                             *(pyarrow.array(values[name], kinds[kind]) for name, kind in added.items()),
                         ],
                         schema=schema,
@@ -61,6 +68,23 @@ class ParquetTable(Table):
                     for chunk, values in group
                 ]
                 writer.write_table(pyarrow.Table.from_batches(batches, schema))
+
+    def _columns(self, chunk: Chunk, schema: Any, others: Added) -> list[Any]:
+        """A chunk's columns, with other cells where there are some."""
+        import pyarrow
+
+        columns = list(chunk.rows.columns)
+        for name, values in others.items():
+            if name not in schema.names or not any(value is not None for value in values):
+                continue
+            place = schema.names.index(name)
+            kind = schema.field(place).type
+            if not _holds_strings(kind):
+                raise self.broken(f"the column {name!r} holds {kind}, which is no string; convert it to strings")
+            cells = zip(columns[place].to_pylist(), values, strict=True)
+            new = pyarrow.array([own if value is None else value for own, value in cells], pyarrow.string())
+            columns[place] = new.cast(kind)
+        return columns
 
     def _cells(self, batch: Any, schema: Any, name: str, numbers: Sequence[int]) -> list[Cells]:
         if name not in schema.names:
@@ -72,15 +96,19 @@ class ParquetTable(Table):
         return [self.cells(value, name, number) for value, number in zip(values, numbers, strict=True)]
 
     def _require(self, text: str, others: Sequence[str], schema: Any) -> None:
-        from pyarrow import types
-
         self.require_single((text, *others), schema.names)
         if text not in schema.names:
             raise self.no_column(text, schema.names)
         kind = schema.field(text).type
-        kind = kind.value_type if types.is_dictionary(kind) else kind
-        if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
+        if not _holds_strings(kind):
             raise self.broken(f"the column {text!r} holds {kind}; name one of strings with --text-column")
+
+
+def _holds_strings(kind: Any) -> bool:
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
 def _named(value: Any, classes: Sequence[str]) -> Any:

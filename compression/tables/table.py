@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from compression.errors import DataError
@@ -14,7 +15,7 @@ MAX_CHARACTERS = 1 << 24  # of one line, cell or object: a quote that never clos
 
 Cell: TypeAlias = str | None  # None where there is none; csv has no such cell, only an empty one
 Cells: TypeAlias = Cell | tuple[str, ...]  # of a column besides the text: json and parquet have lists
-Added: TypeAlias = Mapping[str, Sequence[Any]]  # values of the new columns, row by row; None where there is none
+Added: TypeAlias = Mapping[str, Sequence[Any]]  # values by column, row by row; None where there is none
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,22 @@ class Table(ABC):
         """
 
     @abstractmethod
-    def write(self, out: Path, chunks: Iterable[tuple[Chunk, Added]], added: Mapping[str, type]) -> None:
-        """Writes this file's chunks with new columns behind the others.
+    def write(
+        self,
+        out: Path,
+        chunks: Iterable[tuple[Chunk, Added]],
+        added: Mapping[str, type] = MappingProxyType({}),
+        replaced: Collection[str] = (),
+    ) -> None:
+        """Writes this file's chunks with new columns behind the others, or other cells in place of some.
 
         Args:
             added: names of the new columns, and what they hold: str, float or bool.
+            replaced: columns of this file in which some cells become other strings. Of these, None is a cell that stays
+                as it is written.
+
+        Raises:
+            DataError: a column cannot hold strings.
         """
 
     def require_writable(self, words: Iterable[str]) -> None:  # noqa: B027  # most kinds can write any word

@@ -7,6 +7,25 @@ from pathlib import Path
 from service.errors import ConfigurationError
 
 _MOST_BYTES = 16 << 20  # some 90,000 keys
+_LEAST_KEY_BYTES = 32
+
+
+def read_pseudonym_key(path: Path) -> bytes:
+    """The key of pseudonyms.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is so short that it could be guessed.
+    """
+    try:
+        key = read_secret_file(path, "a key of pseudonyms").strip()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: the key of pseudonyms cannot be read: {error.strerror}") from None
+    if len(key) < _LEAST_KEY_BYTES:
+        raise ConfigurationError(
+            f"{path}: the key of pseudonyms has {len(key)} bytes, and needs {_LEAST_KEY_BYTES}; make one with "
+            "openssl rand -hex 32"
+        )
+    return key
 
 
 def read_secret_file(path: Path, what: str) -> bytes:

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from service.access.secret_file import read_secret_file
+from service.access.secret_file import read_pseudonym_key
 from service.api.ask import require_few
 from service.api.schemas import MaskRequest, MaskResponse
-from service.errors import ConfigurationError, Conflict, Overloaded, PayloadTooLarge
+from service.errors import Conflict, Overloaded, PayloadTooLarge
 from service.http.body import parse, read_body
 from service.http.messages import Request, Response
 from service.http.operation import Operation
@@ -21,7 +20,6 @@ from service.settings import Settings
 
 # Of one request, and of all that wait. The slowest text takes some ten microseconds for each.
 _MOST_CHARACTERS, _MOST_WAITING = 100_000, 1_000_000
-_LEAST_KEY_BYTES = 32
 
 
 class Masking:
@@ -33,7 +31,7 @@ class Masking:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._key = b"" if settings.pseudonym_key_file is None else _read_key(settings.pseudonym_key_file)
+        self._key = b"" if settings.pseudonym_key_file is None else read_pseudonym_key(settings.pseudonym_key_file)
         self._thread = ThreadPoolExecutor(1, "mask")
         self._waiting = 0  # characters
 
@@ -65,19 +63,6 @@ class Masking:
                 "another mode"
             )
         return Masker(mode, TYPES if body.types is None else body.types, self._key)
-
-
-def _read_key(path: Path) -> bytes:
-    try:
-        key = read_secret_file(path, "a key of pseudonyms").strip()
-    except OSError as error:
-        raise ConfigurationError(f"{path}: the key of pseudonyms cannot be read: {error.strerror}") from None
-    if len(key) < _LEAST_KEY_BYTES:
-        raise ConfigurationError(
-            f"{path}: the key of pseudonyms has {len(key)} bytes, and needs {_LEAST_KEY_BYTES}; make one with "
-            "openssl rand -hex 32"
-        )
-    return key
 
 
 def _results(masker: Masker, texts: Sequence[str]) -> list[dict[str, Any]]:

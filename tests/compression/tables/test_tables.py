@@ -292,3 +292,76 @@ def test_what_few_characters_leave_open_is_named() -> None:
     assert likely_encodings(b"plain") == []
     assert likely_encodings("a très good day".encode("latin-1")) == ["cp1252"]
     assert likely_encodings("味道很好，菜品齁咸，送餐很快".encode("gbk")) == ["gbk"]  # noqa: RUF001
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(rows=st.lists(st.tuples(MISSING, MISSING, MISSING), max_size=5))
+@RELAXED
+def test_replaced_cells_are_read_back_and_the_others_stay(
+    kind: str, rows: list[tuple[Cell, Cell, Cell]], tmp_path: Path
+) -> None:
+    """The third of each row takes the place of the second; None leaves it."""
+    if "json" not in kind and kind != "parquet":
+        rows = [(one or "", two or "", new) for one, two, new in rows]
+    source = written(tmp_path / f"rows.{kind}", [row[:2] for row in rows])
+    out = tmp_path / f"out.{kind}"
+    table = open_table(source)
+    chunks = ((chunk, {"other": [row[2] for row in rows]}) for chunk in table.chunks("text"))
+    table.write(out, chunks, replaced=["other"])
+    assert cells(out) == [[one, two if other is None else other] for one, two, other in rows]
+
+
+def test_what_is_not_replaced_keeps_its_bytes(tmp_path: Path) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_bytes(b'"id",text,more\r\n"1", a ,"x"\r\n2,"b",\n"3",c,1.10')
+    table = open_table(source)
+    table.write(
+        tmp_path / "out.csv",
+        ((chunk, {"text": [None, "B,B", None]}) for chunk in table.chunks("text")),
+        replaced=["text"],
+    )
+    assert (tmp_path / "out.csv").read_bytes() == b'"id",text,more\r\n"1", a ,"x"\r\n2,"B,B",\n"3",c,1.10'
+    source = tmp_path / "rows.jsonl"
+    source.write_text(
+        '{"n": 1.10, "text" :"a", "m": {"text": "a"}, "l":[1, 2 ] }\n{"text":"\\u0061"}\n{"n": 1e400}\n', "utf-8"
+    )
+    table = open_table(source)
+    chunks = ((chunk, {"text": ["b", None, None]}) for chunk in table.chunks("text"))
+    table.write(tmp_path / "out.jsonl", chunks, replaced=["text"])
+    assert (tmp_path / "out.jsonl").read_text("utf-8") == (
+        '{"n": 1.10, "text" :"b", "m": {"text": "a"}, "l":[1, 2 ] }\n{"text":"\\u0061"}\n{"n": 1e400}\n'
+    )
+
+
+def test_a_cell_of_a_file_with_one_column_can_become_empty(tmp_path: Path) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text("text\na\nb\n", "utf-8")
+    table = open_table(source)
+    table.write(
+        tmp_path / "out.csv", ((chunk, {"text": ["", None]}) for chunk in table.chunks("text")), replaced=["text"]
+    )
+    assert cells(tmp_path / "out.csv", ["text"]) == [[""], ["b"]]
+    assert (tmp_path / "out.csv").read_text("utf-8") == 'text\n""\nb\n'
+
+
+def test_the_kind_of_a_parquet_column_stays(tmp_path: Path) -> None:
+    kinds = {
+        "text": pyarrow.large_string(),
+        "other": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+        "n": pyarrow.int64(),
+    }
+    arrays = [
+        pyarrow.array(["a", None]).cast(kinds["text"]),
+        pyarrow.array(["x", "y"]).cast(kinds["other"]),
+        pyarrow.array([1, 2]),
+    ]
+    pyarrow.parquet.write_table(pyarrow.table(dict(zip(kinds, arrays, strict=True))), tmp_path / "rows.parquet")
+    table = open_table(tmp_path / "rows.parquet")
+    new = {"text": ["b", None], "other": [None, "z"]}
+    table.write(tmp_path / "out.parquet", ((chunk, new) for chunk in table.chunks("text")), replaced=list(new))
+    got = pyarrow.parquet.read_table(tmp_path / "out.parquet")
+    assert got.schema.types == list(kinds.values())
+    assert got.to_pydict() == {"text": ["b", None], "other": ["x", "z"], "n": [1, 2]}
+    numbers = ((chunk, {"n": ["b", None]}) for chunk in table.chunks("text"))
+    with pytest.raises(DataError, match=r"the column 'n' holds int64, which is no string; convert it to strings"):
+        table.write(tmp_path / "other.parquet", numbers, replaced=["n"])
