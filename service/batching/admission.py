@@ -65,8 +65,8 @@ class Admission(Generic[T]):
         if texts > limits.queue_texts or tokens > limits.queue_tokens:
             raise PayloadTooLarge(
                 f"the request has {texts} texts, windows of long ones counted, and {tokens} tokens; the queue of "
-                f"{self._outstanding.name!r} never holds more than {limits.queue_texts} and {limits.queue_tokens}: send "
-                "fewer at a time"
+                f"{self._outstanding.name!r} never holds more than {limits.queue_texts} and {limits.queue_tokens}: "
+                "send fewer at a time"
             )
         self._require_possible(submission)
         self._require(texts, tokens, tokens, submission.tenant, submission.deadline, submission.since)
@@ -88,9 +88,9 @@ class Admission(Generic[T]):
         takes = self._estimate.alone_s(texts, submission.tokens)
         if texts > 1 and takes > seconds > 0 and self.closed is None:
             raise PayloadTooLarge(
-                f"the request's {texts} texts, windows of long ones counted, are expected to take {takes:.1f} s, and its "
-                f"time is {seconds:.1f} s: send at most {max(1, int(texts * seconds / takes))} like these at a time, or "
-                "give them more time"
+                f"the request's {texts} texts, windows of long ones counted, are expected to take {takes:.1f} s, and "
+                f"its time is {seconds:.1f} s: send at most {max(1, int(texts * seconds / takes))} like these at a "
+                "time, or give them more time"
             )
 
     def _require(
