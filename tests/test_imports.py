@@ -28,7 +28,7 @@ WINGS = {
     "engine": {"errors", "setting_types"},
     "batching": {"errors", "redaction", "telemetry"},
     "access": {"errors"},
-    "masking": set(),
+    "masking": {"errors"},
     "scoring": {"batching", "engine", "errors", "setting_types", "telemetry"},
 }
 
