@@ -139,5 +139,5 @@ def fit_to(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> None:
     while f"{names[sublayers(model)[-1].output]}.weight" not in state:
         remove_layer(model, len(encoder_layers(model)) - 1)
     for part in sublayers(model):
-        width = state[f"{names[part.output]}.weight"].shape[1]
-        part.resize(width // part.unit)
+        name = names[part.output]
+        part.resize(state[f"{name}.weight"].shape[1] // part.unit, f"{name}.bias" in state)

@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compression.progress import track
-from compression.prune.encoder import Kind, Sublayer, sublayers
+from compression.prune.encoder import Sublayer, sublayers
 from compression.prune.regression import Moments, Refit, columns_of
 from compression.prune.structure import CostTable
 from compression.prune.upwards import Seen, divergence, moments_of, prune_upwards, refit_to
@@ -45,10 +45,10 @@ def cost_tables(model: PreTrainedModel, cost: CostTable) -> list[dict[int, float
     """Per sublayer, milliseconds by number of units; each shape is measured once."""
     parts = sublayers(model)
     tables = {
-        shape: cost(shape[0], shape[1], shape[2], levels)
-        for shape, levels in {_shape(part): _levels(part) for part in parts}.items()
+        (shape, units): cost(shape, levels)
+        for (shape, units), levels in {(part.shape, part.units): _levels(part) for part in parts}.items()
     }
-    return [tables[_shape(part)] for part in parts]
+    return [tables[part.shape, part.units] for part in parts]
 
 
 def price(model: PreTrainedModel, seen: Seen) -> Priced:
@@ -151,10 +151,6 @@ def _levels(part: Sublayer) -> tuple[int, ...]:
         steps = (round(part.units * share / _FFN_MULTIPLE) * _FFN_MULTIPLE for share in _FFN_SHARES)
         levels = {min(part.units, max(_FFN_MULTIPLE, step)) for step in steps}
     return tuple(sorted(levels | {part.units}))
-
-
-def _shape(part: Sublayer) -> tuple[Kind, int, int, int]:
-    return part.kind, part.output.out_features, part.unit, part.units
 
 
 def eliminate(moments: Moments, unit: int, levels: Sequence[int]) -> dict[int, tuple[int, ...]]:

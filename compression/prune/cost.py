@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compression.bundle.atomic_files import CACHE_REMEDY, replacing
 from compression.bundle.runtime import session_options
-from compression.prune.encoder import Kind
+from compression.prune.encoder import Kind, Shape
 from compression.quantize import Activation, Range, linears, quantize_linears
 
 # Fitted to encoders of 128 to 1024 wide on a CPU with VNNI, which lie within 30 % of it.
@@ -31,16 +31,14 @@ _TEXTS, _TOKENS = 8, 24
 _ROUNDS = 30
 
 
-def machine_cost(folder: Path, kind: Kind, hidden: int, unit: int, widths: Sequence[int]) -> dict[int, float]:
-    """Time of one sublayer on this machine by number of units, in that of one FFN neuron.
+def machine_cost(folder: Path, shape: Shape, widths: Sequence[int]) -> dict[int, float]:
+    """Time of one sublayer on this machine by number of units, in that of one FFN neuron without a gate.
 
     Args:
         folder: where what was measured is kept.
-        hidden: width of the hidden states.
-        unit: columns of a unit: the size of a head, or 1.
     """
-    column = 2 * _kept_price(folder, hidden, unit) if kind == "attention" else 1.0
-    return {width: _FIXED + column * unit * width for width in widths}
+    column = shape.matrices / 2 * (_kept_price(folder, shape.hidden, shape.unit) if shape.kind == "attention" else 1.0)
+    return {width: _FIXED + column * shape.unit * width for width in widths}
 
 
 def column_price(hidden: int, measured: float) -> float:

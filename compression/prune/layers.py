@@ -13,7 +13,7 @@ from compression.parent.batches import Batch
 from compression.parent.checkpoint import Parent
 from compression.parent.predictions import divergence, outcomes
 from compression.progress import track
-from compression.prune.encoder import encoder_layers, remove_layer
+from compression.prune.encoder import encoder_layers, remove_layer, require_layers_alike
 from compression.prune.observe import batches
 
 _MAX_TOKENS = 8_000
@@ -26,9 +26,10 @@ def drop_layers(parent: Parent, texts: Sequence[Input], count: int) -> Parent:
         texts: unlabelled, like those to be served; the first few hundred are looked at.
 
     Raises:
-        CheckpointError: an architecture that cannot be pruned.
+        CheckpointError: an architecture that cannot be pruned, or not by layers.
         RecipeError: it has no more layers than are to go.
     """
+    require_layers_alike(parent.model)
     model = copy.deepcopy(parent.model)
     layers = len(encoder_layers(model))
     if count >= layers:

@@ -16,7 +16,7 @@ from compression.parent.batches import rows as rows_of
 from compression.parent.checkpoint import Parent
 from compression.parent.predictions import are_apart, are_numbers, outcomes
 from compression.progress import track
-from compression.prune.encoder import Sublayer, encoder_layers, sublayers
+from compression.prune.encoder import Sublayer, encoder_layers, hidden_of, sublayers
 
 _DRAWS = 2  # of random directions, where there are more than two labels
 _UNIFORM = 0.2  # share of a token's weight that does not depend on the predictions
@@ -28,7 +28,7 @@ class Observation:
 
     Attributes:
         hidden: per layer, its input: (texts, tokens, width).
-        outputs: per sublayer, residual and output together, before its layer norm.
+        outputs: per sublayer, residual and output together.
         weights: per sublayer, how much each token's output matters to the predictions: (texts, tokens); padding is 0.
         outcomes: see `compression.parent.predictions`.
     """
@@ -104,10 +104,10 @@ def tapped(parts: Sequence[Sublayer]) -> Iterator[list[Tap]]:
         def at_output(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor, tap: Tap = tap) -> None:
             tap.units, tap.output = inputs[0], output
 
-        def at_norm(_: nn.Module, inputs: tuple[torch.Tensor, ...], tap: Tap = tap) -> None:
-            tap.summed = inputs[0]
+        def at_sum(summed: torch.Tensor, tap: Tap = tap) -> None:
+            tap.summed = summed
 
-        hooks += [part.output.register_forward_hook(at_output), part.norm.register_forward_pre_hook(at_norm)]
+        hooks += [part.output.register_forward_hook(at_output), part.on_sum(at_sum)]
     try:
         yield taps
     finally:
@@ -130,7 +130,7 @@ def run_layers(
     outputs: list[torch.Tensor] = []
 
     def keep(_: nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
-        outputs.append(output if isinstance(output, torch.Tensor) else output[0])
+        outputs.append(hidden_of(output))
 
     hooks = [
         part[0].register_forward_pre_hook(lambda _, inputs: (hidden, *inputs[1:])),

@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from compression.bundle import Input
 from compression.parent.checkpoint import Parent
 from compression.progress import console
-from compression.prune.encoder import Kind, sublayers
+from compression.prune.encoder import Shape, sublayers
 from compression.prune.masks import Line, mask_gradients, rearrange, search_masks
 from compression.prune.upwards import prune_upwards, see
 
-CostTable = Callable[[Kind, int, int, Sequence[int]], dict[int, float]]
+CostTable = Callable[[Shape, Sequence[int]], dict[int, float]]
 
 FFN_MULTIPLE = 16  # widths that the integer kernels fill without leftovers
 
@@ -32,8 +32,7 @@ def prune_structure(parent: Parent, texts: Sequence[Input], keep: float, cost: C
     Args:
         texts: unlabelled, like those to be served.
         keep: share of the time of all sublayers that may stay.
-        cost: time by number of units, given kind, hidden size, columns of a unit and numbers of units, a straight line;
-            the unit of time does not matter.
+        cost: time by number of units, a straight line; the unit of time does not matter.
 
     Raises:
         CheckpointError: an architecture that cannot be pruned.
@@ -42,9 +41,7 @@ def prune_structure(parent: Parent, texts: Sequence[Input], keep: float, cost: C
     seen = see(parent, texts)
     console.print("Choose heads and neurons")
     gradients = mask_gradients(parent.model, [one.batch for one in seen.fit])
-    lines = [
-        Line.through(cost(part.kind, part.output.out_features, part.unit, (1, max(2, part.units)))) for part in parts
-    ]
+    lines = [Line.through(cost(part.shape, (1, max(2, part.units)))) for part in parts]
     masks = search_masks(gradients, lines, [part.kind for part in parts], keep, FFN_MULTIPLE)
     kept = [rearrange(one, mask) for one, mask in zip(gradients, masks, strict=True)]
     model = copy.deepcopy(parent.model)

@@ -58,8 +58,7 @@ def prune_upwards(
         )
         part = sublayers(model)[at]
         new = refit_to(part, choose(model, at, fit), fit, held_out)
-        part.keep(new.units)
-        part.output.weight.data, part.output.bias.data = new.weight, new.bias
+        part.keep(new.units, (new.weight, new.bias))
         if part.kind == "ffn" and at + 1 < count:
             hidden = [
                 [run_layers(model, one.batch, its, part.layer, 1)[0] for one, its in zip(group, inputs, strict=True)]
@@ -84,7 +83,9 @@ def moments_of(
 
 def refit_to(part: Sublayer, units: Sequence[int], fit: Moments, held_out: Moments) -> Refit:
     """What a sublayer's output projection becomes when only these units stay."""
-    return refit(part.output.weight.detach(), part.output.bias.detach(), units, part.unit, fit, held_out)
+    weight = part.output.weight.detach()
+    bias = weight.new_zeros(len(weight)) if part.output.bias is None else part.output.bias.detach()
+    return refit(weight, bias, units, part.unit, fit, held_out)
 
 
 def divergence(model: PreTrainedModel, observations: Sequence[Observation], first: int = 0) -> float:

@@ -18,7 +18,7 @@ from benchmarks.pruning.units import know
 from compression.data import Examples, read_examples
 from compression.parent.checkpoint import Parent
 from compression.parent.classifier import ParentClassifier, predict
-from compression.prune.encoder import sublayers
+from compression.prune.encoder import Shape, sublayers
 from compression.prune.masks import Line
 from compression.prune.regression import Moments
 from compression.prune.upwards import Seen, see
@@ -30,9 +30,9 @@ BATCH = {
 }
 
 
-def arithmetic_cost(kind: str, hidden: int, unit: int, widths: Sequence[int]) -> dict[int, float]:
+def arithmetic_cost(shape: Shape, widths: Sequence[int]) -> dict[int, float]:
     """A sublayer costs what it multiplies, and a fixed part."""
-    return {width: 500.0 + width * unit * hidden * (4 if kind == "attention" else 2) for width in widths}
+    return {width: 500.0 + width * shape.unit * shape.hidden * shape.matrices for width in widths}
 
 
 @pytest.fixture(scope="module")

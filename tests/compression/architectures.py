@@ -1,22 +1,20 @@
 """Tiny untrained classifiers of the supported architectures, and of one that cannot be pruned."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from transformers import (
+    AutoModelForSequenceClassification,
     BertConfig,
-    BertForSequenceClassification,
     DebertaV2Config,
-    DebertaV2ForSequenceClassification,
     DistilBertConfig,
-    DistilBertForSequenceClassification,
     ElectraConfig,
-    ElectraForSequenceClassification,
+    ModernBertConfig,
     MPNetConfig,
-    MPNetForSequenceClassification,
+    PreTrainedConfig,
     PreTrainedModel,
     RobertaConfig,
-    RobertaForSequenceClassification,
 )
 
 SIZES: dict[str, Any] = {
@@ -25,24 +23,28 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
+_CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
+    "bert": lambda: BertConfig(**SIZES),
+    "distilbert": lambda: DistilBertConfig(
+        vocab_size=70, dim=32, n_layers=2, n_heads=4, hidden_dim=48, initializer_range=0.3
+    ),
+    "roberta": lambda: RobertaConfig(**SIZES),
+    "electra": lambda: ElectraConfig(**SIZES, embedding_size=16),
+    "mpnet": lambda: MPNetConfig(**SIZES),
+    "deberta-v2": lambda: DebertaV2Config(
+        **SIZES, relative_attention=True, position_buckets=16, pos_att_type=["p2c", "c2p"], share_att_key=True,
+        norm_rel_ebd="layer_norm", position_biased_input=False, max_relative_positions=-1,
+    ),
+    # One layer sees all of a text, the next two tokens to either side.
+    "modernbert": lambda: ModernBertConfig(
+        **SIZES, initializer_cutoff_factor=10.0, global_attn_every_n_layers=2, local_attention=4,
+        pad_token_id=1, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3,
+    ),
+}  # fmt: skip
+
+
 def classifier(architecture: str) -> PreTrainedModel:
     """An untrained classifier of two layers with four heads."""
     torch.manual_seed(0)
-    if architecture == "bert":
-        return BertForSequenceClassification(BertConfig(**SIZES))
-    if architecture == "distilbert":
-        return DistilBertForSequenceClassification(
-            DistilBertConfig(vocab_size=70, dim=32, n_layers=2, n_heads=4, hidden_dim=48, initializer_range=0.3)
-        )
-    if architecture == "roberta":
-        return RobertaForSequenceClassification(RobertaConfig(**SIZES))
-    if architecture == "electra":
-        return ElectraForSequenceClassification(ElectraConfig(**SIZES, embedding_size=16))
-    if architecture == "mpnet":
-        return MPNetForSequenceClassification(MPNetConfig(**SIZES))
-    return DebertaV2ForSequenceClassification(
-        DebertaV2Config(
-            **SIZES, relative_attention=True, position_buckets=16, pos_att_type=["p2c", "c2p"], share_att_key=True,
-            norm_rel_ebd="layer_norm", position_biased_input=False, max_relative_positions=-1,
-        )
-    )  # fmt: skip
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(_CONFIGS[architecture]())
+    return model

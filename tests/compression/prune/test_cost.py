@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from compression.prune.cost import attention_price, column_price, machine_cost
+from compression.prune.encoder import Shape
 
 
 @pytest.mark.parametrize(
@@ -18,12 +19,15 @@ def test_a_machine_that_is_far_from_arithmetic_does() -> None:
 
 
 def test_what_was_measured_is_kept(tmp_path: Path) -> None:
-    first = machine_cost(tmp_path, "attention", 64, 16, [1, 2, 4])
+    attention = Shape("attention", 64, 16, matrices=4)
+    first = machine_cost(tmp_path, attention, [1, 2, 4])
     (kept,) = tmp_path.iterdir()
     kept.write_text("5.0", "utf-8")
-    assert machine_cost(tmp_path, "attention", 64, 16, [1, 2, 4]) != first
-    assert machine_cost(tmp_path, "attention", 64, 16, [1, 2]) == {1: 75 + 2 * 5 * 16, 2: 75 + 2 * 5 * 32}
-    assert machine_cost(tmp_path, "ffn", 64, 1, [32, 64]) == {32: 107, 64: 139}
+    assert machine_cost(tmp_path, attention, [1, 2, 4]) != first
+    assert machine_cost(tmp_path, attention, [1, 2]) == {1: 75 + 2 * 5 * 16, 2: 75 + 2 * 5 * 32}
+    assert machine_cost(tmp_path, Shape("ffn", 64, 1, matrices=2), [32, 64]) == {32: 107, 64: 139}
+    gated = Shape("ffn", 64, 1, matrices=3)
+    assert machine_cost(tmp_path, gated, [32, 64]) == {32: 75 + 48, 64: 75 + 96}
 
 
 def test_both_sublayers_can_be_timed() -> None:

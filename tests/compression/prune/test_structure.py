@@ -1,3 +1,5 @@
+import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +13,12 @@ from compression.errors import CheckpointError, RecipeError
 from compression.measure.evaluate import agreement
 from compression.parent.checkpoint import Parent
 from compression.parent.classifier import ParentClassifier, predict
-from compression.prune.encoder import encoder_layers, remove_layer, sublayers
+from compression.prune.encoder import Shape, encoder_layers, remove_layer, sublayers
 from compression.prune.layers import drop_layers
+from compression.prune.observe import tapped
 from compression.prune.regression import Moments, refit
 from compression.prune.structure import FFN_MULTIPLE, prune_structure
+from compression.step_cache import fit_to
 from tests.compression.architectures import classifier
 
 BATCH = {
@@ -23,9 +27,9 @@ BATCH = {
 }
 
 
-def arithmetic_cost(kind: str, hidden: int, unit: int, widths: Sequence[int]) -> dict[int, float]:
+def arithmetic_cost(shape: Shape, widths: Sequence[int]) -> dict[int, float]:
     """A sublayer costs what it multiplies."""
-    return {width: float(width * unit * hidden * (4 if kind == "attention" else 2)) for width in widths}
+    return {width: float(width * shape.unit * shape.hidden * shape.matrices) for width in widths}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,7 @@ def small(kind: str) -> PreTrainedModel:
     return classifier(kind).eval()
 
 
-@pytest.mark.parametrize("kind", ["bert", "electra", "roberta", "deberta-v2", "distilbert"])
+@pytest.mark.parametrize("kind", ["bert", "electra", "roberta", "deberta-v2", "distilbert", "modernbert"])
 def test_a_removed_unit_is_as_good_as_one_that_says_nothing(kind: str) -> None:
     model, silent = small(kind), small(kind)
     for at, kept in ((0, [0, 2, 3]), (1, [*range(8, 40)]), (2, [1])):
@@ -46,7 +50,7 @@ def test_a_removed_unit_is_as_good_as_one_that_says_nothing(kind: str) -> None:
         other.output.weight.data[:, other.columns(gone)] = 0
         part.keep(kept)
         assert part.output.in_features == len(kept) * part.unit
-        assert all(linear.out_features == len(kept) * part.unit for linear in part.inputs)
+        assert sum(linear.out_features for linear in part.inputs) == len(kept) * part.unit * (part.shape.matrices - 1)
     with torch.inference_mode():
         torch.testing.assert_close(model(**BATCH).logits, silent(**BATCH).logits)
 
@@ -57,6 +61,35 @@ def test_a_removed_layer_is_gone_and_counted(kind: str) -> None:
     remove_layer(model, 0)
     assert len(encoder_layers(model)) == model.config.num_hidden_layers == 1
     assert model(**BATCH).logits.shape == (2, 2)
+
+
+def test_layers_of_several_kinds_are_not_removed(parent: Parent) -> None:
+    with pytest.raises(CheckpointError, match=r"modernbert .* layers of several kinds, .*leave out drop_layers"):
+        drop_layers(dataclasses.replace(parent, model=small("modernbert")), ["good"], 1)
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+def test_a_pruned_model_is_that_which_was_kept(kind: str) -> None:
+    """As the step cache reads it back: its weights into a copy of the parent."""
+    pruned, again = small(kind), small(kind)
+    for part, units in zip(sublayers(pruned), ([0, 2], range(8, 40), [1], range(16)), strict=True):
+        refitted = torch.randn(32, len(part.columns(units))), torch.randn(32)
+        part.keep(units, refitted)
+    fit_to(again, pruned.state_dict())
+    again.load_state_dict(pruned.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(again(**BATCH).logits, pruned(**BATCH).logits)
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+def test_the_sum_is_what_the_next_sublayer_begins_with(kind: str) -> None:
+    model = small(kind)
+    with tapped(sublayers(model)) as taps, torch.inference_mode():
+        model(**BATCH)
+    for one, following in itertools.pairwise(taps):
+        begins = following.summed - following.output
+        normalised = torch.nn.functional.layer_norm(one.summed, one.summed.shape[-1:])
+        torch.testing.assert_close(begins, one.summed if kind == "modernbert" else normalised)
 
 
 def test_an_architecture_that_is_not_known_is_refused() -> None:
