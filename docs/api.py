@@ -53,6 +53,34 @@ A key may ask models and read `/metrics`, unless it was made for less or more (`
 replaces one, and lets the old one in for another day.
 
 No key is needed for {public}.
+
+### Tokens of an issuer
+
+Tokens (JWT) of Keycloak, Entra ID, Auth0 and other OpenID Connect issuers take the place of keys, or are let in
+beside them: what begins with `lathe_` is looked up in the keys file, all else must be a token.
+
+```sh
+export LATHE_JWT_ISSUER=https://login.example/realms/shop LATHE_JWT_AUDIENCE=lathe
+export LATHE_JWT_JWKS=https://login.example/realms/shop/protocol/openid-connect/certs
+```
+
+A token needs `iss`, `aud`, `exp` and a name (`sub`, or what `LATHE_JWT_NAME_CLAIM` says), under which it is measured
+and limited as a key is (`LATHE_JWT_LIMITS`), and in `scope` a word that means something here: `predict`, `metrics`,
+`admin`, or those of `LATHE_JWT_SCOPES`. `LATHE_JWT_MODELS_CLAIM` names the claim that has the models that it may ask.
+A token that is refused is answered 401 with `WWW-Authenticate: Bearer error="invalid_token"` and what is wrong with
+it; one that may do nothing here, or not this, 403. A token with the name of a key in the keys file is refused: both
+would be counted as one.
+
+Algorithms are RS256, PS256, ES256 and EdDSA, as the issuer's keys say; a token is at most 8,192 characters long. The
+issuer's keys are read every 5 minutes (a file: every second). A token that names a key that is not there is refused,
+and has them read at once, but only once in 30 seconds: publish a key some minutes before you sign with it, as most
+issuers do, and no token is refused. While the issuer cannot be asked, its last keys stay in force for an hour, then
+no token is let in (`lathe_issuer_readable`, an ERROR line in the log); at start it must be there. It is asked over
+TLS, without following redirects; `HTTPS_PROXY` and `SSL_CERT_FILE` say through what, and whose certificates are
+trusted.
+
+A token that has been signed is let in until it ends: there is no call to the issuer for each request. Give tokens
+minutes, not days.
 """
 
 

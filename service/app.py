@@ -22,12 +22,10 @@ from bentoml._internal.utils.analytics import usage_stats
 from bentoml.exceptions import BentoMLConfigException, BentoMLException
 
 from compression.bundle import BundleError
-from service.access.authenticator import Authenticator
-from service.access.keys_file import read_keys
 from service.access.limits import Limiter
-from service.access.local import Access, LocalOnly
 from service.api.routes import create_routes
 from service.api.triage import check_fit, why_no_triage
+from service.credentials import check_credentials, create_access
 from service.errors import ConfigurationError
 from service.http.connection import HttpProtocol
 from service.http.connections import Connections, Limits
@@ -105,10 +103,6 @@ def _cors() -> dict[str, Any] | None:
     return cors_options(BentoMLContainer.access_control_options.get()) if enabled else None
 
 
-def _access(settings: Settings) -> Access:
-    return LocalOnly(settings.allowed_hosts) if settings.keys_file is None else Authenticator(settings.keys_file)
-
-
 def _check(host: str, port: int) -> None:
     """Runs once, before any worker is started.
 
@@ -120,8 +114,7 @@ def _check(host: str, port: int) -> None:
     settings = _settings()
     require_private_or_keys(host, settings)
     require_free(host, port)
-    if settings.keys_file is not None:
-        read_keys(settings.keys_file)
+    check_credentials(settings)
     _cors()
     check(settings, partial(locate, settings.directory), partial(check_fit, settings))
 
@@ -154,11 +147,9 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
         """The app that a worker serves; uvicorn, which BentoML starts with it, takes its protocol from this table."""
         app = super().to_asgi(is_main)
         settings, telemetry = _settings(), Telemetry()
-        access = _access(settings)
+        access, self.issuer = create_access(settings, telemetry)
         places, fit = partial(locate, settings.directory), partial(check_fit, settings)
         self.serving = Serving(settings, places, telemetry, fit, _workers())
-        if isinstance(access, Authenticator):
-            telemetry.keys_file(partial(getattr, access, "readable"), partial(getattr, access, "next_expiry"))
         store, without = settings.limits_store, settings.limits_without_store
         limiter = self.limiter = Limiter(store, without, telemetry.limits_unavailable)
         routes = create_routes(self.serving, access, limiter)
@@ -218,6 +209,8 @@ class Lathe:
     async def stop(self) -> None:
         """Answers what was accepted."""
         await self.serving.stop()
+        if Lathe.issuer is not None:  # type: ignore[attr-defined]  # the decorator makes it a Service
+            Lathe.issuer.close()  # type: ignore[attr-defined]  # as above
         await Lathe.limiter.close()  # type: ignore[attr-defined]  # the decorator makes it a Service
 
     def __is_alive__(self) -> bool:

@@ -3,7 +3,8 @@
 ServiceError
 ├── InvalidRequest        400  the body is not what the schema says
 ├── MalformedRequest      400  not HTTP/1.1, or HTTP that could be read in two ways
-├── Unauthorized          401  no key, or a wrong one
+├── Unauthorized          401  no key or token, or a wrong one
+│   └── InvalidToken      401  the same, and the message says what is wrong with a token
 ├── Forbidden             403  the key, or the caller, may not do this
 ├── NotFound              404  no such path
 ├── ModelNotFound         404  no such model
@@ -82,6 +83,14 @@ class Unauthorized(ServiceError):
     @property
     def headers(self) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}
+
+
+class InvalidToken(Unauthorized):
+    """Source: RFC 6750, section 3.1."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": 'Bearer error="invalid_token"'}
 
 
 class Forbidden(ServiceError):

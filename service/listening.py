@@ -26,10 +26,10 @@ def require_private_or_keys(host: str, settings: Settings) -> None:
     Raises:
         ConfigurationError: names the address and both remedies; or it is no address.
     """
-    if settings.keys_file is None and not _address(host).is_loopback:
+    if not settings.asks_who and not _address(host).is_loopback:
         raise ConfigurationError(
             f"the address {host} can be reached from other machines and there are no keys; "
-            "listen on --host 127.0.0.1, or set LATHE_KEYS_FILE to a file made by lathe keys add"
+            "listen on --host 127.0.0.1, or set LATHE_KEYS_FILE to a file made by lathe keys add, or LATHE_JWT_ISSUER"
         )
 
 

@@ -1,11 +1,14 @@
 """The values that settings take: how the text of a variable becomes one, and which are refused."""
 
+import ipaddress
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, PositiveInt
 
 _MOST_MEMBERS = 16
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]")
@@ -117,9 +120,56 @@ def _limits_store(text: str) -> str:
     return text
 
 
+def _jwks(value: Any) -> Any:
+    """Parses a path or a URL; what comes over the network in the clear could be anybody's."""
+    if not isinstance(value, str) or "://" not in value:
+        return Path(value)
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None or parts.fragment:
+        raise ValueError("it is neither a path nor a URL of a JWKS, https://HOST/PATH")
+    if parts.scheme == "http" and not _is_this_machine(parts.hostname):
+        raise ValueError("whoever is on the way could put keys of their own in; write https://")
+    return value
+
+
+def _is_this_machine(host: str) -> bool:
+    """Whether a name or an address is the loopback's."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _pairs(value: Any) -> Any:
+    """Parses `word=meaning,word=meaning`; a word may be named several times, and holds `=` itself."""
+    if not isinstance(value, str):
+        return value
+    found: dict[str, list[str]] = {}
+    for item in filter(None, (part.strip() for part in value.split(","))):
+        word, separator, meaning = item.rpartition("=")
+        if not separator or not word.strip():
+            raise ValueError(f"{item!r} is not WORD=SCOPE")
+        found.setdefault(word.strip(), []).append(meaning.strip())
+    return found
+
+
+def _amounts(value: Any) -> Any:
+    """Parses `limit=number,limit=number`."""
+    if not isinstance(value, str):
+        return value
+    pairs = [item.strip().partition("=") for item in value.split(",") if item.strip()]
+    return {name.strip(): amount.strip() for name, _, amount in pairs}
+
+
 DeviceSetting = Annotated[Device, BeforeValidator(_device)]
 NamedModels = Annotated[dict[str, str], BeforeValidator(_named_models)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 LimitsStore = Annotated[str, AfterValidator(_limits_store)]
+Jwks = Annotated[Path | str, BeforeValidator(_jwks)]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_hosts)]
 NamedSentiments = Annotated[dict[str, Literal["negative", "neutral", "positive"]], BeforeValidator(_named_sentiments)]
+NamedScopes = Annotated[dict[str, tuple[Literal["predict", "metrics", "admin"], ...]], BeforeValidator(_pairs)]
+NamedLimits = Annotated[
+    dict[Literal["requests_per_s", "tokens_per_min", "tokens_per_month", "concurrent"], PositiveInt],
+    BeforeValidator(_amounts),
+]

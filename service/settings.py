@@ -13,7 +13,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import ConfigurationError
-from service.setting_types import Device, DeviceSetting, Hosts, LimitsStore, NamedModels, NamedSentiments, Names
+from service.setting_types import (
+    Device,
+    DeviceSetting,
+    Hosts,
+    Jwks,
+    LimitsStore,
+    NamedLimits,
+    NamedModels,
+    NamedScopes,
+    NamedSentiments,
+    Names,
+)
 
 PREFIX = "LATHE_"
 _NAME_CHARACTERS = 100
@@ -142,10 +153,48 @@ class Settings(BaseModel):
     keys_file: Path | None = Field(
         default=None, description="File made by `lathe keys add`; with it every path but the probes needs a key."
     )
+    jwt_issuer: str | None = Field(
+        default=None,
+        description="`iss` of the tokens (JWT, OpenID Connect) that are let in, with a keys file or in its place; with "
+        "it every path but the probes needs a token or a key. Needs the next two.",
+    )
+    jwt_audience: str | None = Field(
+        default=None, description="What their `aud` must have: what this service is there."
+    )
+    jwt_jwks: Jwks | None = Field(
+        default=None,
+        description="The issuer's public keys (JWKS): a file, or a URL, `https://`, or `http://` of this machine.",
+    )
+    jwt_leeway_s: int = Field(
+        default=30, ge=0, le=600, description="Seconds by which the issuer's clock may differ from this machine's."
+    )
+    jwt_name_claim: str = Field(
+        default="sub", description="The claim with the name that is measured and limited, as the name of a key is."
+    )
+    jwt_scope_claim: str = Field(
+        default="scope",
+        description="The claim that says what a token may do: words with spaces between, or a list; with a dot a "
+        "member, as `realm_access.roles`.",
+    )
+    jwt_scopes: NamedScopes = Field(
+        default={"predict": ("predict",), "metrics": ("metrics",), "admin": ("admin",)},
+        min_length=1,
+        description="What the words there mean, as in `lathe:use=predict,ops=metrics,ops=admin`. A token with none of "
+        "them is refused. Default: `predict`, `metrics` and `admin` mean themselves.",
+    )
+    jwt_models_claim: str | None = Field(
+        default=None,
+        description="The claim with the models that a token may ask; then every token needs it. Default: all.",
+    )
+    jwt_limits: NamedLimits = Field(
+        default={},
+        description="Limits of each name, as in `requests_per_s=20,tokens_per_min=100000`; there are "
+        "`tokens_per_month` and `concurrent`, too.",
+    )
     limits_store: LimitsStore = Field(
         default="memory",
-        description="Where it is counted what keys with limits have used: `memory`, of this process alone, or the URL "
-        "of a Redis that all replicas share, `redis://HOST:PORT/NUMBER` (`rediss://` with TLS).",
+        description="Where it is counted what keys and names with limits have used: `memory`, of this process alone, "
+        "or the URL of a Redis that all replicas share, `redis://HOST:PORT/NUMBER` (`rediss://` with TLS).",
     )
     limits_without_store: Literal["open", "closed"] = Field(
         default="open",
@@ -206,6 +255,11 @@ class Settings(BaseModel):
         "that the intent model has.",
     )
 
+    @property
+    def asks_who(self) -> bool:
+        """Whether who asks must have a key or a token."""
+        return self.keys_file is not None or self.jwt_issuer is not None
+
 
 def load_settings(
     environment: Mapping[str, str] | None = None, default_models: Mapping[str, str] | None = None
@@ -242,6 +296,7 @@ def load_settings(
         )
     _require_distinct_names(settings.models)
     _require_triage_models(settings)
+    _require_whole_issuer(settings)
     return settings
 
 
@@ -269,6 +324,17 @@ def _require_triage_models(settings: Settings) -> None:
                 f"{PREFIX}{field.upper()}={getattr(settings, field)!r} is not served; {PREFIX}MODELS has "
                 f"{', '.join(sorted(settings.models))}. Name one of them, or set {PREFIX}TRIAGE=off"
             )
+
+
+def _require_whole_issuer(settings: Settings) -> None:
+    """Refuses a part of what tokens need: whoever sets it means that they are checked."""
+    missing = [name for name in ("jwt_issuer", "jwt_audience", "jwt_jwks") if getattr(settings, name) is None]
+    given = [name for name in sorted(settings.model_fields_set) if name.startswith("jwt_")]
+    if given and missing:
+        raise ConfigurationError(
+            f"{PREFIX}{given[0].upper()} is set, and tokens need "
+            f"{' and '.join(PREFIX + name.upper() for name in missing)} too; set that, or none of them"
+        )
 
 
 def override(**values: str | None) -> None:
@@ -319,8 +385,9 @@ def bentoml_misconfigured(error: Exception) -> ConfigurationError | None:
 
 
 def _from_directory(settings: Settings) -> Settings:
-    paths = {name: getattr(settings, name) for name in ("keys_file", "pseudonym_key_file", "bundles_root")}
-    return settings.model_copy(update={name: settings.directory / path for name, path in paths.items() if path})
+    fields = ("keys_file", "jwt_jwks", "pseudonym_key_file", "bundles_root")
+    paths = {name: getattr(settings, name) for name in fields if isinstance(getattr(settings, name), Path)}
+    return settings.model_copy(update={name: settings.directory / path for name, path in paths.items()})
 
 
 def _explain(problem: Any, values: Mapping[str, Any]) -> str:

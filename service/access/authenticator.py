@@ -19,7 +19,6 @@ from service.errors import ConfigurationError, Unauthorized
 
 logger = logging.getLogger(__name__)
 
-_SCHEME = "bearer"
 _RELOAD_S = 1.0
 _GRACE_S = 3600.0
 _NOBODY = "0" * 64  # compared where there is no such id: the time says nothing about which ids there are
@@ -43,6 +42,7 @@ class Authenticator:
         self._clock = clock
         self._now = now
         self._keys: dict[str, Key] = {}
+        self._names: frozenset[str] = frozenset()
         self._ends: list[float] = []  # of those that have one, in order
         self._seen: tuple[int, ...] | None = None
         self._looked_at = float("-inf")
@@ -63,6 +63,11 @@ class Authenticator:
         later = bisect_right(self._ends, self._now().timestamp())
         return self._ends[later] if later < len(self._ends) else math.inf
 
+    def has_name(self, name: str) -> bool:
+        """Whether one of the keys in force has it."""
+        self._reload()
+        return name in self._names
+
     def authenticate(self, authorization: str | None) -> Caller:
         """Who has the key in the header.
 
@@ -79,12 +84,7 @@ class Authenticator:
                 learns nothing of which keys there are.
         """
         self._reload()
-        if authorization is None:
-            raise Unauthorized("no key: send the header Authorization: Bearer KEY")
-        scheme, _, token = authorization.partition(" ")
-        token = token.strip()
-        if scheme.lower() != _SCHEME or not token:
-            raise Unauthorized("the Authorization header must be: Bearer KEY")
+        token = bearer(authorization, "KEY")
         key = _match(self._keys, token)
         if key is None:
             raise Unauthorized("the key is unknown or revoked")
@@ -123,6 +123,7 @@ class Authenticator:
 
     def _enforce(self, keys: Iterable[Key]) -> None:
         self._keys = {key.id: key for key in keys}
+        self._names = frozenset(key.name for key in self._keys.values())
         self._ends = sorted(key.expires.timestamp() for key in self._keys.values() if key.expires is not None)
 
     def _stamp(self) -> tuple[int, ...] | None:
@@ -132,6 +133,24 @@ class Authenticator:
         except OSError:
             return None
         return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
+
+
+def bearer(authorization: str | None, what: str) -> str:
+    """What an Authorization header holds.
+
+    Args:
+        what: it should, for messages.
+
+    Raises:
+        Unauthorized: there is no such header, or it has another scheme.
+    """
+    if authorization is None:
+        raise Unauthorized(f"no {what.lower()}: send the header Authorization: Bearer {what}")
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthorized(f"the Authorization header must be: Bearer {what}")
+    return token
 
 
 def _match(keys: Mapping[str, Key], token: str) -> Key | None:

@@ -1,4 +1,4 @@
-"""Who asks, and what they may: what a key, or where there are none this machine, is to the routes."""
+"""Who asks, and what they may: what a key or a token, or where there are none this machine, is to the routes."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from service.errors import Forbidden
 
 
 class Limits(BaseModel):
-    """How much a key may ask for; None: as much as the service has capacity for.
+    """How much a key, or the name in a token, may ask for; None: as much as the service has capacity for.
 
     Attributes:
         concurrent: requests that are answered at the same time, by one replica.
@@ -35,40 +35,42 @@ class Caller:
     """One that was let in.
 
     Attributes:
-        name: of the key; empty where none is needed.
+        name: of the key, or in the token; empty where none is needed.
         scopes: what it may do.
         models: which models it may ask; None: all.
         limits: None: it has none.
+        credential: what it was let in with.
     """
 
     name: str = ""
     scopes: Collection[Scope] = SCOPES
     models: Collection[str] | None = None
     limits: Limits | None = None
+    credential: Literal["key", "token"] = "key"
 
     def require_scope(self, scope: Scope) -> None:
-        """Refuses what the key was not made for.
+        """Refuses what the key or token was not made for.
 
         Raises:
             Forbidden: it was made for something else.
         """
         if scope not in self.scopes:
-            raise Forbidden(
-                f"this key may not do this; make one that may with lathe keys add NAME --scope {scope} (this one has "
-                f"{', '.join(self.scopes)})"
-            )
+            remedy = {
+                "key": f"make one that may with lathe keys add NAME --scope {scope}",
+                "token": f"its issuer must put into it what LATHE_JWT_SCOPES takes for {scope}",
+            }[self.credential]
+            raise Forbidden(f"this {self.credential} may not do this; {remedy} (this one has {', '.join(self.scopes)})")
 
     def require_model(self, model: str) -> None:
-        """Refuses a model that the key was not made for.
+        """Refuses a model that the key or token was not made for.
 
         Raises:
             Forbidden: it was made for others.
         """
         if self.models is not None and model not in self.models:
-            raise Forbidden(
-                f"this key may not ask {model[:64]!r}; it may ask {', '.join(sorted(self.models))}, and lathe keys add "
-                "NAME --model makes one for others"
-            )
+            known = ", ".join(sorted(self.models))
+            others = ", and lathe keys add NAME --model makes one for others" if self.credential == "key" else ""
+            raise Forbidden(f"this {self.credential} may not ask {model[:64]!r}; it may ask {known}{others}")
 
 
 ANYBODY = Caller()

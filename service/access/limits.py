@@ -83,7 +83,8 @@ class Limiter:
             return
         if limits.concurrent is not None and self._under_way[caller.name] >= limits.concurrent:
             raise RateLimited(
-                f"this key has {limits.concurrent} requests under way, as many as it may; wait for an answer",
+                f"this {caller.credential} has {limits.concurrent} requests under way, as many as it may; wait for an "
+                "answer",
                 "concurrent", limits.concurrent, 1,
             )  # fmt: skip
         self._under_way[caller.name] += 1  # before it waits for the store, as others do
@@ -150,8 +151,8 @@ class Limiter:
             return
         seconds = math.ceil(_resets_in(item, reset))
         raise RateLimited(
-            f"this key may have {item.amount} {name.replace('_', ' ')}; ask again in {seconds} s", name, item.amount,
-            seconds, item.get_expiry(),
+            f"this {caller.credential} may have {item.amount} {name.replace('_', ' ')}; ask again in {seconds} s",
+            name, item.amount, seconds, item.get_expiry(),
         )  # fmt: skip
 
     async def _take(self, caller: Caller, item: RateLimitItem, tokens: int) -> None:

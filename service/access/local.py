@@ -7,8 +7,9 @@ resolve to 127.0.0.1 it can read the answers, too (DNS rebinding); the Host head
 import ipaddress
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Protocol
 
-from service.access.authenticator import Authenticator
+from service.access.caller import Caller
 from service.errors import Forbidden
 
 # What a browser says of the page that it sends a POST for, and what a proxy says of a client elsewhere.
@@ -68,5 +69,17 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-Access = Authenticator | LocalOnly
-"""Who may ask: whoever has a key, or where there are none, programs on this machine."""
+class Credentials(Protocol):
+    """What decides by the Authorization header: keys, tokens, or both."""
+
+    def authenticate(self, authorization: str | None) -> Caller:
+        """Who asks.
+
+        Raises:
+            Unauthorized: nobody who is let in.
+            Forbidden: somebody who may do nothing.
+        """
+
+
+Access = Credentials | LocalOnly
+"""Who may ask: whoever has a key or a token, or where there are none, programs on this machine."""

@@ -78,6 +78,13 @@ class Telemetry:
             registry=registry,
         )
         self._keys_expire.set(math.inf)
+        self._issuer_readable = Gauge(
+            "lathe_issuer_readable",
+            "Whether the keys of the tokens' issuer can be read, or there is none; if not, its last ones are in force, "
+            "for an hour.",
+            registry=registry,
+        )
+        self._issuer_readable.set(1)
         self._versions = Versions(registry)
         self._held_text = Gauge(
             "lathe_text_bytes", "Texts of requests that are not answered yet, in bytes.", registry=registry
@@ -122,6 +129,10 @@ class Telemetry:
         """Where to look, when Prometheus asks, whether the keys in force are those in the file, and when one ends."""
         self._keys_readable.set_function(readable)
         self._keys_expire.set_function(next_expiry)
+
+    def issuer(self, readable: Callable[[], bool]) -> None:
+        """Where to look, when Prometheus asks, whether the keys in force are the issuer's."""
+        self._issuer_readable.set_function(readable)
 
     def connection_closed(self, reason: str) -> None:
         """A connection has ended."""

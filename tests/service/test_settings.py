@@ -12,6 +12,8 @@ from service.listening import require_private_or_keys
 from service.models.registry import check
 from service.settings import load_settings, provide_model_store
 
+JWT = {"LATHE_JWT_ISSUER": "https://login.example", "LATHE_JWT_AUDIENCE": "lathe", "LATHE_JWT_JWKS": "jwks.json"}
+
 
 def test_defaults_serve_the_two_default_bundles() -> None:
     settings = load_settings({})
@@ -46,6 +48,18 @@ def test_models_are_named_with_commas() -> None:
         ({"LATHE_TRIAGE_SENTIMENT_LABELS": "good=fine"}, "LATHE_TRIAGE_SENTIMENT_LABELS='good=fine'"),
         ({"LATHE_TRIAGE_INTENT": "mine"}, "LATHE_TRIAGE_INTENT='mine' is not served"),
         ({"LATHE_TRIAGE": "on", "LATHE_MODELS": "a=b"}, "LATHE_TRIAGE_SENTIMENT='sentiment' is not served"),
+        (JWT | {"LATHE_JWT_JWKS": "http://login.example/jwks"}, "write https://"),
+        (JWT | {"LATHE_JWT_JWKS": "ftp://login.example/jwks"}, "neither a path nor a URL of a JWKS"),
+        (JWT | {"LATHE_JWT_JWKS": "https://me:secret@login.example/jwks"}, "neither a path nor a URL of a JWKS"),
+        (JWT | {"LATHE_JWT_SCOPES": "use=everything"}, "LATHE_JWT_SCOPES='use=everything'"),
+        (JWT | {"LATHE_JWT_SCOPES": "predict"}, "'predict' is not WORD=SCOPE"),
+        (JWT | {"LATHE_JWT_LIMITS": "requests_per_s=0"}, "LATHE_JWT_LIMITS='requests_per_s=0'"),
+        (JWT | {"LATHE_JWT_LIMITS": "requests=5"}, "LATHE_JWT_LIMITS='requests=5'"),
+        ({"LATHE_JWT_LEEWAY_S": "5"}, "need LATHE_JWT_ISSUER and LATHE_JWT_AUDIENCE and LATHE_JWT_JWKS too"),
+        (
+            {"LATHE_JWT_ISSUER": "x", "LATHE_JWT_JWKS": "y"},
+            "LATHE_JWT_ISSUER is set, and tokens need LATHE_JWT_AUDIENCE",
+        ),
         ({"LATHE_NEUTRAL_LOW": "0.8"}, "LATHE_NEUTRAL_LOW=0.8 is above"),
     ],
 )
@@ -53,6 +67,21 @@ def test_a_bad_value_is_named_with_its_remedy(variables: dict[str, str], message
     with pytest.raises(ConfigurationError) as refusal:
         load_settings(variables)
     assert message in str(refusal.value)
+
+
+def test_where_an_issuer_s_keys_are_is_a_url_or_a_path_and_words_may_mean_several_scopes() -> None:
+    words = {"LATHE_JWT_SCOPES": "lathe:use=predict, ops=metrics,ops=admin", "LATHE_JWT_LIMITS": "requests_per_s=5"}
+    settings = load_settings(JWT | words | {"LATHE_DIRECTORY": "/d"})
+    assert settings.jwt_jwks == Path("/d/jwks.json")
+    assert settings.jwt_scopes == {"lathe:use": ("predict",), "ops": ("metrics", "admin")}
+    assert settings.jwt_limits == {"requests_per_s": 5}
+    for url in (
+        "https://login.example/jwks?p=1",
+        "http://127.0.0.1:80/jwks",
+        "http://[::1]/jwks",
+        "http://localhost/a",
+    ):
+        assert load_settings(JWT | {"LATHE_JWT_JWKS": url}).jwt_jwks == url
 
 
 def test_what_kubernetes_adds_for_a_service_of_our_name_is_no_setting() -> None:
@@ -82,6 +111,7 @@ def test_an_address_that_strangers_reach_needs_keys(host: str) -> None:
     with pytest.raises(ConfigurationError, match="LATHE_KEYS_FILE"):
         require_private_or_keys(host, load_settings({}))
     require_private_or_keys(host, load_settings({"LATHE_KEYS_FILE": "keys.json"}))
+    require_private_or_keys(host, load_settings(JWT))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1"])
