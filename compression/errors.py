@@ -6,7 +6,8 @@ LatheError
 ├── RecipeError       a recipe: unknown name, unknown key, value out of range
 ├── VerificationError the result is not inside the recipe's budget
 ├── StorageError      a disk that is full, or a directory that cannot be written
-├── BundleError       a bundle: missing file, wrong digest, unknown schema
+├── BundleError       a bundle: missing file, wrong digest, unknown schema, wrong signature
+├── SigningError      a key that signs bundles, or checks them: missing, of another kind
 ├── MissingExtra      packages that come with an extra which is not installed
 └── Interrupted       stopped by Ctrl-C; exit code 130
 """
@@ -55,6 +56,10 @@ class StorageError(LatheError):
 
 class BundleError(LatheError):
     """A bundle cannot be opened, or is not what its manifest says."""
+
+
+class SigningError(LatheError):
+    """A key that signs bundles, or checks their signatures, cannot be read or made."""
 
 
 class MissingExtra(LatheError):

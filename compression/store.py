@@ -3,6 +3,7 @@
 import shutil
 
 from compression.bundle import Bundle, extra
+from compression.bundle.signature import SIGNATURE
 from compression.errors import StorageError
 
 
@@ -22,7 +23,10 @@ def store_bundle(bundle: Bundle, name: str) -> str:
 
     tag = f"{name}:{bundle.version}"
     try:
-        return str(bentoml.models.get(tag).tag)
+        model = bentoml.models.get(tag)
+        if (bundle.path / SIGNATURE).is_file():  # which the same bundle may have had not, or another
+            shutil.copy(bundle.path / SIGNATURE, model.path)
+        return str(model.tag)
     except NotFound:
         pass
     except (BentoMLException, ValueError) as error:

@@ -62,6 +62,11 @@ class Settings(BaseModel):
         description="Directory of the bundles that `POST /v1/models/NAME/load` may load; without it, none. Where there "
         "are keys, that needs one made with `lathe keys add NAME --scope admin`.",
     )
+    signed_by: Names = Field(
+        default=(),
+        description="Files of public keys made by `lathe keys signing`, with commas between them: a bundle that is not "
+        "signed with one of them is refused, at start and by `POST /v1/models/NAME/load`. Empty: none need be.",
+    )
     device: DeviceSetting = Field(
         default=Device(),
         description="Where models run: `cpu`, `cuda`, `tensorrt`; of several GPUs, as in `cuda:0,1`, each takes the "
@@ -387,7 +392,9 @@ def bentoml_misconfigured(error: Exception) -> ConfigurationError | None:
 def _from_directory(settings: Settings) -> Settings:
     fields = ("keys_file", "jwt_jwks", "pseudonym_key_file", "bundles_root")
     paths = {name: getattr(settings, name) for name in fields if isinstance(getattr(settings, name), Path)}
-    return settings.model_copy(update={name: settings.directory / path for name, path in paths.items()})
+    absolute: dict[str, Any] = {name: settings.directory / path for name, path in paths.items()}
+    signed_by = tuple(str(settings.directory / path) for path in settings.signed_by)
+    return settings.model_copy(update={**absolute, "signed_by": signed_by})
 
 
 def _explain(problem: Any, values: Mapping[str, Any]) -> str:

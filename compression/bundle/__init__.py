@@ -7,6 +7,7 @@ BUNDLE/
   golden.json      what it answered to a few fixed texts where it was made
   report.html      what was measured, for people
   README.md        model card
+  bundle.sig       who made it, where it was signed
 """
 
 from compression.bundle.classify import Classification, TextClassifier
@@ -40,7 +41,7 @@ from compression.bundle.runtime import Provider, Runtime
 from compression.bundle.storage import Bundle, open_bundle, write_bundle
 from compression.bundle.task import Labelling, Logits, Number, SeveralLabels, SingleLabel, Task, softmax
 from compression.bundle.windows import Encoded, HeadTail, LongTexts, Windows, joined, windows_of
-from compression.errors import BundleError
+from compression.errors import BundleError, SigningError
 
 __all__ = [
     "GOLDEN",
@@ -83,6 +84,7 @@ __all__ = [
     "SelectiveFigures",
     "SeveralLabels",
     "Significance",
+    "SigningError",
     "SingleLabel",
     "StepFigures",
     "SwapReaction",

@@ -9,8 +9,9 @@ import click
 
 from compression import cache as stored
 from compression.bundle import open_bundle
+from compression.bundle.signature import Signers, sign
 from compression.cli.folders import cache_option, home
-from compression.options import DIRECTORY
+from compression.options import DIRECTORY, FILE
 from compression.recipe import preset_names, preset_text
 
 
@@ -39,6 +40,31 @@ def inspect(bundle: Path, as_json: bool) -> None:
     if abstain := manifest.runtime.abstain:
         click.echo(f"abstains    below a confidence of {abstain.below:.4f}, for an error of {100 * abstain.error:g} %")
     print_comparison(str(bundle), manifest)
+
+
+@click.command("sign")
+@click.argument("bundle", type=DIRECTORY)
+@click.option("--key", type=FILE, required=True, help="The private key; lathe keys signing makes one.")
+def sign_bundle(bundle: Path, key: Path) -> None:
+    """Sign BUNDLE: a service with LATHE_SIGNED_BY takes no other."""
+    click.echo(sign(open_bundle(bundle), key))
+
+
+@click.command()
+@click.argument("bundle", type=DIRECTORY)
+@click.option(
+    "--key",
+    "keys",
+    type=FILE,
+    multiple=True,
+    required=True,
+    help="A public key that may have signed it; can be given several times.",
+)
+def verify(bundle: Path, keys: tuple[Path, ...]) -> None:
+    """Verify that BUNDLE is whole, and signed with one of the keys."""
+    signers = Signers.of(keys)
+    opened = open_bundle(bundle)
+    click.echo(f"{bundle}: version {opened.version}, signed with {signers.require(opened)}")
 
 
 @click.command()

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from compression.bundle.signature import make_key
 from service.access import keys as auth
 from service.access.authenticator import Authenticator
 from service.access.caller import SCOPES, Limits, Scope
@@ -46,6 +47,23 @@ def _date(text: str) -> datetime:
 @click.group()
 def keys() -> None:
     """API keys of the service: the file holds their hashes only."""
+
+
+@keys.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("signing.key"),
+    show_default=True,
+    help="Of the private key; the public one is written beside it, with .pub behind its name.",
+)
+def signing(out: Path) -> None:
+    """Make a pair of keys that bundles are signed with; it lets nobody in.
+
+    The private key signs (lathe sign), and stays where bundles are made. A service takes the public one in
+    LATHE_SIGNED_BY.
+    """
+    click.echo(make_key(out))
 
 
 @keys.command()

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from compression.bundle import Bundle, BundleError, open_bundle
+from compression.bundle import Bundle, BundleError, SigningError, open_bundle
+from compression.bundle.signature import Signers
 from service.batching import Batcher, BatchLimits
 from service.engine.devices import streams
 from service.engine.engine import Engine
@@ -25,11 +26,14 @@ logger = logging.getLogger(__name__)
 Locate = Callable[[str], Path]
 
 
-def open_members(location: str, locate: Locate, degraded: bool = False) -> list[tuple[Bundle, float]]:
+def open_members(
+    location: str, locate: Locate, signers: Signers | None, degraded: bool = False
+) -> list[tuple[Bundle, float]]:
     """The verified bundles of a location, with their weights.
 
     Args:
         locate: finds the directory of a bundle's location.
+        signers: one of whom must have signed each bundle; None: nobody need have.
         degraded: whether members that cannot be opened are left out, all but the last.
 
     Raises:
@@ -43,7 +47,10 @@ def open_members(location: str, locate: Locate, degraded: bool = False) -> list[
     failure: ConfigurationError | BundleError | None = None
     for place, weight in places:
         try:
-            opened.append((open_bundle(locate(place)), weight))
+            bundle = open_bundle(locate(place))
+            if signers is not None:
+                signers.require(bundle)
+            opened.append((bundle, weight))
         except (ConfigurationError, BundleError) as error:
             if not degraded:
                 raise
@@ -72,12 +79,29 @@ def open_members(location: str, locate: Locate, degraded: bool = False) -> list[
     return opened
 
 
+def signers_of(settings: Settings) -> Signers | None:
+    """Those who must have signed what is served; None: nobody need have.
+
+    Raises:
+        ConfigurationError: a key cannot be read.
+    """
+    try:
+        return Signers.of([Path(path) for path in settings.signed_by]) if settings.signed_by else None
+    except SigningError as error:
+        raise ConfigurationError(f"LATHE_SIGNED_BY: {error}") from error
+
+
 class Loader:
-    """Makes versions, as the settings ask."""
+    """Makes versions, as the settings ask.
+
+    Raises:
+        ConfigurationError: see `signers_of`.
+    """
 
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         self._settings = settings
         self._telemetry = telemetry
+        self._signers = signers_of(settings)
         self._cache = ResultCache(settings.cache_bytes)
         telemetry.cache(lambda: self._cache.size_bytes)
 
@@ -87,8 +111,12 @@ class Loader:
         Raises:
             ConfigurationError, BundleError: see there; or a session cannot be made.
         """
-        opened = open_members(location, locate, degraded)
+        opened = self.open(location, locate, degraded)
         return self.make(name, opened, missing=len(members(location)) - len(opened))
+
+    def open(self, location: str, locate: Locate, degraded: bool = False) -> list[tuple[Bundle, float]]:
+        """See `open_members`; signed as the settings ask."""
+        return open_members(location, locate, self._signers, degraded)
 
     def make(self, name: str, opened: Sequence[tuple[Bundle, float]], missing: int = 0) -> Version:
         """A version of open bundles, with their weights.

@@ -19,7 +19,7 @@ from compression.bundle import Bundle
 from service.engine.devices import try_out
 from service.errors import ConfigurationError, ModelNotFound, NotReady
 from service.models.intake import Intake
-from service.models.loading import Loader, Locate, open_members
+from service.models.loading import Loader, Locate, open_members, signers_of
 from service.models.model import Model
 from service.redaction import describe_exception
 from service.settings import Settings
@@ -168,8 +168,10 @@ def check(settings: Settings, locate: Locate, check_fit: FitCheck) -> None:
     Raises:
         ConfigurationError, BundleError: the service could not become ready.
     """
+    signers = signers_of(settings)
     opened = {
-        name: open_members(location, locate, settings.ensemble_degraded) for name, location in settings.models.items()
+        name: open_members(location, locate, signers, settings.ensemble_degraded)
+        for name, location in settings.models.items()
     }
     check_fit({name: members[0][0] for name, members in opened.items()})
     if settings.device.gpus:

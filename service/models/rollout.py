@@ -16,7 +16,6 @@ from pathlib import Path
 from compression.bundle import Bundle, BundleError
 from service.errors import BundleRefused, ConfigurationError, Conflict, Forbidden
 from service.models.aside import Aside
-from service.models.loading import open_members
 from service.models.model import Model
 from service.models.registry import Serving, State
 from service.models.version import Version
@@ -148,7 +147,7 @@ class Rollout:
         timeout_ms = self._serving.settings.load_timeout_ms
         try:
             async with asyncio.timeout(timeout_ms / 1e3):
-                opened = await self._aside.run(partial(open_members, location, partial(_below, root)))
+                opened = await self._aside.run(partial(self._serving.loader.open, location, partial(_below, root)))
                 if model.candidate is not None and model.candidate.version.is_of(opened):
                     return model.candidate.version
                 if model.live.is_of(opened) and not on_trial:

@@ -14,6 +14,8 @@ import pytest
 from compression.bundle import Bundle
 from loadtests.run import free_port, stop
 from service.access.keys import add_key, revoke_key
+from tests.commands import done
+from tests.handmade import make_bundle
 from tests.integration.conftest import LiveService, ServiceFactory, serve, service_command, service_environment
 
 pytestmark = pytest.mark.integration
@@ -63,6 +65,27 @@ def test_a_flipped_byte_is_refused_and_named(sentiment_bundle: Bundle, tmp_path:
     model[len(model) // 2] ^= 1
     (broken / "model.onnx").write_bytes(model)
     assert str(broken / "model.onnx") in refused(LATHE_MODELS=f"sentiment={broken}")
+
+
+def test_only_signed_bundles_are_served_where_a_signature_is_asked_for(
+    service_factory: ServiceFactory, tmp_path: Path
+) -> None:
+    signed, unsigned = make_bundle(tmp_path / "root" / "signed"), make_bundle(tmp_path / "root" / "unsigned")
+    done("keys", "signing", "--out", tmp_path / "mine.key")
+    done("sign", signed.path, "--key", tmp_path / "mine.key")
+    public = str(tmp_path / "mine.key.pub")
+    assert "is not signed" in refused(LATHE_MODELS=f"mine={unsigned.path}", LATHE_SIGNED_BY=public)
+    message = refused(LATHE_MODELS=f"mine={signed.path}", LATHE_SIGNED_BY=str(tmp_path / "mine.key"))
+    assert "LATHE_SIGNED_BY: " in message
+    assert "the private one stays where bundles are signed" in message
+    with service_factory(
+        LATHE_MODELS=f"mine={signed.path}", LATHE_SIGNED_BY=public, LATHE_BUNDLES_ROOT=str(tmp_path / "root")
+    ) as service:
+        load = f"{service.url}/v1/models/mine/load"
+        answer = httpx.post(load, json={"bundle": "unsigned"}, timeout=60)
+        assert answer.status_code == 422
+        assert "is not signed" in answer.json()["error"]["message"]
+        assert httpx.post(load, json={"bundle": "signed"}, timeout=60).status_code == 200
 
 
 def test_a_bundle_that_is_not_there_is_refused_with_the_remedy(tmp_path: Path) -> None:
