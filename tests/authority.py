@@ -5,16 +5,24 @@ import contextlib
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 ISSUER = "https://login.example/realms/shop"
@@ -93,8 +101,8 @@ class Authority:
         answer: (status, headers, body) of what it answers; a body that is a function writes by itself.
     """
 
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}/jwks"
+    def __init__(self, origin: str) -> None:
+        self.url = f"{origin}/jwks"
         self.asked: list[str] = []
         self.publish("one")
 
@@ -107,9 +115,24 @@ class Authority:
         self.given = status, body, headers
 
 
+def self_signed(folder: Path) -> Path:
+    """A file with a certificate of this machine and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
+    today = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, today - timedelta(1), today + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(Encoding.PEM) + secret)
+    return folder / "certificate.pem"
+
+
 @contextlib.contextmanager
-def authority() -> Iterator[Authority]:
-    """Runs until it is left."""
+def authority(certificate: Path | None = None) -> Iterator[Authority]:
+    """Runs until it is left; with a certificate, over TLS."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -130,7 +153,12 @@ def authority() -> Iterator[Authority]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        one = Authority(server.server_address[1])
+        origin = f"127.0.0.1:{server.server_address[1]}"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        one = Authority(f"{'http' if certificate is None else 'https'}://{origin}")
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _FILE_S = 1.0
 _ISSUER_S = 300.0
 _AGAIN_S = 30.0
+_LATE_S = 900.0  # an answer that has begun, and does not go on, holds the thread up
 _GRACE_S = 3600.0
 _NONE: KeySet = {}
 
@@ -52,8 +53,8 @@ class Issuer:
 
     @property
     def readable(self) -> bool:
-        """Whether the keys in force are the issuer's."""
-        return self._fault is None
+        """Whether the keys in force are the issuer's, read not long ago."""
+        return self._fault is None and self._clock() - self._read_at < _LATE_S
 
     def start(self) -> None:
         """Begins to read them anew, until `close`."""

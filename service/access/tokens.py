@@ -112,7 +112,7 @@ class Tokens:
             fault = f"the token has no claim {error.claim}"
         except jwt.InvalidSignatureError:
             fault = "the token's signature is not that of its key"
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
+        except jwt.PyJWTError:
             fault = "this is no token that can be read: a signed JWT has three parts"
         raise InvalidToken(fault)
 

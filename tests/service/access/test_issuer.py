@@ -14,7 +14,18 @@ from service.access.issuer import Issuer
 from service.access.jwks import parse_jwks, read_jwks
 from service.access.tokens import TokenRules, Tokens
 from service.errors import ConfigurationError, InvalidToken
-from tests.authority import AUDIENCE, ISSUER, Authority, authority, jwks, private_key, public_jwk, token, until
+from tests.authority import (
+    AUDIENCE,
+    ISSUER,
+    Authority,
+    authority,
+    jwks,
+    private_key,
+    public_jwk,
+    self_signed,
+    token,
+    until,
+)
 
 SCOPES: Mapping[str, tuple[Scope, ...]] = {"predict": ("predict",)}
 RULES = TokenRules(ISSUER, AUDIENCE, SCOPES)
@@ -105,6 +116,14 @@ def test_while_the_issuer_cannot_be_asked_its_last_keys_stay_in_force_for_an_hou
     assert is_let_in(tokens, given_token)
 
 
+def test_a_thread_that_is_held_up_is_seen(server: Authority, clock: list[float]) -> None:
+    issuer = Issuer(server.url, clock=lambda: clock[0])
+    clock[0] += 600
+    assert issuer.readable
+    clock[0] += 300
+    assert not issuer.readable
+
+
 def test_an_answer_that_drips_is_given_up(server: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_TIMEOUT_S", 0.2)
 
@@ -121,6 +140,19 @@ def test_an_answer_that_drips_is_given_up(server: Authority, monkeypatch: pytest
 def test_an_issuer_that_is_not_there_is_named(server: Authority) -> None:
     with pytest.raises(ConfigurationError, match=r"http://127\.0\.0\.1:1/jwks: cannot be fetched: "):
         read_jwks("http://127.0.0.1:1/jwks")
+
+
+def test_an_issuer_is_asked_over_tls_and_its_certificate_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = self_signed(tmp_path)
+    with authority(certificate) as server:
+        assert server.url.startswith("https://")
+        with pytest.raises(ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
+            read_jwks(server.url)
+        assert server.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert json.loads(read_jwks(server.url)) == jwks("one")
 
 
 def test_this_machine_is_asked_without_a_proxy(server: Authority, monkeypatch: pytest.MonkeyPatch) -> None:

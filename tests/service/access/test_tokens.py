@@ -20,7 +20,7 @@ from service.access.issuer import Issuer
 from service.access.keys import add_key
 from service.access.tokens import TokenRules, Tokens
 from service.errors import Forbidden, InvalidToken, Unauthorized
-from tests.authority import AUDIENCE, ISSUER, authority, jwks, private_key, public_jwk, token, token_by_hand
+from tests.authority import AUDIENCE, ISSUER, authority, claims, jwks, private_key, public_jwk, token, token_by_hand
 
 SCOPES: Mapping[str, Any] = {"predict": ("predict",), "metrics": ("metrics",), "ops": ("metrics", "admin")}
 
@@ -43,7 +43,7 @@ def test_a_key_without_an_algorithm_checks_what_its_kind_can(tmp_path: Path) -> 
     key = {name: value for name, value in public_jwk("one").items() if name not in ("alg", "use")}
     checks = tokens(tmp_path, {"keys": [key]})
     for algorithm in ("RS256", "PS256"):
-        signed = jwt.encode(jwt.decode(token(), options={"verify_signature": False}), private_key("one"), algorithm)
+        signed = jwt.encode(claims(), private_key("one"), algorithm)
         assert checks.check(signed).name == "shop"  # it has no kid, and the issuer one key
 
 
@@ -88,8 +88,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "changed": (tampered, "signature is not that of its key"),
     "cut short": (lambda: token()[:-2], "signature is not that of its key|no token that can be read"),
     "too long": (lambda: token(text="x" * 7000), "more than 8192 characters"),
+    "without its text": (lambda: token(header={"crit": ["b64"], "b64": False}), "no token that can be read"),
     "what must be understood, and is not": (
-        lambda: token(header={"crit": ["b64"], "b64": False}), "no token that can be read"
+        lambda: token(header={"crit": ["places"], "places": 1}), "no token that can be read"
     ),
     "a kid that is none": (lambda: token_by_hand({"alg": "RS256", "kid": ["one"]}, b""), "no token that can be read"),
     "nested": (lambda: f"{base64url_encode(b'[' * 6000).decode()}.e30.e30", "no token that can be read"),
@@ -133,6 +134,13 @@ def test_without_a_token_one_is_asked_for(tmp_path: Path, header: str | None) ->
     with pytest.raises(Unauthorized, match="Bearer TOKEN") as refusal:
         tokens(tmp_path).authenticate(header)
     assert refusal.value.headers == {"WWW-Authenticate": "Bearer"}
+
+
+def test_a_token_must_say_with_which_of_several_keys_it_is_signed(tmp_path: Path) -> None:
+    unnamed = jwt.encode(claims(), private_key("one"), "RS256")
+    assert tokens(tmp_path, jwks("one")).check(unnamed).name == "shop"
+    with pytest.raises(InvalidToken, match="has no kid"):
+        tokens(tmp_path, jwks("one", "two")).check(unnamed)
 
 
 def test_clocks_may_differ_by_the_leeway(tmp_path: Path) -> None:
