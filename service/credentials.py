@@ -10,6 +10,7 @@ from service.access.jwks import parse_jwks, read_jwks
 from service.access.keys_file import read_keys
 from service.access.local import Access, LocalOnly
 from service.access.tokens import TokenRules, Tokens
+from service.errors import ConfigurationError
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -23,7 +24,13 @@ def check_credentials(settings: Settings) -> None:
     if settings.keys_file is not None:
         read_keys(settings.keys_file)
     if settings.jwt_jwks is not None:
-        parse_jwks(read_jwks(settings.jwt_jwks), settings.jwt_jwks)
+        try:
+            parse_jwks(read_jwks(settings.jwt_jwks), settings.jwt_jwks)
+        except ConfigurationError as error:
+            remedy = (
+                "LATHE_JWT_JWKS must name the public keys of an issuer that is there, or a file with a copy of them"
+            )
+            raise ConfigurationError(f"{error}; {remedy}") from None
 
 
 def create_access(settings: Settings, telemetry: Telemetry) -> tuple[Access, Issuer | None]:

@@ -20,7 +20,7 @@ def test_a_start_beside_an_issuer_that_cannot_be_read_is_refused(tmp_path: Path)
             ("http://127.0.0.1:1/jwks", "cannot be fetched"),
             (str(tmp_path / "nowhere.json"), "cannot be read"),
         ):
-            with pytest.raises(ConfigurationError, match=f"{where}: {fault}"):
+            with pytest.raises(ConfigurationError, match=f"{where}: {fault}.*; LATHE_JWT_JWKS must name"):
                 check_credentials(load_settings(tokens | {"LATHE_JWT_JWKS": where}))
     with pytest.raises(ConfigurationError, match="no such keys file"):
         check_credentials(load_settings({"LATHE_KEYS_FILE": str(tmp_path / "keys.json")}))
