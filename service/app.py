@@ -6,6 +6,7 @@ middlewares cost more than the rest of a request: one of them makes a task and a
 nobody cancels, are kept until they are due.
 """
 
+import asyncio
 import gc
 import logging
 import sys
@@ -25,6 +26,7 @@ from compression.bundle import BundleError
 from service.access.limits import Limiter
 from service.api.routes import create_routes
 from service.api.triage import check_fit, why_no_triage
+from service.audit import AuditLog, require_writable
 from service.credentials import check_credentials, create_access
 from service.errors import ConfigurationError
 from service.http.connection import HttpProtocol
@@ -79,6 +81,12 @@ def _settings() -> Settings:
     return load_settings(default_models=models)
 
 
+def _audit_log(settings: Settings, telemetry: Telemetry) -> AuditLog | None:
+    if settings.audit_file is None:
+        return None
+    return AuditLog(settings.audit_file, settings.audit_bytes, settings.audit_files, telemetry.audit_lost)
+
+
 def _workers() -> int:
     """How many processes BentoML starts: the decorator's, unless its own configuration file says otherwise."""
     workers, _ = ResourceAllocator().get_worker_env(Lathe)
@@ -115,6 +123,8 @@ def _check(host: str, port: int) -> None:
     require_private_or_keys(host, settings)
     require_free(host, port)
     check_credentials(settings)
+    if settings.audit_file is not None:
+        require_writable(settings.audit_file, _workers())
     _cors()
     check(settings, partial(locate, settings.directory), partial(check_fit, settings))
 
@@ -154,7 +164,8 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
         limiter = self.limiter = Limiter(store, without, telemetry.limits_unavailable)
         routes = create_routes(self.serving, access, limiter)
         entrance = Entrance(routes, access, settings.request_timeout_ms)
-        gate, cors = Gate(app, entrance, telemetry, limiter), _cors()
+        audit = self.audit = _audit_log(settings, telemetry)
+        gate, cors = Gate(app, entrance, telemetry, limiter, audit), _cors()
         front = gate if cors is None else CrossOrigin(gate, entrance, cors)
         self.connections = Connections(front, telemetry, Limits.of(settings))
         protocol = partial(HttpProtocol, connections=self.connections)
@@ -211,6 +222,8 @@ class Lathe:
         await self.serving.stop()
         if Lathe.issuer is not None:  # type: ignore[attr-defined]  # the decorator makes it a Service
             Lathe.issuer.close()  # type: ignore[attr-defined]  # as above
+        if Lathe.audit is not None:  # type: ignore[attr-defined]  # as above
+            await asyncio.to_thread(Lathe.audit.close)  # type: ignore[attr-defined]  # as above
         await Lathe.limiter.close()  # type: ignore[attr-defined]  # the decorator makes it a Service
 
     def __is_alive__(self) -> bool:

@@ -9,6 +9,7 @@ from compression.bundle import extra
 from compression.tables import Format, open_table
 from compression.tables.options import format_options, separator, text_pair_option
 from service.access.commands import keys
+from service.audit.commands import audit
 from service.errors import ConfigurationError
 
 
@@ -233,4 +234,4 @@ def mask(
     click.echo(f"{out}: {rows} rows{counts or ', nothing to mask'}")
 
 
-COMMANDS: list[click.Command] = [serve, keys, score, mask]
+COMMANDS: list[click.Command] = [serve, keys, audit, score, mask]

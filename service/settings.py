@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from service.errors import ConfigurationError
 from service.setting_types import (
@@ -195,6 +195,17 @@ class Settings(BaseModel):
         default={},
         description="Limits of each name, as in `requests_per_s=20,tokens_per_min=100000`; there are "
         "`tokens_per_month` and `concurrent`, too.",
+    )
+    audit_file: Path | None = Field(
+        default=None,
+        description="Audit log: a line of JSON for every request but probes and pages, without texts; each line holds "
+        "the one before it, and `lathe audit verify` says whether all are as they were written. Without it, none.",
+    )
+    audit_bytes: PositiveInt = Field(
+        default=100_000_000, description="Of the audit log's file, which is then renamed, and a new one begun."
+    )
+    audit_files: NonNegativeInt = Field(
+        default=10, description="Renamed files of the audit log that are kept, FILE.1 being the last one."
     )
     limits_store: LimitsStore = Field(
         default="memory",
@@ -390,7 +401,7 @@ def bentoml_misconfigured(error: Exception) -> ConfigurationError | None:
 
 
 def _from_directory(settings: Settings) -> Settings:
-    fields = ("keys_file", "jwt_jwks", "pseudonym_key_file", "bundles_root")
+    fields = ("audit_file", "keys_file", "jwt_jwks", "pseudonym_key_file", "bundles_root")
     paths = {name: getattr(settings, name) for name in fields if isinstance(getattr(settings, name), Path)}
     absolute: dict[str, Any] = {name: settings.directory / path for name, path in paths.items()}
     signed_by = tuple(str(settings.directory / path) for path in settings.signed_by)

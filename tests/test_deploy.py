@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import jsonpatch  # type: ignore[import-untyped]
 import kubernetes_validate  # type: ignore[import-untyped]
@@ -51,7 +50,7 @@ def environment(objects: dict[str, Any]) -> dict[str, str]:
     return {entry["name"]: entry["value"] for entry in container(objects)["env"]}
 
 
-CASES = [(), *((component,) for component in COMPONENTS), ("keda", "gpu", "own-bundles", "tokens")]
+CASES = [(), *((component,) for component in COMPONENTS), ("keda", "gpu", "own-bundles")]
 
 
 @pytest.mark.parametrize("components", CASES)
@@ -124,15 +123,6 @@ def test_labels_and_ports_fit_together() -> None:
     assert objects["ScaledObject"]["spec"]["scaleTargetRef"]["name"] == objects["Deployment"]["metadata"]["name"]
     (port,) = container(objects)["ports"]
     assert objects["Service"]["spec"]["ports"][0]["targetPort"] == port["name"] == monitor["endpoints"][0]["port"]
-
-
-def test_the_service_may_ask_the_issuer_of_tokens_and_nobody_else() -> None:
-    assert rendered()["NetworkPolicy"]["spec"]["egress"] == []
-    objects = rendered("tokens")
-    where = str(load_settings(environment(objects)).jwt_jwks)
-    assert where.startswith("https://")
-    opened = {port["port"] for rule in objects["NetworkPolicy"]["spec"]["egress"] for port in rule["ports"]}
-    assert opened == {53, urlsplit(where).port or 443}
 
 
 def test_probes_ask_what_needs_no_key() -> None:

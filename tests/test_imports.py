@@ -22,12 +22,13 @@ LEAVES = (
 SHARED = ("compression.bundle", "compression.tables")
 # What each wing of the service may import of the service; its own modules always.
 WINGS = {
-    "http": {"access", "errors", "redaction", "settings", "telemetry"},
+    "http": {"access", "audit", "errors", "redaction", "settings", "telemetry"},
     "api": {"__version__", "access", "errors", "http", "masking", "models", "redaction", "settings", "telemetry"},
     "models": {"batching", "engine", "errors", "redaction", "setting_types", "settings", "telemetry"},
     "engine": {"errors", "setting_types"},
     "batching": {"errors", "redaction", "telemetry"},
     "access": {"errors"},
+    "audit": {"errors"},
     "masking": {"errors"},
     "scoring": {"batching", "engine", "errors", "setting_types", "telemetry"},
 }

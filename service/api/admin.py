@@ -41,6 +41,7 @@ class Admin:
         """POST /v1/models/{name}/load."""
         rollout = self._admit(request)
         body = parse(LoadRequest, await read_body(request, self._settings), self._settings.max_inputs)
+        request.bundle = body.bundle
         model = await rollout.load(
             request.parameters["name"],
             body.bundle,

@@ -95,6 +95,8 @@ class Inference:
             async with WhileThere(request.gone):
                 answers = await together([model.ask(taken, options) for model in models], options.cancellation)
                 request.tokens += sum(answer.tokens for answer in answers)
+                versions = [(model.name, answer.version) for model, answer in zip(models, answers, strict=True)]
+                request.asked = [*request.asked, *versions]
                 return answers
 
     def _require_reads(self, model: Model, texts: Sequence[Input]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from service.access.limits import Limiter
+from service.audit import AuditLog, Record
 from service.errors import InternalError, ServiceError, for_status
 from service.http.body import ClientGone
 from service.http.entrance import Entrance, Entry
@@ -35,9 +36,18 @@ class Gate:
         app: answers what has no handler.
         entrance: decides who enters.
         limiter: counts what keys ask models for; None: nobody does.
+        audit: is told of every request; None: there is none.
     """
 
-    def __init__(self, app: App, entrance: Entrance, telemetry: Telemetry, limiter: Limiter | None = None) -> None:
+    def __init__(
+        self,
+        app: App,
+        entrance: Entrance,
+        telemetry: Telemetry,
+        limiter: Limiter | None = None,
+        audit: AuditLog | None = None,
+    ) -> None:
+        self._audit = audit
         self._app = app
         self._limiter = limiter
         self._turns = Turns()
@@ -53,14 +63,16 @@ class Gate:
         entry = self._entrance.enter(method, path, headers)
         if entry.error is None:
             return entry
-        name, errors = _who(entry)
-        self._telemetry.request(name, entry.error.status, entry.error.code, time.monotonic() - entry.since)
+        _, errors = _who(entry)
+        self._done(entry, int(entry.error.status), entry.error.code)
         return _completed(_of_error(entry.error, entry.id, errors), entry.id)
 
     def reject(self, error: ServiceError, method: str, path: str) -> Response:
         """The answer to what came on a connection and is no request; see Door."""
         self._telemetry.request(OTHER, error.status, error.code, 0.0)
         request_id = self._entrance.new_id()
+        if self._audit is not None:
+            self._audit.note(Record(request_id, "", OTHER, int(error.status), error.code, 0.0))
         return _completed(_of_error(error, request_id, self._entrance.errors(method, path)), request_id)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -71,7 +83,8 @@ class Gate:
         entry: Entry | None = scope.get(ENTRY)
         if entry is None:  # of a server with other connections
             entry = self._entrance.enter(scope["method"], scope["path"], scope["headers"])
-        name, errors = _who(entry)
+        _, errors = _who(entry)
+        request: Request | None = None
         reply = _Reply(entry.id, send, scope.get(ANSWER), errors)
         try:
             if entry.error is not None:
@@ -100,7 +113,30 @@ class Gate:
             logger.error("request %s failed: %s", entry.id, describe_exception(error))
             await reply.fail(InternalError("the service failed; its log has the reason under this request_id"))
         finally:
-            self._telemetry.request(name, reply.status, reply.code, time.monotonic() - entry.since)
+            self._done(entry, reply.status, reply.code, request)
+
+    def _done(self, entry: Entry, status: int, code: str, request: Request | None = None) -> None:
+        """Measures and records a request that has its answer."""
+        name, _ = _who(entry)
+        seconds = time.monotonic() - entry.since
+        self._telemetry.request(name, status, code, seconds)
+        if self._audit is None or (status < 400 and entry.endpoint is not None and entry.endpoint.public):
+            return  # a probe that asks again and again, or a page that holds nothing
+        of_admin = entry.endpoint is not None and entry.endpoint.scope == "admin"
+        self._audit.note(
+            Record(
+                entry.id,
+                entry.caller.name,
+                name,
+                status,
+                code,
+                seconds,
+                asked=() if request is None else request.asked,
+                tokens=0 if request is None else request.tokens,
+                model=entry.parameters.get("name", "") if of_admin else "",
+                bundle="" if request is None else request.bundle,
+            )
+        )
 
     async def _answer(self, entry: Entry, handler: Handler, request: Request) -> Response:
         """The handler's, within the limits of the key."""

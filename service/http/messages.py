@@ -42,6 +42,8 @@ class Request:
         deadline: on the clock of time.monotonic(); there is no answer after it.
         turns: of large bodies; None: they take none.
         tokens: that its texts had for the models; who asks them counts them.
+        asked: models that answered, with their versions.
+        bundle: that it asked to load.
     """
 
     id: str
@@ -54,6 +56,8 @@ class Request:
     deadline: float = math.inf
     turns: Turns | None = None
     tokens: int = 0
+    asked: Sequence[tuple[str, str]] = ()
+    bundle: str = ""
 
     def header(self, name: bytes) -> str | None:
         """A header's value."""

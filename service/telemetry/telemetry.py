@@ -54,6 +54,10 @@ class Telemetry:
         self._limits_unavailable = Counter(
             "lathe_limits_unavailable", "Times that the store of the limits could not be asked.", registry=registry
         )
+        self._audit_lost = Counter(
+            "lathe_audit_lost_records", "Records of the audit log that were lost, because too many waited or its file "
+            "could not be written.", registry=registry,
+        )  # fmt: skip
         self._connections = Gauge(
             "lathe_connections", "Open connections by what they are doing: idle, or which part of a request or answer.",
             ["state"], registry=registry,
@@ -113,6 +117,10 @@ class Telemetry:
         labels = (key,) if (key,) in self._key_requests or len(self._key_requests) < _MOST_KEYS else ("other keys",)
         self._key_requests[labels].inc()
         self._key_tokens[labels].inc(tokens)
+
+    def audit_lost(self, records: int) -> None:
+        """Records of the audit log that could not be written."""
+        self._audit_lost.inc(records)
 
     def limits_unavailable(self) -> None:
         """The limits of a key could not be looked up."""
