@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import zstandard
 
 from compression.bundle import (
@@ -34,12 +35,13 @@ from compression.data import (
     concatenate,
 )
 from compression.errors import VerificationError
-from compression.graph.export import require_room
+from compression.graph.export import has_room, require_room
 from compression.measure.abstaining import ANSWER_ERROR, why_no_abstention
 from compression.measure.evaluate import SELECTION_TEXTS, agreement, quality
 from compression.measure.numbers import number_rows, plain, spearman
 from compression.measure.verify import BATCH_EXACT_WITHIN, Measured, measure, require_bounds_of, require_budget
 from compression.outlook import announce, print_reached, remedy, require_hope
+from compression.parent.batches import is_batch_exact
 from compression.parent.checkpoint import Parent
 from compression.parent.classifier import BundleClassifier, Classifier, ParentClassifier, predict
 from compression.parent.tokenizer import bare
@@ -165,8 +167,14 @@ def opened(task: Task, candidate: Compressed) -> Iterator[BundleClassifier]:
 
 
 @contextmanager
-def exported(task: Task) -> Iterator[Classifier]:
-    """The parent in ONNX Runtime, float32: as the first step of a recipe gives it that begins with its export."""
+def exported(task: Task) -> Iterator[Classifier | None]:
+    """The parent in ONNX Runtime, float32: as the first step of a recipe gives it that begins with its export.
+
+    None where it is too large for that, and only what the recipe made of it is not.
+    """
+    if not has_room(task.parent):
+        yield None
+        return
     step = ExportStep(step="export")
     kept, key = WorkCache(task.cache / "steps"), key_of(task.key, step.model_dump(mode="json"))
     work = kept.get(key, task.parent)
@@ -196,8 +204,10 @@ def write(
 ) -> Bundle:
     """Writes the bundle, whole or not at all; `more` are files beside the usual ones."""
     splits = task.splits
-    dynamic = any(step.step == "quantize_dynamic" for step in candidate.recipe.steps)  # whatever a few texts showed
-    batch_exact = not dynamic and measured.figures.batch_deviation <= BATCH_EXACT_WITHIN * task.parent.task.scale
+    batch_exact = (
+        candidate.options.batch_exact
+        and measured.figures.batch_deviation <= BATCH_EXACT_WITHIN * task.parent.task.scale
+    )
     if not batch_exact:  # as with dynamic int8, or a parent that reads its padding, such as FNet
         warn(
             f"a text's answer depends on others in its batch, by up to {measured.figures.batch_deviation:.2g} here, "
@@ -253,7 +263,8 @@ def _running(
     model: bytes, tokenizer: bytes, options: RuntimeOptions, parent: Parent, inputs: InputKind
 ) -> BundleClassifier:
     """A model in memory as a classifier of the parent's labels."""
-    return BundleClassifier(parent.name, Runtime(model, tokenizer, parent.max_length, options), parent.task, inputs)
+    runtime = Runtime(model, tokenizer, parent.max_length, options)
+    return BundleClassifier(parent.name, runtime, parent.task, inputs, options.batch_exact)
 
 
 def _tokenizer(work: Work) -> bytes:
@@ -264,11 +275,16 @@ def _runtime_options(work: Work) -> RuntimeOptions:
     return RuntimeOptions(
         pad_token_id=work.model.tokenizer.pad_token_id or 0,
         disabled_optimizers=("SkipLayerNormFusion",),  # slower than the nodes that it fuses, on CPU
-        batch_exact=True,
+        batch_exact=is_batch_exact(work.model) and not _has_ranges_of_batches(work.graph),
         thresholds=thresholds_of(work.model),
         number=number_options(work.model),
         long_texts=work.model.long_texts,
     )
+
+
+def _has_ranges_of_batches(graph: onnx.ModelProto | None) -> bool:
+    """Whether a graph has dynamic int8, whatever a few texts show."""
+    return graph is not None and any(node.op_type == "DynamicQuantizeLinear" for node in graph.graph.node)
 
 
 def _held_against_labels(logits: Logits, task: ModelTask, selection: Examples) -> dict[str, float | None]:

@@ -11,6 +11,7 @@ from compression import quantize
 from compression.bundle import Input
 from compression.data import Splits
 from compression.errors import RecipeError
+from compression.graph.edit import each_weight_once
 from compression.graph.export import export
 from compression.graph.fuse import fuse
 from compression.parent.batches import encode, rows
@@ -51,10 +52,10 @@ def run_step(step: Step, work: Work, parent: Parent, splits: Splits, cache: Path
     """
     model, texts, selection = work.model, splits.calibration.texts, splits.selection.texts
     if isinstance(step, ExportStep):
-        return Work(model, fuse(export(model, step.opset)))
+        return Work(model, each_weight_once(fuse(export(model, step.opset))))
     if isinstance(step, QuantizeStep | QuantizeDynamicStep | QuantizeWeightsStep | Float16Step):
         assert work.graph is not None  # the recipe puts them behind export
-        return Work(model, _on_graph(step, work.graph, model, texts, selection))
+        return Work(model, each_weight_once(_on_graph(step, work.graph, model, texts, selection)))
     match step:
         case PruneVocabularyStep():
             model = prune_parent_vocabulary(model, texts, step.keep_most_frequent)

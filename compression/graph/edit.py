@@ -1,5 +1,6 @@
 """What every rewrite of an exported graph needs: edits, and a look at what flows through it."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 
 MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 
+_WEIGHT_BYTES = 1024  # below, storing twice costs less than it is worth
 _DROP_UNUSED = Sequential(RemoveUnusedNodesPass(), RemoveUnusedOpsetsPass())
 
 
@@ -51,6 +53,28 @@ def drop_unused(model: onnx.ModelProto) -> onnx.ModelProto:
     del result.graph.value_info[:]
     result.graph.value_info.extend(shapes)
     return result
+
+
+def each_weight_once(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with equal weights stored once: of layers that share theirs, as ALBERT's do, each is rewritten by
+    itself. Left as it is where none are equal.
+
+    Vectors stay as they are: ONNX Runtime names what it makes of a scale after it, and fails where two nodes have the
+    same one.
+    """
+    whole = onnx_ir.from_proto(model)
+    weights = whole.graph.initializers
+    first: dict[tuple[object, ...], onnx_ir.Value] = {}
+    for name, value in list(weights.items()):
+        tensor = value.const_value
+        if tensor is None or len(tensor.shape) < 2 or tensor.nbytes < _WEIGHT_BYTES:
+            continue
+        content = tensor.dtype, tuple(tensor.shape), hashlib.sha256(tensor.tobytes()).digest()
+        same = first.setdefault(content, value)
+        if same is not value:
+            value.replace_all_uses_with(same)
+            del weights[name]
+    return model if len(weights) == len(model.graph.initializer) else onnx_ir.to_proto(whole)
 
 
 def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:

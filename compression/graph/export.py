@@ -74,12 +74,17 @@ def require_room(parent: Parent) -> None:
     Raises:
         CheckpointError: names both sizes.
     """
-    size = weight_bytes(parent)
-    if size > _MAX_BYTES:
+    if not has_room(parent):
         raise CheckpointError(
-            f"{parent.name}: its weights take {size / 1e9:.2f} GB in float32, and an ONNX file {_MAX_BYTES / 1e9:.2f} "
-            "GB at most; put prune_vocabulary before export in the recipe, or fine-tune a smaller encoder"
+            f"{parent.name}: its weights take {weight_bytes(parent) / 1e9:.2f} GB in float32, and an ONNX file "
+            f"{_MAX_BYTES / 1e9:.2f} GB at most; put prune_vocabulary before export in the recipe, or fine-tune a "
+            "smaller encoder"
         )
+
+
+def has_room(parent: Parent) -> bool:
+    """Whether an ONNX file can hold the model in float32."""
+    return weight_bytes(parent) <= _MAX_BYTES
 
 
 class _Logits(torch.nn.Module):

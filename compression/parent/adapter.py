@@ -1,13 +1,15 @@
 """Adapters of peft: what is read of one, its labels, and how it is merged into its base."""
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from compression.errors import CheckpointError
 from compression.parent.files import safetensors_files
@@ -18,6 +20,7 @@ from compression.progress import warn
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]  # by the name of a weight
 
 _WEIGHTS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."  # of all names in that file
 
 
 def adapter_weights(folder: Path) -> list[Path]:
@@ -46,7 +49,7 @@ def whole_weights(files: list[Path]) -> Shapes:
         try:
             with safe_open(path, framework="np") as file:
                 for name in file.keys():  # noqa: SIM118  (not a dict)
-                    shapes[name.removeprefix("base_model.model.")] = tuple(file.get_slice(name).get_shape())
+                    shapes[name.removeprefix(_PREFIX)] = tuple(file.get_slice(name).get_shape())
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}; save or copy the adapter again") from error
     return shapes
@@ -87,36 +90,61 @@ def fit_vocabulary(model: PreTrainedModel, whole: Shapes) -> None:
         model.resize_token_embeddings(rows, mean_resizing=False)
 
 
-def adapter_labels(folder: Path, whole: Shapes) -> dict[str, Any]:
+def adapter_labels(folder: Path, base: Path, whole: Shapes) -> dict[str, Any]:
     """Labels from the config.json beside the adapter, else numbered ones, as many as its head has rows."""
     if (folder / "config.json").is_file():
         config = load_config(folder)
         return {"id2label": config.id2label, "label2id": config.label2id, "problem_type": config.problem_type}
-    for name, shape in whole.items():
-        if name.endswith(("classifier.weight", "classifier.out_proj.weight", "score.weight")):
-            return {"num_labels": shape[0]}
+    for name in _heads(load_config(base)):
+        if name in whole:
+            return {"num_labels": whole[name][0]}
     raise CheckpointError(f"{folder}: the adapter holds no classification head; save it with modules_to_save")
 
 
-def merge_adapter(model: PreTrainedModel, folder: Path, encoder: str) -> PreTrainedModel:
+def _heads(config: PreTrainedConfig) -> list[str]:
+    """Names of the weights of a classifier with a row for each label, whatever its architecture calls them."""
+    shapes = []
+    for labels in (2, 3):
+        other = copy.deepcopy(config)
+        other.num_labels = labels
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(other)
+        shapes.append({name: weight.shape for name, weight in model.named_parameters()})
+    return [name for name, shape in shapes[0].items() if shape != shapes[1][name]]
+
+
+def merge_adapter(model: PreTrainedModel, folder: Path, encoder: str, whole: Shapes) -> PreTrainedModel:
     """The base with the adapter's changes in its weights.
 
     Args:
         encoder: the base's name, for the message.
+        whole: what the adapter's file holds; see `whole_weights`.
 
     Raises:
         CheckpointError: the adapter was trained on another base.
     """
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
 
     try:
         with quiet():
-            merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+            adapted = PeftModel.from_pretrained(model, str(folder))
+            own, all_names = get_peft_model_state_dict(adapted, save_embedding_layers=False), adapted.state_dict()
+            merged = adapted.merge_and_unload()
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
-        raise CheckpointError(
-            f"{folder}: its adapter does not fit {encoder}: {why}; name the base that it was trained on in its "
-            "adapter_config.json, or save it again"
-        ) from error
+        raise _does_not_fit(folder, encoder, why) from error
+    for names, what in (
+        (own.keys() - {_PREFIX + name for name in whole}, "are not in its file"),
+        ({_PREFIX + name for name in whole} - own.keys() - all_names.keys(), "have no place in it"),
+    ):
+        if names:
+            raise _does_not_fit(folder, encoder, f"{len(names)} weights {what}, {min(names)} among them")
     assert isinstance(merged, PreTrainedModel)
     return merged.eval()
+
+
+def _does_not_fit(folder: Path, encoder: str, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}: its adapter does not fit {encoder}: {why}; name the base that it was trained on in its "
+        "adapter_config.json, or save it again"
+    )

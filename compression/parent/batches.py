@@ -11,6 +11,7 @@ from compression.parent.checkpoint import Parent
 Batch = dict[str, torch.Tensor]
 
 BATCH_SIZE = 32
+_BATCH_EXACT_WITHIN = 1e-4  # of the largest logit
 
 
 def encode(parent: Parent, texts: Sequence[Input]) -> list[Encoded]:
@@ -38,6 +39,14 @@ def collate(parent: Parent, rows: Sequence[Encoded]) -> Batch:
     arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
     taken = tokenizer.model_inputs(parent.model, parent.tokenizer)
     return {name: tensor for name, tensor in arrays.items() if name in taken}
+
+
+def is_batch_exact(parent: Parent) -> bool:
+    """Whether padding changes no answer: XLNet reads its last token as it stands, and FNet mixes all of them."""
+    short, long = encode(parent, ["a", "a b c d e f g h i j k l m n o p"])
+    with torch.inference_mode():
+        alone, padded = (parent.model(**collate(parent, rows)).logits[0] for rows in ([short], [short, long]))
+    return bool((alone - padded).abs().max() <= _BATCH_EXACT_WITHIN * max(1.0, float(alone.abs().max())))
 
 
 def by_length(rows: Sequence[Encoded]) -> list[list[int]]:

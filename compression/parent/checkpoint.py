@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import transformers
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForSequenceClassification,
@@ -35,10 +36,11 @@ from compression.parent.kind import (
     require_classifier,
     require_classifying_adapter,
     require_complete,
+    require_float_weights,
     require_rows_for_all_tokens,
 )
 from compression.parent.predictions import task_of
-from compression.parent.quiet import quiet
+from compression.parent.quiet import quiet, reason
 from compression.parent.settings import label_names, load_config, settle_padding, window
 from compression.parent.tokenizer import bare, load_tokenizer
 
@@ -120,6 +122,7 @@ def load_classifier(
         CheckpointError: the files cannot be read, do not fit the config, or lack weights.
     """
     try:
+        require_float_weights(safetensors_files(folder), folder)
         with quiet():
             model, found = AutoModelForSequenceClassification.from_pretrained(
                 folder, config=config, use_safetensors=True, local_files_only=True, trust_remote_code=False,
@@ -127,6 +130,13 @@ def load_classifier(
             )  # fmt: skip
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder}: its weights cannot be read: {error}; save or copy the model again") from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a model's own code says of a config that it does not expect
+        raise CheckpointError(
+            f"{folder}: transformers {transformers.__version__} makes no {config.model_type} model of its config.json: "
+            f"{reason(error)}; put config.json right"
+        ) from error
     assert isinstance(model, PreTrainedModel)
     other_sizes = {name: sizes for name, *sizes in found["mismatched_keys"]}
     if other_sizes and not (new_head or brought):
@@ -162,14 +172,14 @@ def _load_adapter(parent: str, folder: Path) -> Parent:
     encoder, whole = adapter_base(folder), whole_weights(weights)
     base = locate(encoder)
     base_weights = safetensors_files(base)
-    config = load_config(base, **adapter_labels(folder, whole))
+    config = load_config(base, **adapter_labels(folder, base, whole))
     require_answers(config, parent)
     tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").is_file() else base)
     settle_padding(config, tokenizer, parent)
     model = load_classifier(base, config, frozenset(whole))
     fit_vocabulary(model, whole)
     require_rows_for_all_tokens(model, tokenizer, parent)
-    merged = merge_adapter(model, folder, encoder)
+    merged = merge_adapter(model, folder, encoder, whole)
     return Parent(
         name=parent,
         model=_finite(merged, parent),

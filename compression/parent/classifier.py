@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -22,7 +23,7 @@ from compression.bundle import (
     windows_of,
 )
 from compression.bundle.storage import MANIFEST
-from compression.errors import DataError
+from compression.errors import CheckpointError, DataError
 from compression.progress import track
 
 if TYPE_CHECKING:  # a bundle runs where torch and transformers are not installed
@@ -38,6 +39,11 @@ class Classifier(Protocol):
     task: Task
     max_length: int
     long_texts: LongTexts | None
+
+    @property
+    def batch_exact(self) -> bool:
+        """Whether a text's answer is the same in any batch; else texts are computed one at a time."""
+        ...
 
     def length(self, given: Input) -> int:
         """How many tokens a text or pair has as a whole."""
@@ -67,10 +73,13 @@ class Classifier(Protocol):
 class BundleClassifier:
     """A bundle's runtime; `inputs` is what its model reads."""
 
-    def __init__(self, name: str, runtime: Runtime, task: Task, inputs: InputKind = "texts") -> None:
+    def __init__(
+        self, name: str, runtime: Runtime, task: Task, inputs: InputKind = "texts", batch_exact: bool = True
+    ) -> None:
         self.name = name
         self.task = task
         self._inputs = inputs
+        self.batch_exact = batch_exact
         self.max_length = runtime.max_length
         self.long_texts = runtime.long_texts
         self.length: Callable[[Input], int] = runtime.tokenizer.length
@@ -81,7 +90,9 @@ class BundleClassifier:
     @classmethod
     def of(cls, bundle: Bundle, threads: int = 1) -> Self:
         """That of a verified bundle, which has its directory's name."""
-        self = cls(str(bundle.path), Runtime.of(bundle, threads=threads), bundle.task, bundle.manifest.inputs)
+        manifest = bundle.manifest
+        runtime = Runtime.of(bundle, threads=threads)
+        self = cls(str(bundle.path), runtime, bundle.task, manifest.inputs, manifest.runtime.batch_exact)
         self.abstains = bundle.abstains
         return self
 
@@ -102,6 +113,12 @@ class ParentClassifier:
         self.max_length = parent.max_length
         self.long_texts = parent.long_texts
         self._parent = parent
+
+    @cached_property
+    def batch_exact(self) -> bool:
+        from compression.parent.batches import is_batch_exact
+
+        return is_batch_exact(self._parent)
 
     def reading(self, long_texts: LongTexts | None) -> "ParentClassifier":
         """The same, which reads so of long texts."""
@@ -127,10 +144,14 @@ class ParentClassifier:
         import torch
 
         from compression.parent.batches import collate
+        from compression.parent.quiet import reason
 
         inputs = collate(self._parent, windows_of(batch))
-        with torch.inference_mode():
-            logits: Logits = self._parent.model(**inputs).logits.float().numpy()
+        try:
+            with torch.inference_mode():
+                logits: Logits = self._parent.model(**inputs).logits.float().numpy()
+        except Exception as error:  # whatever a model's own code says of a config that it does not expect
+            raise CheckpointError(f"{self.name}: transformers cannot run this model: {reason(error)}") from error
         return joined(logits, batch, self.long_texts)
 
 
@@ -153,12 +174,16 @@ def load_classifier(path: str, threads: int = 1) -> BundleClassifier | ParentCla
 
 
 def predict(classifier: Classifier, texts: Sequence[Input], description: str) -> Logits:
-    """Logits of many texts, (texts, labels), computed in batches of similar length, under a progress bar."""
+    """Logits of many texts, (texts, labels), computed in batches of similar length, under a progress bar.
+
+    One at a time where an answer would depend on the others.
+    """
     encoded = [classifier.encode(text) for text in texts]
     windows = windows_of(encoded)
     order = sorted(range(len(windows)), key=lambda index: len(windows[index]))
     logits = np.empty((len(windows), len(classifier.task.labels)), np.float32)
-    batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+    size = _BATCH if classifier.batch_exact else 1
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
     for batch in track(batches, description):
         logits[batch] = classifier.forward([windows[index] for index in batch])
     return joined(logits, encoded, classifier.long_texts)

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ _SAYS_NOTHING_OF_THE_ANSWER = frozenset(
     output_attentions output_hidden_states pooler_fc_size pooler_hidden_size pooler_num_attention_heads
     pooler_num_fc_layers pooler_size_per_head pooler_type prefix reference_compile repad_logits_with_grad seq_aux
     sep_token_id sparse_prediction task_specific_params tf_legacy_loss tie_encoder_decoder tie_word_embeddings
-    tokenizer_class torchscript use_bfloat16 verbose
+    tokenizer_class torchscript untie_r use_bfloat16 verbose
     """.split()  # noqa: SIM905  (a list of so many strings is a page)
 )
 
@@ -58,9 +59,10 @@ def _scaling(config: PreTrainedConfig) -> Any:
 
 
 def _layers_of_a_kind(config: PreTrainedConfig) -> Any:
-    """Every how many layers one attends to the whole text."""
+    """Every how many layers one attends to the whole text; a range where only the first of them does."""
     kinds = getattr(config, "layer_types", None) or []
-    return kinds[1:].index("full_attention") + 1 if "full_attention" in kinds[1:] else len(kinds)
+    every = kinds[1:].index("full_attention") + 1 if "full_attention" in kinds[1:] else None
+    return range(len(kinds), sys.maxsize) if every is None else every
 
 
 # Fields of version 4 that version 5 keeps elsewhere, and where.
@@ -133,7 +135,7 @@ def _holds(got: Any, written: Any) -> bool:
         )
     if isinstance(written, list | tuple):
         return isinstance(got, list | tuple) and len(got) == len(written) and all(map(_holds, got, written))
-    return bool(got == written)
+    return written in got if isinstance(got, range) else bool(got == written)
 
 
 def _lost(folder: Path, config: PreTrainedConfig, name: str, written: Any, got: Any) -> CheckpointError:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import transformers
 from optimum.exporters.tasks import TasksManager
+from safetensors import safe_open
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from compression.errors import CheckpointError
@@ -29,6 +30,7 @@ _SPARSE = {
     "longformer": "",  # whatever it is set to
     "led": "",
 }
+_FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors names them
 _PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT")
 _ADAPTED = {
     "TOKEN_CLS": "labels each token",
@@ -114,6 +116,22 @@ def require_float(config: PreTrainedConfig, parent: str | Path) -> None:
     if quantized:
         method = quantized.get("quant_method", "unknown") if isinstance(quantized, dict) else quantized.quant_method
         raise CheckpointError(f"{parent}: is quantized already ({method}); pass the original, in float")
+
+
+def require_float_weights(files: Iterable[Path], folder: Path) -> None:
+    """Refuses weights that are whole numbers, or of 8 bits: without their scales they are another model's.
+
+    Raises:
+        CheckpointError: names one of them.
+    """
+    for path in files:
+        with safe_open(path, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118  (not a dict)
+                stored = file.get_slice(name).get_dtype()
+                if "weight" in name.rpartition(".")[2] and stored not in _FLOATS:
+                    raise CheckpointError(
+                        f"{folder}: is quantized already ({name} is stored as {stored}); pass the original, in float"
+                    )
 
 
 def require_classifying_adapter(folder: Path) -> None:

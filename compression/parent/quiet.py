@@ -1,4 +1,4 @@
-"""What transformers and peft say to their programmers stays out of the user's terminal."""
+"""What transformers and peft say to their programmers stays out of the user's terminal, but for a line."""
 
 import warnings
 from collections.abc import Iterator
@@ -23,3 +23,9 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bar:
             logging.enable_progress_bar()
+
+
+def reason(error: Exception) -> str:
+    """What one of their errors says, in a line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

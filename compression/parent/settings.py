@@ -4,12 +4,13 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from compression.errors import CheckpointError
 from compression.parent.fields import require_all_read
 from compression.parent.kind import require_dense_attention, require_float
+from compression.parent.quiet import reason
+from compression.progress import warn
 
 _NO_WINDOW = 10**6  # transformers writes 1e30 where a tokenizer states no limit
 
@@ -24,8 +25,8 @@ def load_config(folder: Path, **overrides: Any) -> PreTrainedConfig:
         raise CheckpointError(f"{folder}: has no config.json; name the directory that the model was saved to")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **overrides)
-    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-        raise CheckpointError(f"{folder}: its config.json cannot be used: {error}") from error
+    except Exception as error:  # whatever a config's own code says of a value that it does not expect
+        raise CheckpointError(f"{folder}: its config.json cannot be used: {reason(error)}") from error
     if getattr(config, "auto_map", None):
         raise CheckpointError(
             f"{folder}: config.json asks for code of its own (auto_map), which is never run; "
@@ -40,18 +41,36 @@ def load_config(folder: Path, **overrides: Any) -> PreTrainedConfig:
 
 
 def settle_padding(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, parent: str) -> None:
-    """Gives a config without a padding token the tokenizer's: decoders look for it to find a text's last token.
+    """Gives config and tokenizer one padding token: decoders look for the config's to find a text's last token.
+
+    That is the config's, where it is a token. Where it has none, a text alone is read to its end, so that a token is
+    taken that does not end one: the tokenizer's padding token, or another of its special ones, which is said.
 
     Raises:
-        CheckpointError: there is none in either.
+        CheckpointError: there is none, or the embedding table has no row for the config's.
     """
-    if config.pad_token_id is not None:
+    given = config.pad_token_id
+    if given is not None and given >= 0:
+        rows = getattr(config.get_text_config(), "vocab_size", None)
+        if rows is not None and given >= rows:
+            raise CheckpointError(
+                f"{parent}: pad_token_id in its config.json is {given}, and the embedding table has {rows} rows; name "
+                "the padding token that it was trained with"
+            )
+        if given != tokenizer.pad_token_id and given < len(tokenizer):
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(given)
         return
-    if tokenizer.pad_token_id is None:
+    last = tokenizer("a")["input_ids"][-1:]
+    special = (getattr(tokenizer, f"{kind}_token") for kind in ("pad", "eos", "bos", "cls", "sep"))
+    token = next((one for one in special if one and [tokenizer.convert_tokens_to_ids(one)] != last), None)
+    if token is None:
         raise CheckpointError(
             f"{parent}: neither config.json nor tokenizer has a padding token, which batches need; set "
             "tokenizer.pad_token and model.config.pad_token_id as in its training, and save both again"
         )
+    if token != tokenizer.pad_token:
+        warn(f"{parent}: neither config.json nor tokenizer has a padding token that ends no text; {token!r} is taken")
+        tokenizer.pad_token = token
     config.pad_token_id = tokenizer.pad_token_id
 
 

@@ -6,36 +6,89 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import transformers
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from compression.bundle import Encoded, Input
+from compression.bundle import Encoded, Input, require_extra
 from compression.errors import CheckpointError
+from compression.parent.quiet import quiet, reason
+from compression.progress import warn
 
+_OF_PIECES = ("*.model", "*.tiktoken")
+_SAVE = "save the tokenizer there too: tokenizer.save_pretrained, in the version that it was trained with"
+_ALIKE = (("ＡＢＣ", "ABC"), ("ﬁne", "fine"), ("a\tb", "a b"))  # noqa: RUF001  (they look alike)
 _DECIDES_IDS = ("normalizer", "pre_tokenizer", "model", "post_processor")  # parts of a tokenizer.json
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Loads a fast tokenizer, which makes of a text what its `tokenizer.json` says.
 
+    Where there is none, transformers makes one of the vocabulary, or of the file of sentencepiece or tiktoken.
+
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is nothing to make one of, or what is made is another tokenizer.
+        MissingExtra: a package that reads the file is not installed.
     """
+    saved = (folder / "tokenizer.json").is_file()
+    if not saved and any(file for pattern in _OF_PIECES for file in folder.glob(pattern)):
+        require_extra("compress", "sentencepiece", "tiktoken")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise CheckpointError(f"{folder}: {type(tokenizer).__name__} has no fast version, which serving needs")
-        # Where there is none, transformers 5 makes one of five pieces.
-        if not any((folder / name).is_file() for name in ("tokenizer.json", *tokenizer.vocab_files_names.values())):
-            raise CheckpointError(f"{folder}: no usable tokenizer: has no tokenizer.json; save the tokenizer there too")
-        tokenizer = _as_saved(tokenizer, folder)
+        if saved:
+            tokenizer = _as_saved(tokenizer, folder)
+        else:
+            _require_made(tokenizer, folder)
     except CheckpointError:
         raise
     except Exception as error:  # tokenizers raises just that; transformers a TypeError where files are missing
-        raise CheckpointError(f"{folder}: no usable tokenizer: {error}") from error
+        why = reason(error) if saved else f"has no tokenizer.json{_beside(folder)}; {_SAVE}"
+        raise CheckpointError(f"{folder}: no usable tokenizer: {why}") from error
     for name in ("is_local", "local_files_only"):  # how it was loaded is no part of what is saved again
         tokenizer.init_kwargs.pop(name, None)
     return tokenizer
+
+
+def _require_made(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Refuses what transformers 5 makes where files are missing, and where it forgets the special tokens."""
+    kind = type(tokenizer).__name__
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # it makes one of these alone
+        raise CheckpointError(f"{folder}: no usable tokenizer: has no tokenizer.json{_beside(folder)}; {_SAVE}")
+    if tokenizer.cls_token is not None and not set(tokenizer("a")["input_ids"]) & set(tokenizer.all_special_ids):
+        raise CheckpointError(
+            f"{folder}: has no tokenizer.json, and the {kind} that transformers {transformers.__version__} makes "
+            f"puts no {tokenizer.cls_token} before a text; {_SAVE}"
+        )
+    for pieces in sorted(folder.glob("*.model")):
+        if (lost := _lost(tokenizer, pieces)) is not None:
+            warn(
+                f"{folder}: has no tokenizer.json, and the {kind} that transformers {transformers.__version__} makes "
+                f"of {pieces.name} does not read {lost!r} as the file says, so answers to such texts are wrong; {_SAVE}"
+            )
+
+
+def _lost(tokenizer: PreTrainedTokenizerFast, pieces: Path) -> str | None:
+    """The first text that a file of sentencepiece takes for a simpler one, and the tokenizer does not."""
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        own = SentencePieceProcessor(model_file=str(pieces))
+    except RuntimeError:  # a file of tiktoken can have this name
+        return None
+    for text, simpler in _ALIKE:
+        ids = (tokenizer(one)["input_ids"] for one in (text, simpler))
+        if own.encode(text) == own.encode(simpler) and next(ids) != next(ids):
+            return text
+    return None
+
+
+def _beside(folder: Path) -> str:
+    """What lies there in its place."""
+    names = sorted(file.name for pattern in (*_OF_PIECES, "vocab*", "merges.txt") for file in folder.glob(pattern))
+    return f", and transformers makes none of {', '.join(names)}" if names else ""
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, inputs: Sequence[Input], max_length: int) -> list[Encoded]:
@@ -75,8 +128,6 @@ def _as_saved(tokenizer: PreTrainedTokenizerFast, folder: Path) -> PreTrainedTok
     Of the file, transformers 5 gives some classes (BERT's, RoBERTa's) the vocabulary alone, and they make the rest as
     they know it: another normalizer is lost without a word. The model was trained with what was saved.
     """
-    if not (folder / "tokenizer.json").is_file():
-        return tokenizer
     saved = Tokenizer.from_file(str(folder / "tokenizer.json"))
     if _parts(tokenizer.backend_tokenizer) == _parts(saved):
         return tokenizer

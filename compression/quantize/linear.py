@@ -23,6 +23,7 @@ class Linear:
         nodes: the nodes that compute it: MatMul, MatMul and Add, or one Gemm.
         weight: (inputs, outputs).
         bias: (outputs,), or None.
+        stored: the name of what its weight is stored as; layers may share one, as ALBERT's do.
     """
 
     nodes: tuple[onnx.NodeProto, ...]
@@ -30,6 +31,7 @@ class Linear:
     output: str
     weight: Floats
     bias: Floats | None
+    stored: str
 
     @property
     def name(self) -> str:
@@ -96,14 +98,14 @@ def _as_linear(
             return None
         bias = numpy_helper.to_array(weights[node.input[2]]) if len(node.input) > 2 else None
         weight = weight.T if attributes.get("transB", 0) else weight
-        return Linear((node,), node.input[0], node.output[0], weight, bias)
+        return Linear((node,), node.input[0], node.output[0], weight, bias, node.input[1])
     followers = users.get(node.output[0], [])
     if len(followers) == 1 and followers[0].op_type == "Add":
         for name in followers[0].input:
             if name in weights and list(weights[name].dims) == [weight.shape[1]]:
                 bias = numpy_helper.to_array(weights[name])
-                return Linear((node, followers[0]), node.input[0], followers[0].output[0], weight, bias)
-    return Linear((node,), node.input[0], node.output[0], weight, None)
+                return Linear((node, followers[0]), node.input[0], followers[0].output[0], weight, bias, node.input[1])
+    return Linear((node,), node.input[0], node.output[0], weight, None, node.input[1])
 
 
 def scale_linear(

@@ -6,6 +6,7 @@ vectors: an outlier that meets small weights may be clipped, one that meets larg
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +84,23 @@ def calibrate(
     for layer in layers:
         readers.setdefault(layer.input, []).append(layer)
     samples = _sample(model, list(readers), feeds, np.random.default_rng(seed))
-    return {name: _choose(samples[name], readers[name], entropy) for name in track(list(readers), "Search int8 ranges")}
+    chosen: dict[str, Activation] = {}
+    for tensors in track(_of_one_weight(readers), "Search int8 ranges"):
+        chosen |= _choose({name: samples[name] for name in tensors}, readers, entropy)
+    return {name: chosen[name] for name in readers}
+
+
+def _of_one_weight(readers: Mapping[str, Sequence[Linear]]) -> list[list[str]]:
+    """The tensors, those together that meet the same stored weight: it can be smoothed in one way alone."""
+    groups: list[tuple[list[str], set[str]]] = []
+    for tensor, layers in readers.items():
+        stored = {layer.stored for layer in layers}
+        alike = [group for group in groups if group[1] & stored]
+        groups = [group for group in groups if group not in alike]
+        groups.append(
+            ([*chain.from_iterable(names for names, _ in alike), tensor], stored.union(*(w for _, w in alike)))
+        )
+    return [names for names, _ in groups]
 
 
 def _sample(
@@ -110,24 +127,39 @@ def _largest(vectors: Floats) -> Floats:
     return vectors[order[-_EXTREME_ROWS:]]
 
 
-def _choose(sample: Floats, readers: Sequence[Linear], entropy: float | None) -> Activation:
-    weight = np.concatenate([layer.weight for layer in readers], axis=1)
-    exact = sample @ weight
-    plain_error, plain_range = _best_range(sample, weight, exact, entropy)
-    smoothing, best_range = None, plain_range
+def _choose(
+    samples: Mapping[str, Floats], readers: Mapping[str, Sequence[Linear]], entropy: float | None
+) -> dict[str, Activation]:
+    """Of tensors that are smoothed alike: the smoothing, and the range and the shifts of each."""
+    weights = {name: np.concatenate([layer.weight for layer in readers[name]], axis=1) for name in samples}
+    exact = {name: sample @ weights[name] for name, sample in samples.items()}
+
+    def smoothed(scale: Floats) -> tuple[float, dict[str, Range]]:
+        found = {
+            name: _best_range(sample / scale, weights[name] * scale[:, np.newaxis], exact[name], entropy)
+            for name, sample in samples.items()
+        }
+        return sum(error for error, _ in found.values()), {name: best for name, (_, best) in found.items()}
+
+    smoothing, scale = None, np.ones(len(next(iter(weights.values()))), np.float32)
+    plain_error, ranges = smoothed(scale)
     least = plain_error * _SMOOTHING_PAYS_BELOW
+    activations = np.max([np.abs(sample).max(axis=0) for sample in samples.values()], axis=0)
+    largest = np.max([np.abs(weight).max(axis=1) for weight in weights.values()], axis=0)
     for migration in _MIGRATION:
-        candidate = _smoothing(sample, weight, migration)
-        error, found = _best_range(sample / candidate, weight * candidate[:, np.newaxis], exact, entropy)
+        candidate = _smoothing(activations, largest, migration)
+        error, found = smoothed(candidate)
         if error < least:
-            least, smoothing, best_range = error, candidate, found
-    scale = np.ones(sample.shape[1], np.float32) if smoothing is None else smoothing
-    rounded = best_range.round_trip(sample / scale)
-    shifts = {}
-    for layer in readers:
-        quantized = quantize_weight(layer.weight * scale[:, np.newaxis], entropy).round_trip
-        shifts[layer.name] = (sample @ layer.weight - rounded @ quantized).mean(axis=0).astype(np.float32)
-    return Activation(best_range, smoothing, shifts)
+            least, smoothing, scale, ranges = error, candidate, candidate, found
+    chosen = {}
+    for name, sample in samples.items():
+        rounded = ranges[name].round_trip(sample / scale)
+        shifts = {}
+        for layer in readers[name]:
+            quantized = quantize_weight(layer.weight * scale[:, np.newaxis], entropy).round_trip
+            shifts[layer.name] = (sample @ layer.weight - rounded @ quantized).mean(axis=0).astype(np.float32)
+        chosen[name] = Activation(ranges[name], smoothing, shifts)
+    return chosen
 
 
 def _best_range(sample: Floats, weight: Floats, exact: Floats, entropy: float | None) -> tuple[float, Range]:
@@ -144,9 +176,7 @@ def _best_range(sample: Floats, weight: Floats, exact: Floats, entropy: float | 
     return least, best
 
 
-def _smoothing(sample: Floats, weight: Floats, migration: float) -> Floats:
+def _smoothing(activations: Floats, weights: Floats, migration: float) -> Floats:
     """Per channel, activation size^alpha / weight size^(1 - alpha), with a geometric mean of 1."""
-    activations = np.maximum(np.abs(sample).max(axis=0), 1e-3)
-    weights = np.maximum(np.abs(weight).max(axis=1), 1e-3)
-    scales = activations**migration / weights ** (1 - migration)
+    scales = np.maximum(activations, 1e-3) ** migration / np.maximum(weights, 1e-3) ** (1 - migration)
     return (scales / np.exp(np.log(scales).mean())).astype(np.float32)  # type: ignore[no-any-return]

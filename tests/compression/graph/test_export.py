@@ -18,11 +18,12 @@ from compression.graph.edit import copy
 from compression.graph.exact import require_exact
 from compression.graph.export import export
 from compression.parent.batches import collate
-from compression.parent.checkpoint import Parent, load_parent
+from compression.parent.checkpoint import Parent, load_parent, weight_bytes
 from compression.pipeline import compress
 from compression.quantize import linears
-from compression.recipe import Budget, load_recipe
+from compression.recipe import Budget, Recipe, load_recipe
 from compression.step_cache import Work, WorkCache
+from tests.compression.parent.test_architectures import saved
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent.parent / "checkpoints"
 KINDS = ("bert", "roberta", "modernbert", "deberta-v2", "qwen3")
@@ -140,6 +141,19 @@ def test_more_weights_than_an_onnx_file_holds_are_refused(parents: dict[str, Par
         export(replace(parents["bert"], model=large), 18)
 
 
+def test_a_parent_that_fits_no_file_is_compressed_where_its_bundle_does(
+    parents: dict[str, Parent], sentiment_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the yardstick of its speed in ONNX Runtime."""
+    step = {"step": "prune_vocabulary", "keep_most_frequent": 0}
+    recipe = Recipe.model_validate(
+        {"schema_version": 1, "name": "small", "steps": [step, {"step": "export"}], "budget": {}}
+    )
+    monkeypatch.setattr("compression.graph.export._MAX_BYTES", weight_bytes(parents["roberta"]) - 1)
+    bundle = compress(parents["roberta"].name, sentiment_data, recipe, tmp_path / "bundle")
+    assert {one.onnx_ratio for one in bundle.manifest.figures.latency} == {None}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_compressed_to_int8(
     parents: dict[str, Parent], exported: dict[str, onnx.ModelProto], kind: str, sentiment_data: Path, tmp_path: Path
@@ -159,3 +173,19 @@ def test_it_is_compressed_to_int8(
     with torch.inference_mode():
         expected = parents[kind].model(**batch).logits.numpy()
     assert np.abs(together - expected).mean() < 0.15 * np.abs(expected).mean()
+
+
+@pytest.mark.parametrize("step", ["quantize", "quantize_dynamic", "quantize_weights", "float16", None])
+def test_layers_that_share_their_weights_share_them_in_any_precision(
+    step: str | None, sentiment_data: Path, tmp_path: Path
+) -> None:
+    saved("Albert", tmp_path / "parent")
+    steps = [{"step": "export"}, *([{"step": step}] if step else [])]
+    recipe = Recipe.model_validate({"schema_version": 1, "name": "any", "steps": steps, "budget": {}})
+    bundle = compress(str(tmp_path / "parent"), sentiment_data, recipe, tmp_path / "bundle")
+    weights = [tensor for tensor in onnx.load_from_string(bundle.model()).graph.initializer if len(tensor.dims) > 1]
+    large = [
+        (tensor.data_type, tuple(tensor.dims), tensor.raw_data) for tensor in weights if len(tensor.raw_data) >= 1024
+    ]
+    assert len(set(large)) == len(large) >= 6
+    assert bundle.manifest.figures.agreement > 0.9

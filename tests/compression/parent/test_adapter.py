@@ -8,12 +8,14 @@ from typing import Any
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from compression.errors import CheckpointError
 from compression.parent.checkpoint import load_parent
 from compression.parent.classifier import ParentClassifier
 from compression.parent.tokenizer import load_tokenizer
+from tests.compression.parent.test_architectures import saved
 
 TEXT = "my <order> is slow today"
 
@@ -82,6 +84,64 @@ def test_what_is_wrong_with_its_files_is_said_in_a_sentence(
     with pytest.raises(CheckpointError, match=message) as refusal:
         load_parent(str(tmp_path))
     assert "\n" not in str(refusal.value)
+
+
+def names(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], object]:
+    """Changes what an adapter's file holds."""
+
+    def apply(folder: Path) -> None:
+        state = load_file(folder / "adapter_model.safetensors")
+        change(state)
+        save_file(state, folder / "adapter_model.safetensors", {"format": "pt"})
+
+    return apply
+
+
+FIRST = "base_model.model.bert.encoder.layer.0.attention.self.query"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop(f"{FIRST}.lora_B.weight"), f"1 weights are not in its file, {FIRST}.lora_B"),
+        (
+            lambda state: state.update({f"{FIRST}.lora_A.weight".replace("layer.0", "layer.7"): torch.ones(2, 64)}),
+            "1 weights have no place in it, .*layer.7",
+        ),
+    ],
+)
+def test_weights_that_are_lacking_or_have_no_place_are_named(
+    change: Callable[[dict[str, torch.Tensor]], object], message: str, encoder: Path, tmp_path: Path
+) -> None:
+    """peft would go on with random or zero ones, or without them."""
+    made(encoder, tmp_path)
+    names(change)(tmp_path)
+    with pytest.raises(CheckpointError, match=f"its adapter does not fit .*: {message}"):
+        load_parent(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "heads", "targets"),
+    [
+        ("Bart", ["classification_head"], ["q_proj"]),
+        ("Flaubert", ["sequence_summary"], ["q_lin"]),
+        ("Gemma3Text", ["score"], ["q_proj"]),
+    ],
+)
+def test_the_head_of_any_architecture_says_how_many_labels_there_are(
+    kind: str, heads: list[str], targets: list[str], tmp_path: Path
+) -> None:
+    base = saved(kind, tmp_path / "base")
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=5, ignore_mismatched_sizes=True)
+    options = peft.LoraConfig(r=2, target_modules=targets, modules_to_save=heads, init_lora_weights=False)
+    adapted = peft.get_peft_model(model, options).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    classifier = ParentClassifier(load_parent(str(tmp_path / "adapter")))
+    assert classifier.task.labels == tuple(f"LABEL_{index}" for index in range(5))
+    with torch.inference_mode():
+        expected = adapted(**load_tokenizer(base)(TEXT, return_tensors="pt")).logits[0].tolist()
+    assert classifier.forward([classifier.encode(TEXT)])[0].tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_field_that_peft_does_not_read_is_named(

@@ -228,11 +228,48 @@ def test_a_config_that_asks_for_attention_that_is_not_installed_is_answered_with
     assert load_parent(str(tmp_path / "parent")).model.config._attn_implementation == "sdpa"
 
 
-def test_a_missing_padding_token_is_the_tokenizers_or_refused(sentiment_parent: Path) -> None:
+def test_a_missing_padding_token_is_one_that_ends_no_text_or_refused(
+    sentiment_parent: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config, tokenizer = load_config(sentiment_parent), load_tokenizer(sentiment_parent)
-    config.pad_token_id = None
-    settle_padding(config, tokenizer, "mine")
-    assert config.pad_token_id == tokenizer.pad_token_id
-    config.pad_token_id = tokenizer.pad_token = None
+    for pad, expected in (("[PAD]", "[PAD]"), ("[SEP]", "[CLS]"), (None, "[CLS]")):  # each text ends with [SEP]
+        config.pad_token_id, tokenizer.pad_token = None, pad
+        settle_padding(config, tokenizer, "mine")
+        assert tokenizer.pad_token == expected
+        assert config.pad_token_id == tokenizer.pad_token_id
+        assert ("'[CLS]' is taken" in capsys.readouterr().err) == (expected == "[CLS]")
+    config.pad_token_id = tokenizer.pad_token = tokenizer.cls_token = None
     with pytest.raises(CheckpointError, match=r"mine: neither config\.json nor tokenizer has a padding token"):
         settle_padding(config, tokenizer, "mine")
+
+
+def test_the_padding_token_is_the_configs(sentiment_parent: Path) -> None:
+    config, tokenizer = load_config(sentiment_parent), load_tokenizer(sentiment_parent)
+    config.pad_token_id = 7
+    settle_padding(config, tokenizer, "mine")
+    assert tokenizer.pad_token_id == 7
+    config.pad_token_id = config.vocab_size
+    with pytest.raises(CheckpointError, match=r"pad_token_id in its config\.json is .*, and the embedding table has"):
+        settle_padding(config, tokenizer, "mine")
+
+
+@pytest.mark.parametrize("stored", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_weights_without_their_scales_are_refused(sentiment_parent: Path, tmp_path: Path, stored: torch.dtype) -> None:
+    shutil.copytree(sentiment_parent, tmp_path / "parent")
+    file = tmp_path / "parent" / "model.safetensors"
+    state = load_file(file)
+    name = "bert.encoder.layer.0.output.dense.weight"
+    save_file({**state, name: (40 * state[name]).to(stored)}, file, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"is quantized already .{name} is stored as [IUF]8.*; pass the original"):
+        load_parent(str(tmp_path / "parent"))
+
+
+@pytest.mark.parametrize("values", [{"hidden_act": "nonsense"}, {"num_attention_heads": 5}, {"id2label": ["a", "b"]}])
+def test_a_config_that_no_model_can_be_made_of_is_refused(
+    sentiment_parent: Path, tmp_path: Path, values: dict[str, object]
+) -> None:
+    shutil.copytree(sentiment_parent, tmp_path / "parent")
+    file = tmp_path / "parent" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **values}))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load_parent(str(tmp_path / "parent"))

@@ -93,6 +93,33 @@ def test_an_outlier_channel_is_smoothed_away() -> None:
     assert relative_error(graph) < 0.03
 
 
+def test_what_meets_one_weight_is_smoothed_alike() -> None:
+    """Else the weight would have to be stored once for each; ranges are each tensor's own."""
+    graph = model(outlier=100)
+    del graph.graph.node[4:]
+    graph.graph.initializer.append(numpy_helper.from_array(np.float32(0.1) * np.ones(32, np.float32), "tenth"))
+    graph.graph.node.extend(
+        [
+            helper.make_node("MatMul", ["h", "w2"], ["y1"], name="second"),
+            helper.make_node("Mul", ["h", "tenth"], ["small"], name="less"),
+            helper.make_node("MatMul", ["small", "w2"], ["y2"], name="third"),
+            helper.make_node("Add", ["y1", "y2"], ["y"], name="sum"),
+            helper.make_node("ReduceMean", ["y", "axis"], ["p"], name="pool", keepdims=0),
+            helper.make_node("Gemm", ["p", "w3", "b3"], ["logits"], name="head"),
+        ]
+    )
+    chosen = calibrate(graph, linears(graph), FEEDS)
+    assert chosen["h"].smoothing is not None
+    np.testing.assert_array_equal(chosen["h"].smoothing, chosen["small"].smoothing)
+    assert chosen["h"].range.scale > 5 * chosen["small"].range.scale
+    assert relative_error(graph) < 0.03
+    result = quantized(graph)
+    int8 = [tensor for tensor in result.graph.initializer if tensor.data_type == TensorProto.INT8]
+    stored = [numpy_helper.to_array(tensor) for tensor in int8]
+    second, third = (values for values in stored if values.shape == (32, 8))
+    np.testing.assert_array_equal(second, third)
+
+
 def test_nothing_of_the_float_weights_is_left() -> None:
     result = quantized(model())
     names = {tensor.name for tensor in result.graph.initializer}
