@@ -106,6 +106,26 @@ def require_dense_attention(config: PreTrainedConfig, parent: str) -> None:
     )
 
 
+def require_one_rotation(config: PreTrainedConfig, window: int, parent: str) -> None:
+    """Refuses rotary positions that turn otherwise where a text is long: with any such text, all of its batch would.
+
+    Args:
+        window: the longest input, in tokens.
+
+    Raises:
+        CheckpointError: says from which length on, and what to do.
+    """
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    for parameters in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        limit = parameters.get("original_max_position_embeddings")
+        if parameters.get("rope_type") == "longrope" and limit is not None and window > limit:
+            raise CheckpointError(
+                f"{parent}: its rotary positions (rope_type longrope) turn otherwise from {limit} tokens on, which an "
+                f"exported graph does not; set model_max_length in tokenizer_config.json to {limit}, and longer texts "
+                "are cut, or fine-tune another model"
+            )
+
+
 def require_float(config: PreTrainedConfig, parent: str | Path) -> None:
     """Refuses a model that somebody has quantized.
 

@@ -8,7 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrain
 
 from compression.errors import CheckpointError
 from compression.parent.fields import require_all_read
-from compression.parent.kind import require_dense_attention, require_float
+from compression.parent.kind import require_dense_attention, require_float, require_one_rotation
 from compression.parent.quiet import reason
 from compression.progress import warn
 
@@ -116,6 +116,7 @@ def window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
             f"{tokenizer.name_or_path}: a text may have {longest} tokens, and {special} are special ones, so none is "
             "left for words; put right model_max_length in tokenizer_config.json"
         )
+    require_one_rotation(model.config, longest, str(tokenizer.name_or_path))
     return longest
 
 

@@ -18,6 +18,13 @@ from compression.progress import warn
 _OF_PIECES = ("*.model", "*.tiktoken")
 _SAVE = "save the tokenizer there too: tokenizer.save_pretrained, in the version that it was trained with"
 _ALIKE = (("ＡＢＣ", "ABC"), ("ﬁne", "fine"), ("a\tb", "a b"))  # noqa: RUF001  (they look alike)
+_SETTINGS = {  # of tokenizer_config.json, and their names in a part of tokenizer.json
+    "normalizer": {
+        "do_lower_case": "lowercase", "strip_accents": "strip_accents",
+        "tokenize_chinese_chars": "handle_chinese_chars",
+    },
+    "pre_tokenizer": {"add_prefix_space": "add_prefix_space"},
+}  # fmt: skip
 _DECIDES_IDS = ("normalizer", "pre_tokenizer", "model", "post_processor")  # parts of a tokenizer.json
 
 
@@ -38,6 +45,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise CheckpointError(f"{folder}: {type(tokenizer).__name__} has no fast version, which serving needs")
+        if tokenizer.split_special_tokens:
+            raise CheckpointError(
+                f"{folder}: split_special_tokens in its tokenizer_config.json has special tokens within a text read as "
+                "any others, which no tokenizer.json does; set it to false"
+            )
         if saved:
             tokenizer = _as_saved(tokenizer, folder)
         else:
@@ -128,7 +140,7 @@ def _as_saved(tokenizer: PreTrainedTokenizerFast, folder: Path) -> PreTrainedTok
     Of the file, transformers 5 gives some classes (BERT's, RoBERTa's) the vocabulary alone, and they make the rest as
     they know it: another normalizer is lost without a word. The model was trained with what was saved.
     """
-    saved = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    saved = _with_settings(Tokenizer.from_file(str(folder / "tokenizer.json")), tokenizer, folder)
     if _parts(tokenizer.backend_tokenizer) == _parts(saved):
         return tokenizer
     generic = PreTrainedTokenizerFast.from_pretrained(
@@ -140,7 +152,24 @@ def _as_saved(tokenizer: PreTrainedTokenizerFast, folder: Path) -> PreTrainedTok
         **tokenizer.special_tokens_map,
     )
     generic.backend_tokenizer.post_processor = saved.post_processor  # add_bos_token in its config has it made anew
+    generic.backend_tokenizer.normalizer = saved.normalizer
+    generic.backend_tokenizer.pre_tokenizer = saved.pre_tokenizer
     return generic
+
+
+def _with_settings(saved: Tokenizer, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Tokenizer:
+    """What a file holds, changed as tokenizer_config.json says: every version of transformers lets that go before."""
+    config = folder / "tokenizer_config.json"
+    written: dict[str, Any] = json.loads(config.read_text("utf-8")) if config.is_file() else {}
+    state = json.loads(saved.to_str())
+    for part, settings in _SETTINGS.items():
+        fields = state[part] or {}
+        if part == "normalizer" and type(tokenizer) is PreTrainedTokenizerFast:  # which knows of no letters' case
+            continue
+        fields.update(
+            {settings[name]: written[name] for name in settings if name in written and settings[name] in fields}
+        )
+    return Tokenizer.from_str(json.dumps(state))
 
 
 def _parts(tokenizer: Tokenizer) -> dict[str, Any]:

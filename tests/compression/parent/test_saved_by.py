@@ -68,6 +68,26 @@ def test_a_field_that_decides_the_answers_is_read_or_refused(
         load_config(changed(checkpoint, tmp_path, "config.json", **values))
 
 
+def test_a_distance_between_layers_that_is_larger_than_the_model_is_read(tmp_path: Path) -> None:
+    """As ModernBERT's default is in a model of two layers: only the first of them attends to the whole text."""
+    folder = changed("transformers-4/modernbert", tmp_path, "config.json", global_attn_every_n_layers=3)
+    assert load_config(folder).layer_types == ["full_attention", "sliding_attention"]
+
+
+@pytest.mark.parametrize(("limit", "refused"), [(128, False), (100, True)])
+def test_rotary_positions_that_change_within_the_window_are_refused(limit: int, refused: bool, tmp_path: Path) -> None:
+    rope = {
+        "rope_type": "longrope", "rope_theta": 50.0, "short_factor": [1.0] * 4, "long_factor": [3.0] * 4,
+        "original_max_position_embeddings": limit, "factor": 2.0,
+    }  # fmt: skip
+    folder = changed("transformers-5/qwen3", tmp_path, "config.json", rope_parameters=rope)
+    if not refused:
+        assert load_parent(str(folder)).max_length == 128
+        return
+    with pytest.raises(CheckpointError, match=r"turn otherwise from 100 tokens on.*set model_max_length .* to 100"):
+        load_parent(str(folder))
+
+
 def test_a_field_whose_value_is_replaced_by_a_default_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from tokenizers import Tokenizer
 from transformers import AlbertConfig, BertConfig, DebertaV2Config, FNetConfig, LlamaConfig, XLMRobertaConfig
 
 from compression.errors import CheckpointError
-from compression.parent.tokenizer import load_tokenizer
+from compression.parent.tokenizer import bare, load_tokenizer
 
 TEXTS = ["a good day", "the card is lost, and awful service today", "My café is slow"]
 OWN_IDS: dict[str, Any] = {  # of sentencepiece's four special pieces, by architecture
@@ -98,3 +100,34 @@ def test_where_there_is_none_the_files_are_named(kind: str, name: str | None, tm
         load_tokenizer(tmp_path / "model")
     assert f"has no tokenizer.json{beside}; save the tokenizer there too" in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"do_lower_case": False}, ["[UNK]"]),
+        ({"do_lower_case": True}, ["good"]),
+        ({"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": False}, ["good"]),  # it has no such setting
+    ],
+)
+def test_a_setting_beside_the_file_goes_before_it(
+    settings: dict[str, Any], expected: list[str], encoder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(encoder, tmp_path / "model")
+    config = tmp_path / "model" / "tokenizer_config.json"
+    written = json.loads(config.read_text("utf-8"))
+    config.write_text(json.dumps({**written, "tokenizer_class": "BertTokenizer", **settings}))
+    tokenizer = load_tokenizer(tmp_path / "model")
+    assert tokenizer.tokenize("GOOD") == expected
+    bundled = Tokenizer.from_buffer(bare(tokenizer, 64))
+    assert bundled.encode("GOOD").ids == tokenizer("GOOD")["input_ids"]
+
+
+def test_one_that_splits_special_tokens_is_refused(encoder: Path, tmp_path: Path) -> None:
+    shutil.copytree(encoder, tmp_path / "model")
+    config = tmp_path / "model" / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), "split_special_tokens": True}))
+    with pytest.raises(
+        CheckpointError, match=r"split_special_tokens in its tokenizer_config\.json .*; set it to false"
+    ):
+        load_tokenizer(tmp_path / "model")
