@@ -28,6 +28,7 @@ from service.setting_types import (
 
 PREFIX = "LATHE_"
 _NAME_CHARACTERS = 100
+_PASSWORD = re.compile(r"//[^/@]*@")  # in a URL: it would stand in a log
 _FAULT_CHARACTERS = 160  # BentoML adds the whole configuration to what is wrong with it
 _MEMBER = re.compile(r"(.+)\.[0-9]+", re.ASCII | re.DOTALL)  # what metrics call a member of an ensemble
 # What Kubernetes puts into every pod of a namespace that has a Service whose name begins with "lathe".
@@ -416,6 +417,5 @@ def _explain(problem: Any, values: Mapping[str, Any]) -> str:
         meant = "".join(f"did you mean {near}? " for near in difflib.get_close_matches(variable, known, 1))
         return f"{variable}: no such setting; {meant}there are {', '.join(known)}"
     description = Settings.model_fields[name].description or ""
-    return (
-        f"{variable}={values.get(name, '')!r}: {problem['msg'].removeprefix('Value error, ')}. It sets: {description}"
-    )
+    value = _PASSWORD.sub("//***@", str(values.get(name, "")))
+    return f"{variable}={value!r}: {problem['msg'].removeprefix('Value error, ')}. It sets: {description}"

@@ -92,12 +92,15 @@ class Connection(asyncio.Protocol):
             answered(status, body)
 
 
-async def closed_loop(url: str, bodies: Sequence[bytes], requests: int, connections: int) -> list[float]:
+async def closed_loop(
+    url: str, bodies: Sequence[bytes], requests: int, connections: int, headers: str = ""
+) -> list[float]:
     """Asks again on each connection as soon as it is answered.
 
     Args:
         bodies: taken in turn.
         requests: in all.
+        headers: lines that end with CRLF.
 
     Returns:
         seconds of each request.
@@ -109,7 +112,7 @@ async def closed_loop(url: str, bodies: Sequence[bytes], requests: int, connecti
     seconds: list[float] = []
 
     async def ask(count: int) -> None:
-        connection = await Connection.open(url)
+        connection = await Connection.open(url, headers)
         for _ in range(count):
             start = time.perf_counter()
             status, answer = await connection.post(next(upcoming))

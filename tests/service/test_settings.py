@@ -69,6 +69,13 @@ def test_a_bad_value_is_named_with_its_remedy(variables: dict[str, str], message
     assert message in str(refusal.value)
 
 
+def test_a_password_in_a_url_that_is_refused_is_not_repeated() -> None:
+    variables = {"LATHE_LIMITS_STORE": "http://limits:s3cret@redis:6379/0"}
+    with pytest.raises(ConfigurationError, match=r"LATHE_LIMITS_STORE='http://\*\*\*@redis:6379/0': ") as error:
+        load_settings(variables)
+    assert "s3cret" not in str(error.value)
+
+
 def test_where_an_issuer_s_keys_are_is_a_url_or_a_path_and_words_may_mean_several_scopes() -> None:
     words = {"LATHE_JWT_SCOPES": "lathe:use=predict, ops=metrics,ops=admin", "LATHE_JWT_LIMITS": "requests_per_s=5"}
     settings = load_settings(JWT | words | {"LATHE_DIRECTORY": "/d"})
