@@ -60,6 +60,7 @@ class AuditLog:
         self._tell_lost = lost
         self._queue: queue.SimpleQueue[tuple[datetime, Record] | None] = queue.SimpleQueue()
         self._lost = 0  # and not yet told in the log
+        self._counting = threading.Lock()  # requests and the thread lose records
         self._broken = False
         with _explained(path):
             self._descriptor = _opened(path)
@@ -93,12 +94,11 @@ class AuditLog:
                 taken.append(following)
             try:
                 self._write(taken)
-            except OSError as error:
+            except (OSError, ConfigurationError) as error:
                 self._lose(len(taken))
                 if not self._broken:
-                    logger.error(
-                        "%s: the audit log cannot be written: %s; records are lost", self._path, error.strerror
-                    )
+                    reason = getattr(error, "strerror", None) or error
+                    logger.error("%s: the audit log cannot be written: %s; records are lost", self._path, reason)
                 self._broken = True
             else:
                 if self._broken:
@@ -108,14 +108,19 @@ class AuditLog:
                 return
 
     def _write(self, taken: Sequence[tuple[datetime, Record]]) -> None:
-        if os.fstat(self._descriptor).st_size >= self._most_bytes:
+        if self._is_gone():
+            self._reopen()
+            logger.error("%s: the audit log was removed or replaced; a new one goes on", self._path)
+        elif os.fstat(self._descriptor).st_size >= self._most_bytes:
             self._rotate()
+            self._reopen()
         lost = self._lost
         entries = [_entry(when, "request", record.fields()) for when, record in taken]
         if lost:
             entries.insert(0, _entry(datetime.now(UTC), "lost", {"records": lost}))
         self._append(entries)
-        self._lost -= lost
+        with self._counting:
+            self._lost -= lost
 
     def _append(self, entries: list[dict[str, Any]]) -> None:
         """Writes them all or, but for a part of a line, none."""
@@ -148,6 +153,16 @@ class AuditLog:
                 older.replace(self._numbered(number))
         if not self._files:
             self._path.unlink()
+
+    def _is_gone(self) -> bool:
+        own = os.fstat(self._descriptor)
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return True
+        return (own.st_dev, own.st_ino) != (found.st_dev, found.st_ino)
+
+    def _reopen(self) -> None:
         descriptor = _opened(self._path)
         os.close(self._descriptor)
         self._descriptor = descriptor
@@ -157,7 +172,8 @@ class AuditLog:
         return self._path.with_name(f"{self._path.name}.{number}")
 
     def _lose(self, records: int) -> None:
-        self._lost += records
+        with self._counting:
+            self._lost += records
         self._tell_lost(records)
 
 

@@ -178,6 +178,40 @@ def test_what_cannot_be_written_is_counted_and_said_later_and_nobody_waits(
     verify(path)
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_log_that_somebody_removes_is_begun_anew_and_said_to_be_missing(
+    replaced: bool, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = AuditLog(path, 10**9, 3, LOST.append)
+    log.note(record(1))
+    wait_for(lambda: len(lines(path)) == 2)
+    before = lines(path)[-1]["chain"]
+    path.unlink()
+    if replaced:
+        path.write_text("{}\n", "utf-8")
+    log.note(record(2))
+    log.close()
+    assert "the audit log was removed or replaced; a new one goes on" in caplog.text
+    *_, opened, last = lines(path)
+    assert (opened["event"], opened["follows"], last["id"]) == ("opened", before, "r2")
+    assert LOST == []
+
+
+def test_a_new_file_that_cannot_be_had_loses_records_and_no_files(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = AuditLog(path, 1, 3, LOST.append)
+    path.unlink()
+    path.mkdir()
+    for number in range(5):
+        log.note(record(number))
+        wait_for(lambda number=number: sum(LOST) == number + 1)
+    path.rmdir()
+    log.note(record(9))
+    log.close()
+    assert caplog.text.count("records are lost") == 1
+    assert [line["event"] for line in lines(path)] == ["opened", "lost", "request"]
+    assert files_of(path) == [path]
+
+
 def test_more_than_can_wait_is_lost_and_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.audit.log._MOST_WAITING", 5)
     log = AuditLog(path, 10**9, 3, LOST.append)
