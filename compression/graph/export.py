@@ -44,7 +44,7 @@ def export(parent: Parent, opset: int) -> onnx.ModelProto:
     kind = parent.model.config.model_type
     require_room(parent)
     example = made_up_batch(parent, *_EXAMPLE)
-    with _eager(parent.model), _quiet():
+    with _eager(parent.model), _steady(parent.model), _quiet():
         try:
             program = torch.onnx.export(
                 _Logits(parent.model, example),
@@ -110,6 +110,24 @@ def _eager(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for config, implementation in zip(configs, before, strict=True):
             config._attn_implementation = implementation
+
+
+@contextmanager
+def _steady(model: PreTrainedModel) -> Iterator[None]:
+    """Rotary positions without what changes them in longer texts than the window has, which cannot be traced."""
+    changing = [
+        module
+        for module in model.modules()
+        if isinstance(kind := getattr(module, "rope_type", None), str) and ("dynamic" in kind or kind == "longrope")
+    ]
+    before = [module.rope_type for module in changing]
+    for module in changing:
+        module.rope_type = "default"
+    try:
+        yield
+    finally:
+        for module, kind in zip(changing, before, strict=True):
+            module.rope_type = kind
 
 
 @contextmanager

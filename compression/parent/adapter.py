@@ -20,7 +20,7 @@ from compression.progress import warn
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]  # by the name of a weight
 
 _WEIGHTS = "adapter_model.safetensors"
-_PREFIX = "base_model.model."  # of all names in that file
+_PREFIX = "base_model.model."  # of names in that file
 
 
 def adapter_weights(folder: Path) -> list[Path]:
@@ -128,14 +128,17 @@ def merge_adapter(model: PreTrainedModel, folder: Path, encoder: str, whole: Sha
     try:
         with quiet():
             adapted = PeftModel.from_pretrained(model, str(folder))
-            own, all_names = get_peft_model_state_dict(adapted, save_embedding_layers=False), adapted.state_dict()
+            own, known = (
+                {name.removeprefix(_PREFIX) for name in state}
+                for state in (get_peft_model_state_dict(adapted, save_embedding_layers=False), adapted.state_dict())
+            )
             merged = adapted.merge_and_unload()
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
         raise _does_not_fit(folder, encoder, why) from error
     for names, what in (
-        (own.keys() - {_PREFIX + name for name in whole}, "are not in its file"),
-        ({_PREFIX + name for name in whole} - own.keys() - all_names.keys(), "have no place in it"),
+        (own - whole.keys(), "are not in its file"),
+        (whole.keys() - own - known, "have no place in it"),
     ):
         if names:
             raise _does_not_fit(folder, encoder, f"{len(names)} weights {what}, {min(names)} among them")

@@ -24,6 +24,7 @@ from compression.quantize import linears
 from compression.recipe import Budget, Recipe, load_recipe
 from compression.step_cache import Work, WorkCache
 from tests.compression.parent.test_architectures import saved
+from tests.compression.parent.test_saved_by import changed
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent.parent / "checkpoints"
 KINDS = ("bert", "roberta", "modernbert", "deberta-v2", "qwen3")
@@ -129,6 +130,14 @@ def test_what_cannot_be_exported_is_refused_by_its_architecture(parents: dict[st
             export(parents["bert"], 18)
     finally:
         hook.remove()
+
+
+def test_rotary_positions_that_change_behind_the_window_alone_are_exported(tmp_path: Path) -> None:
+    rope = {"rope_type": "dynamic", "rope_theta": 50.0, "factor": 4.0}
+    folder = changed("transformers-5/qwen3", tmp_path, "config.json", rope_parameters=rope)
+    parent = load_parent(str(folder))
+    assert export(parent, 18).graph.output[0].name == "logits"
+    assert {getattr(module, "rope_type", "dynamic") for module in parent.model.modules()} == {"dynamic"}
 
 
 def test_more_weights_than_an_onnx_file_holds_are_refused(parents: dict[str, Parent]) -> None:

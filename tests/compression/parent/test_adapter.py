@@ -48,6 +48,27 @@ def test_it_answers_merged_as_beside_its_base_also_with_more_tokens(
     assert classifier.forward([classifier.encode(TEXT)])[0].tolist() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        peft.IA3Config(task_type="SEQ_CLS", target_modules=["key"], feedforward_modules=[], init_ia3_weights=False),
+        peft.LoHaConfig(task_type="SEQ_CLS", target_modules=["query"], init_weights=False),
+        peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"], use_dora=True, bias="lora_only"),
+        peft.VeraConfig(task_type="SEQ_CLS", target_modules=["query"], r=4, init_weights=False),
+    ],
+    ids=lambda options: options.peft_type.value,
+)
+def test_adapters_of_other_kinds_are_merged(options: peft.PeftConfig, encoder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=3)
+    adapted = peft.get_peft_model(model, options).eval()
+    adapted.save_pretrained(tmp_path)
+    classifier = ParentClassifier(load_parent(str(tmp_path)))
+    with torch.inference_mode():
+        expected = adapted(**load_tokenizer(encoder)(TEXT, return_tensors="pt")).logits[0].tolist()
+    assert classifier.forward([classifier.encode(TEXT)])[0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
 def config(**values: Any) -> Callable[[Path], object]:
     def apply(folder: Path) -> None:
         path = folder / "adapter_config.json"
@@ -97,16 +118,19 @@ def names(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path
     return apply
 
 
-FIRST = "base_model.model.bert.encoder.layer.0.attention.self.query"
+FIRST = "bert.encoder.layer.0.attention.self.query"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop(f"{FIRST}.lora_B.weight"), f"1 weights are not in its file, {FIRST}.lora_B"),
         (
-            lambda state: state.update({f"{FIRST}.lora_A.weight".replace("layer.0", "layer.7"): torch.ones(2, 64)}),
-            "1 weights have no place in it, .*layer.7",
+            lambda state: state.pop(f"base_model.model.{FIRST}.lora_B.weight"),
+            f"1 weights are not in its file, {FIRST}.lora_B",
+        ),
+        (
+            lambda state: state.update({f"base_model.model.{FIRST[:-22]}.more.lora_A.weight": torch.ones(2, 64)}),
+            "1 weights have no place in it, .*more.lora_A",
         ),
     ],
 )
