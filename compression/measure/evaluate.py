@@ -84,12 +84,7 @@ def evaluate(
     figures: dict[str, Any] = {"texts": len(examples)}
     task = classifier.task
     if labelled:
-        figures = _figures(logits, task, examples)
-        if bundle_abstains := [one for one in classifier.abstains(logits) if one is not None]:
-            answered = ~np.array(bundle_abstains)
-            right = right_answers(logits, task, examples)[answered & examples.known]
-            figures |= {"coverage": float(answered.mean()),
-                        "selective_accuracy": float(right.mean()) if len(right) else None}  # fmt: skip
+        figures = {**_figures(logits, task, examples), **selective(classifier, logits, examples)}
     for other in others:
         other.require_reads(examples.inputs)
         require_comparable(other, classifier)
@@ -103,6 +98,17 @@ def evaluate(
             figures |= {"spearman_with_other": apart.spearman, "mean_difference": apart.mean,
                         "largest_difference": apart.largest}  # fmt: skip
     return figures
+
+
+def selective(classifier: Classifier, logits: Logits, examples: Examples) -> dict[str, float | None]:
+    """`coverage` and `selective_accuracy` of one that abstains: the fraction that it answers, and of these is right, as
+    far as that is known; of any other, nothing."""
+    abstained = [one for one in classifier.abstains(logits) if one is not None]
+    if not abstained:
+        return {}
+    answered = ~np.array(abstained)
+    right = right_answers(logits, classifier.task, examples)[answered & examples.known]
+    return {"coverage": float(answered.mean()), "selective_accuracy": float(right.mean()) if len(right) else None}
 
 
 def _figures(logits: Logits, task: Task, examples: Examples) -> dict[str, Any]:

@@ -8,20 +8,21 @@ from typing import Any
 
 from rich.table import Table
 
-from compression.bundle import Bundle, Logits, Number, NumberFigures, Task, open_bundle
+from compression.bundle import Bundle, Logits, Number, NumberFigures, open_bundle
 from compression.data import Examples
 from compression.labels import require_known_labels
-from compression.measure.evaluate import quality, require_comparable
+from compression.measure.evaluate import quality, require_comparable, selective
 from compression.measure.intervals import Interval, wilson
 from compression.measure.latency import Quartiles, time_against_first
 from compression.measure.numbers import number_quality
-from compression.parent.classifier import BundleClassifier, predict
+from compression.parent.classifier import BundleClassifier, Classifier, predict
 from compression.progress import plain_console
 from compression.report.words import percent, plain
 
 _COLUMNS = 80
-_COLUMNS_OF_BOTH = 120  # where some give labels and some numbers
+_COLUMNS_OF_MORE = 120  # where some give labels and some numbers, or some abstain
 _OF_NUMBERS = ("Spearman", "MAE", "RMSE")
+_OF_ABSTAINING = ("answered, %", "right of these, %")
 Shape = tuple[int, int]  # texts, tokens of each
 
 
@@ -37,6 +38,8 @@ class Entry:
         number: of models that give one, in place of those.
         agreement: fraction of texts with the same answers as the reference.
         speeds: by shape (texts, tokens), the reference's time over this one's.
+        coverage: fraction of the texts that one with a threshold does not abstain from.
+        selective_accuracy: of these, the share that gets exactly its labels.
     """
 
     name: str
@@ -49,6 +52,8 @@ class Entry:
     speeds: dict[Shape, Quartiles]
     micro_f1: float | None = None
     number: NumberFigures | None = None
+    coverage: float | None = None
+    selective_accuracy: float | None = None
 
     @property
     def accuracy_interval(self) -> Interval | None:
@@ -120,7 +125,7 @@ def compare_on(paths: Sequence[Path], examples: Examples, source: Path) -> Compa
                 size_mb=bundle.manifest.figures.bundle.size_mb,
                 texts=len(examples),
                 labelled=len(examples.labelled),
-                **_held_against_labels(got, model.task, examples),
+                **_held_against_labels(got, model, examples),
                 agreement=float(models[0].task.same(logits[0], got, model.task).mean()),
                 speeds=speed,
             )
@@ -140,7 +145,9 @@ def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     accuracy = "exact match, %" if len(several) == len(comparison.entries) else "accuracy, %"
     labels = [] if len(numbers) == len(comparison.entries) else [accuracy, "macro-F1, %"]
     micro = ["micro-F1, %"] if several else []
-    headings = ["", "bundle", "MB", *labels, *micro, *(_OF_NUMBERS if numbers else ()), "agreement, %"]
+    abstaining = any(one.coverage is not None for one in comparison.entries)
+    answered = _OF_ABSTAINING if abstaining else ()
+    headings = ["", "bundle", "MB", *labels, *micro, *(_OF_NUMBERS if numbers else ()), *answered, "agreement, %"]
     cells = [
         [
             str(number),
@@ -149,6 +156,7 @@ def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
             *([_share(entry, entry.accuracy), _share(entry, entry.macro_f1)] if labels else []),
             *(["" if entry.micro_f1 is None else percent(entry.micro_f1)] if several else []),
             *(_numbers(entry.number) if numbers else ()),
+            *([_known(entry.coverage), _known(entry.selective_accuracy)] if abstaining else []),
             percent(entry.agreement),
             *(f"{entry.speeds[shape].median:.1f} x" for shape in shapes),
         ]
@@ -161,6 +169,10 @@ def _share(entry: Entry, fraction: float | None) -> str:
     return "" if entry.number is not None else percent(fraction)
 
 
+def _known(fraction: float | None) -> str:
+    return "" if fraction is None else percent(fraction)
+
+
 def _numbers(figures: NumberFigures | None) -> list[str]:
     if figures is None:
         return [""] * len(_OF_NUMBERS)
@@ -170,7 +182,9 @@ def _numbers(figures: NumberFigures | None) -> list[str]:
 def print_comparison(comparison: Comparison) -> None:
     """Prints the rows on standard output: names above, since they are long, and figures below in 80 columns."""
     headings, cells = rows(comparison)
-    least = _COLUMNS if len({one.number is None for one in comparison.entries}) == 1 else _COLUMNS_OF_BOTH
+    kinds = {one.number is None for one in comparison.entries}
+    abstaining = any(one.coverage is not None for one in comparison.entries)
+    least = _COLUMNS_OF_MORE if len(kinds) > 1 or abstaining else _COLUMNS
     output = plain_console(width=max(least, plain_console().width))
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in (headings[0], *headings[2:]):
@@ -195,16 +209,21 @@ def comparison_json(comparison: Comparison) -> str:
     return json.dumps(content, indent=2)
 
 
-def _held_against_labels(logits: Logits, task: Task, examples: Examples) -> dict[str, Any]:
+def _held_against_labels(logits: Logits, model: Classifier, examples: Examples) -> dict[str, Any]:
     """The fields of an entry that say how near answers are to the labels."""
-    if isinstance(task, Number):
-        return {"accuracy": None, "macro_f1": None, "number": number_quality(logits, task, examples).number}
-    result = quality(logits, task, examples)
-    return {"accuracy": result.accuracy, "macro_f1": result.macro_f1, "micro_f1": result.micro_f1}
+    if isinstance(model.task, Number):
+        return {"accuracy": None, "macro_f1": None, "number": number_quality(logits, model.task, examples).number}
+    result = quality(logits, model.task, examples)
+    shares = {"accuracy": result.accuracy, "macro_f1": result.macro_f1, "micro_f1": result.micro_f1}
+    return {**shares, **selective(model, logits, examples)}
 
 
 def _from_manifest(bundle: Bundle) -> Entry:
-    figures = bundle.manifest.figures
+    figures, found = bundle.manifest.figures, bundle.manifest.figures.selective
+    coverage = of_answered = None
+    if found is not None and bundle.manifest.runtime.abstain is not None:
+        coverage = found.answered / found.texts
+        of_answered = found.right / found.answered if found.answered else None
     return Entry(
         name=str(bundle.path),
         size_mb=figures.bundle.size_mb,
@@ -219,4 +238,6 @@ def _from_manifest(bundle: Bundle) -> Entry:
             (latency.batch, latency.tokens): Quartiles(latency.ratio_low, latency.ratio, latency.ratio_high)
             for latency in figures.latency
         },
+        coverage=coverage,
+        selective_accuracy=of_answered,
     )

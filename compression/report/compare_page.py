@@ -38,6 +38,7 @@ def comparison_html(comparison: Comparison, origin: Origin) -> str:
         numbers=_numbers(comparison),
         all_numbers=all(one.number is not None for one in entries),
         any_number=any(one.number is not None for one in entries),
+        any_abstains=any(one.coverage is not None for one in entries),
         sizes=_sizes(comparison),
         speeds=[(f"{batch} x {tokens} tokens", _speeds(comparison, (batch, tokens)))
                 for batch, tokens in comparison.shapes()],

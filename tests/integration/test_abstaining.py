@@ -193,3 +193,20 @@ def test_of_several_labels_all_have_to_be_sure(tmp_path: Path) -> None:
     abstain = AbstainOptions(below=0.8, error=0.05)
     bundle = make_bundle(tmp_path / "several", words, ("bill", "card"), thresholds=(0.5, 0.5), abstain=abstain)
     assert bundle.abstains(np.array(list(words.values()), np.float32)) == [False, True, False]
+
+
+def test_bundles_are_compared_by_what_they_answer(folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "rows.csv"
+    data.write_text("text,label\ninvoice,bill\nhello,card\nvisa,bill\nhello hello,bill\n", "utf-8")
+    paths = [str(folder / name) for name in ("topics", "without")]
+    result = CliRunner().invoke(main, ["compare", *paths, "--data", str(data), "--json"])
+    assert result.exit_code == 0, result.output
+    topics, without = json.loads(result.stdout)["entries"]
+    assert (topics["coverage"], topics["selective_accuracy"]) == (0.5, 0.5)  # of invoice and visa
+    assert (without["coverage"], without["selective_accuracy"]) == (None, None)
+    page = tmp_path / "compare.html"
+    output = CliRunner().invoke(main, ["compare", *paths, "--data", str(data), "--html", str(page)]).output
+    assert "answered, %" in output
+    assert "right of these, %" in page.read_text("utf-8")
+    output = CliRunner().invoke(main, ["compare", paths[1], "--data", str(data), "--html", str(page)]).output
+    assert "answered, %" not in output + page.read_text("utf-8")
