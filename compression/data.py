@@ -149,6 +149,7 @@ def read_examples(path: Path, columns: Columns = Columns(), quiet: bool = False)
     if not texts:
         raise DataError(f"{path}: no rows")
     _require_label_column(names, columns, path)
+    _require_split_column(names, columns, path)
     doubt = doubt_of_pairs(columns.text, columns.text_pair, names)
     if doubt is not None and not quiet:
         warn(f"{path}: {doubt}")
@@ -293,7 +294,7 @@ def _require_label_column(names: Iterable[str], columns: Columns, path: Path) ->
     """Labels are not needed; but who names a column means it, and `Label` is no other word than `label`."""
     if columns.label in names:
         return
-    alike = sorted(name for name in names if name.strip().casefold() == columns.label.strip().casefold())
+    alike = _alike(names, columns.label)
     if alike:
         raise DataError(
             f"{path}: has a column {alike[0]!r} and none called {columns.label!r}, so no label would count; "
@@ -301,6 +302,22 @@ def _require_label_column(names: Iterable[str], columns: Columns, path: Path) ->
         )
     if columns.label != Columns.label:
         raise DataError(f"{path}: no row has a column {columns.label!r}; name the right one with --label-column")
+
+
+def _require_split_column(names: Iterable[str], columns: Columns, path: Path) -> None:
+    """Else texts that are there to judge would be learned from."""
+    alike = _alike(names, columns.split)
+    if columns.split not in names and alike:
+        raise DataError(
+            f"{path}: has a column {alike[0]!r} and none called {columns.split!r}, so the file would be divided by a "
+            f"hash of the texts; rename it to {columns.split!r}, or to something else"
+        )
+
+
+def _alike(names: Iterable[str], wanted: str) -> list[str]:
+    """Columns that differ in case, spaces around or the plural alone."""
+    plain = wanted.strip().casefold()
+    return sorted(name for name in names if name.strip().casefold() in (plain, f"{plain}s"))
 
 
 def _labels(cell: Cells, separator: str | None, where: str) -> Labels:

@@ -1,5 +1,6 @@
 """Options and types of options that several commands have in common."""
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -15,6 +16,14 @@ from compression.tables.options import format_options, separator, text_pair_opti
 FILE = click.Path(path_type=Path, dir_okay=False)
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 _OF_WINDOWS = ("stride", "join", "max_windows")
+
+
+class FiniteRange(click.FloatRange):
+    """Which nan is not in, and infinity neither."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        converted = super().convert(value, param, ctx)
+        return converted if math.isfinite(converted) else self.fail(f"{value} is not a finite number.", param, ctx)
 
 
 def numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:

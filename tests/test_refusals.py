@@ -380,3 +380,14 @@ def test_numbers_that_stand_for_labels_are_named(
     swapped = evaluate(data, "--label-name", "0=positive", "--label-name", "1=negative")
     assert json.loads(swapped.stdout)["accuracy"] == pytest.approx(1 - json.loads(named.stdout)["accuracy"])
     assert "'0' is not VALUE=LABEL, like 0=negative" in evaluate(data, "--label-name", "0").stderr
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--epochs nan", "--epochs inf", "--learning-rate nan", "--weight-decay nan", "--dropout nan", "--seed -1"],
+)
+def test_a_number_that_nothing_can_be_trained_with_is_refused(option: str, tmp_path: Path) -> None:
+    command = ["finetune", "no parent", "--data", "rows.csv", "--out", str(tmp_path / "out"), *option.split()]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{command[6]}'" in result.stderr

@@ -15,7 +15,7 @@ from compression.cli.folders import cache_option
 from compression.data import ENOUGH_TEXTS, Columns, Examples, concatenate, read_examples, require_labelled
 from compression.labels import NUMBERS_WANTED, require_numbers
 from compression.measure.abstaining import ANSWER_ERROR
-from compression.options import DIRECTORY, FILE, columns_options, long_texts_options
+from compression.options import DIRECTORY, FILE, FiniteRange, columns_options, long_texts_options
 from compression.parent.files import locate, safetensors_files
 from compression.recipe import load_recipe, parse_budget
 from compression.train.destination import require_free
@@ -34,11 +34,11 @@ _PARENTS = ("torch", "transformers", "yaml")  # what whatever reads a parent nee
 )
 @click.option("--validation", type=FILE, help="Rows that choose the best epoch; without them the last one is kept.")
 @click.option("--out", type=DIRECTORY, required=True, help="Directory to write.")
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True)
+@click.option("--epochs", type=FiniteRange(min=0, min_open=True), default=3.0, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option(
     "--learning-rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="At its highest.  [default: 5e-5; with --lora-rank 1e-3]",
 )
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True)
@@ -49,10 +49,10 @@ _PARENTS = ("torch", "transformers", "yaml")  # what whatever reads a parent nee
     show_default=True,
     help="Learning rate after the warm-up.",
 )
-@click.option("--warmup-ratio", type=click.FloatRange(0, 1), default=0.06, show_default=True)
-@click.option("--weight-decay", type=float, default=0.01, show_default=True)
-@click.option("--dropout", type=click.FloatRange(0, 1), help="Overrides the parent's.")
-@click.option("--label-smoothing", type=click.FloatRange(0, 1), default=0.0, show_default=True)
+@click.option("--warmup-ratio", type=FiniteRange(0, 1), default=0.06, show_default=True)
+@click.option("--weight-decay", type=FiniteRange(0), default=0.01, show_default=True)
+@click.option("--dropout", type=FiniteRange(0, 1), help="Overrides the parent's.")
+@click.option("--label-smoothing", type=FiniteRange(0, 1), default=0.0, show_default=True)
 @click.option("--gradient-accumulation", type=click.IntRange(1), default=1, show_default=True)
 @click.option(
     "--early-stopping",
@@ -69,10 +69,10 @@ _PARENTS = ("torch", "transformers", "yaml")  # what whatever reads a parent nee
     help="auto: bf16 where the device has it.",
 )
 @click.option("--max-length", type=click.IntRange(8), default=128, show_default=True, help="Tokens a row is cut to.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--lora-rank", type=click.IntRange(0), default=0, show_default=True, help="0 trains every weight.")
 @click.option("--lora-alpha", type=click.IntRange(1), help="[default: twice the rank]")
-@click.option("--lora-dropout", type=click.FloatRange(0, 1), default=0.0, show_default=True)
+@click.option("--lora-dropout", type=FiniteRange(0, 1), default=0.0, show_default=True)
 @click.option(
     "--lora-targets", default="all-linear", show_default=True, help="all-linear, or module names with commas."
 )
@@ -151,7 +151,7 @@ def _labelled(path: Path, columns: Columns, numbers: bool) -> Examples:
 )
 @click.option(
     "--answer-error",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=ANSWER_ERROR,
     show_default=True,
     help="Fraction of wrong ones, at most, among the answers that the bundle does not abstain from: the threshold on "
@@ -170,7 +170,7 @@ def _labelled(path: Path, columns: Columns, numbers: bool) -> Examples:
 @click.option("--trials", type=click.IntRange(1), default=12, show_default=True, help="Candidates that a search tries.")
 @click.option(
     "--time-limit",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=30.0,
     show_default=True,
     help="Minutes after which a search begins no new candidate.",

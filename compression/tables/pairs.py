@@ -4,7 +4,9 @@ from collections.abc import Collection
 
 _SECOND_TEXTS = {  # by the column of a pair's first text, usual names of the second's
     "text": ("text_pair", "text2", "text_b"), "text1": ("text2",), "text_a": ("text_b",), "premise": ("hypothesis",),
-    "sentence": ("sentence2",), "sentence1": ("sentence2",), "question1": ("question2",), "query": ("passage",),
+    "sentence": ("sentence2",), "sentence1": ("sentence2",), "question1": ("question2",),
+    "query": ("passage", "document"),
+    "question": ("answer", "sentence", "context", "passage"),
 }  # fmt: skip
 
 

@@ -64,7 +64,14 @@ def test_a_bad_file_is_refused_by_name_and_row(tmp_path: Path, name: str, conten
     assert name in str(refusal.value)
 
 
-@pytest.mark.parametrize("column", ["Label", " label", "LABEL "])
+@pytest.mark.parametrize("column", ["Split", " split", "splits"])
+def test_splits_under_almost_the_usual_name_are_not_made_anew_silently(tmp_path: Path, column: str) -> None:
+    (tmp_path / "rows.csv").write_text(f"text,{column}\na good day,test\n")
+    with pytest.raises(DataError, match=r"has a column .* and none called 'split', so the file would be divided by a"):
+        read_examples(tmp_path / "rows.csv")
+
+
+@pytest.mark.parametrize("column", ["Label", " label", "LABEL ", "labels"])
 def test_labels_under_almost_the_usual_name_are_not_left_out_silently(tmp_path: Path, column: str) -> None:
     path = write(tmp_path / "a.csv", f"text,{column}\nx,good\n")
     with pytest.raises(DataError, match=r"has a column .* and none called 'label', so no label would count"):
