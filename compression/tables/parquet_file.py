@@ -51,7 +51,10 @@ class ParquetTable(Table):
     ) -> None:
         pyarrow, parquet = _pyarrow()
         kinds = {str: pyarrow.string(), float: pyarrow.float64(), bool: pyarrow.bool_()}
-        schema = parquet.read_schema(self.path)
+        try:
+            schema = parquet.read_schema(self.path)
+        except pyarrow.ArrowException as error:
+            raise self.broken(f"not a parquet file: {error}") from error
         for name, kind in added.items():
             schema = schema.append(pyarrow.field(name, kinds[kind]))
         pairs = iter(chunks)

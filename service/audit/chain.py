@@ -21,6 +21,7 @@ from service.errors import ConfigurationError
 
 START = "0" * 64  # what the very first line follows
 _TAIL_BYTES = 1 << 20  # more than any line has
+LOST = "lost"  # of a line that says how many records could not be written before it
 OPENED = "opened"  # of the first line of a file, and after each start of the service
 
 _END = re.compile(rb',"chain":"([0-9a-f]{64})"}\n?\Z')
@@ -72,11 +73,13 @@ class Verified:
     Attributes:
         chains: of every record, in order.
         cut: places where a line was not finished, since the process ended while it wrote.
+        lost: records that could not be written, as the log itself says.
     """
 
     files: int
     chains: Sequence[str]
     cut: Sequence[str]
+    lost: int
 
 
 def verify(path: Path) -> Verified:
@@ -90,7 +93,7 @@ def verify(path: Path) -> Verified:
         raise ConfigurationError(f"{path}: no such audit log")
     chains: list[str] = []
     cut: list[str] = []
-    unfinished = ""
+    unfinished, lost = "", 0
     for place, line in _lines(files):
         found = _END.search(line)
         if found is None:
@@ -113,7 +116,8 @@ def verify(path: Path) -> Verified:
         if _hash(previous, body) != found[1].decode():
             raise ConfigurationError(f"{place}: was changed, or what stood before it is missing")
         chains.append(found[1].decode())
-    return Verified(len(files), chains, [*cut, *([unfinished] if unfinished else [])])
+        lost += int(record.get("records", 0)) if record.get("event") == LOST else 0
+    return Verified(len(files), chains, [*cut, *([unfinished] if unfinished else [])], lost)
 
 
 def records(path: Path) -> Iterator[tuple[Mapping[str, Any], bytes]]:

@@ -49,6 +49,8 @@ def verify(file: Path, holds: str | None) -> None:
         raise ConfigurationError(f"{file}: no record has the hash {holds[:64]}; records were removed, or written anew")
     for place in found.cut:
         click.echo(f"{place}: was not finished, because the process ended while it wrote")
+    if found.lost:
+        click.echo(f"{found.lost} records are missing: they could not be written, as the log itself says")
     files = "1 file" if found.files == 1 else f"{found.files} files"
     click.echo(f"{file}: {files}, {len(found.chains)} records, as they were written; the last has the hash")
     click.echo(found.chains[-1] if found.chains else "none")

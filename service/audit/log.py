@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from service.audit.chain import OPENED, last_chain, link
+from service.audit.chain import LOST, OPENED, last_chain, link
 from service.audit.record import Record
 from service.errors import ConfigurationError
 
@@ -117,7 +117,7 @@ class AuditLog:
         lost = self._lost
         entries = [_entry(when, "request", record.fields()) for when, record in taken]
         if lost:
-            entries.insert(0, _entry(datetime.now(UTC), "lost", {"records": lost}))
+            entries.insert(0, _entry(datetime.now(UTC), LOST, {"records": lost}))
         self._append(entries)
         with self._counting:
             self._lost -= lost

@@ -108,7 +108,8 @@ class Gate:
         except ClientGone:
             reply.code, reply.status = "client_gone", _CLIENT_CLOSED
         except ServiceError as error:
-            await reply.fail(error)
+            # Its traceback holds the frames, and they the body; and the connection may hold the error.
+            await reply.fail(error.with_traceback(None))
         except Exception as error:
             logger.error("request %s failed: %s", entry.id, describe_exception(error))
             await reply.fail(InternalError("the service failed; its log has the reason under this request_id"))

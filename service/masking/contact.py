@@ -21,6 +21,9 @@ _KIND = (
     r"(?=[ ,-]{0,2}(?:office|fax|mobile|desk|home|work|cell|phone|tel)\b)"  # may stand behind, as in an address book
 )
 _EXTENSION = r"(?: ?(?:x|ext\.?) ?[0-9]{1,6})?"
+# A group behind the first one. Something stands before it, for if a run of digits could be divided anywhere, all its
+# divisions would be tried: years, of a hundred digits.
+_FURTHER = r"(?:(?:[ ./-]{1,2}\(?|\()[0-9]{1,12}+(?:\)[0-9]{1,12}+)?\)?)"
 _BEGIN = r"(?<![0-9A-Za-z@:+-])(?<![0-9][.,/])(?<![0-9]{2} )"
 _END = r"(?![0-9A-Za-z/@:%]|[.,-][0-9])"
 # Groups of digits with something between them: parentheses suffice.
@@ -86,9 +89,7 @@ RECOGNISERS = [
     Recogniser(
         "PHONE_NUMBER",
         re.compile(
-            r"(?<![0-9A-Za-z+])(?:\+|00)[1-9][0-9]{0,2}(?:[ ./-]{0,2}\(?[0-9]{1,12}\)?){1,7}"
-            + _EXTENSION
-            + r"(?![0-9A-Za-z])"
+            r"(?<![0-9A-Za-z+])(?:\+|00)[1-9][0-9]{0,14}+" + _FURTHER + r"{0,7}" + _EXTENSION + r"(?![0-9A-Za-z])"
         ),
         0.9,
         _is_international,

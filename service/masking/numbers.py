@@ -35,7 +35,7 @@ RECOGNISERS = [
     ),
     Recogniser(
         "IBAN_CODE",
-        re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]{1,4}){3,8}(?![0-9A-Za-z])"),
+        re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){3,32}(?![0-9A-Za-z])"),
         1.0,
         _is_iban,
         trims=True,

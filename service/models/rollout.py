@@ -211,7 +211,7 @@ def _below(root: Path, place: str) -> Path:
     try:
         path = (root / place).resolve()
         found = path.is_dir() and root.resolve() in path.parents
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have; links that lead in a circle
         found = False
     if not found:
         raise ConfigurationError(f"{place[:256]!r} is no directory below LATHE_BUNDLES_ROOT")

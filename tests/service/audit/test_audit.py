@@ -101,7 +101,8 @@ def test_a_line_that_was_written_anew_with_its_hash_shows_in_the_next_one(path: 
     written(other, 3, key="bank")
     content[1] = other.read_bytes().splitlines(keepends=True)[1]
     path.write_bytes(b"".join(content))
-    assert "line 2: was changed" in said(run("audit", "verify", path))
+    message = said(run("audit", "verify", path))
+    assert any(f"line {number}: was changed" in message for number in (2, 3))  # 3, if both began in one millisecond
 
 
 def test_a_missing_file_and_a_missing_end_show(path: Path) -> None:
@@ -175,7 +176,7 @@ def test_what_cannot_be_written_is_counted_and_said_later_and_nobody_waits(
     assert lines(path)[1]["records"] == 3
     assert caplog.text.count("the audit log cannot be written: File too large; records are lost") == 1
     assert "can be written again" in caplog.text
-    verify(path)
+    assert "3 records are missing: they could not be written" in done("audit", "verify", path).output
 
 
 @pytest.mark.parametrize("replaced", [False, True])

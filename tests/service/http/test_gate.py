@@ -217,3 +217,14 @@ def test_who_asks_no_model_has_no_deadline(tmp_path: Path) -> None:
     entry, _, asked, _ = ask_by_head(tmp_path, "POST", "/other", x_request_timeout_ms="soon")
     assert isinstance(entry, Entry)
     assert (entry.deadline, entry.error, asked) == (math.inf, None, [])
+
+
+def test_an_error_that_a_connection_keeps_does_not_keep_the_body() -> None:
+    """By its traceback: frames, and what stood in them, until all objects of the process are looked through."""
+    kept = Overloaded("too many bodies", 1)
+
+    async def handle(request: Request) -> Response:
+        raise kept
+
+    assert ask(failing, endpoints=[Endpoint("GET", "/v1/models", handle)]).status_code == 429
+    assert kept.__traceback__ is None

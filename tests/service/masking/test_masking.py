@@ -1,6 +1,7 @@
 """What is found in a text and what is not, and what takes its place. All values are made up."""
 
 import random
+import signal
 from collections.abc import Callable
 from typing import get_args
 
@@ -156,3 +157,53 @@ def test_made_up_numbers_in_running_chinese_are_all_found() -> None:
 
 def test_every_type_has_a_case() -> None:
     assert {kind for _, kind, _ in FOUND} == set(TYPES) == set(get_args(EntityType))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"+{digit * 80}{end}" for digit in "18" for end in ("a", "")),
+        "+1 (" + "5" * 200 + ")",
+        "+1" + " (22) 333" * 40 + "a",
+        "+1" + "(1)1" * 60 + "a",
+        "001" + "2./" * 100 + "x",
+        *(f"GB82{letter * 60}" for letter in "A1"),
+        "DE44 " + "AB1 " * 30 + "é",
+        "4" + " 1" * 60 + "a",
+        "(02) " * 40 + "5a",
+        "a" * 64 + "@" + "b.c-" * 100 + "@",
+        "Bearer " + "a=" * 200,
+        "password: " + "-" * 300,
+        "-----BEGIN " * 50,
+        "1.2.3." * 80 + "x",
+        "f:" * 100 + "g",
+    ],
+)
+def test_no_text_has_the_recognisers_try_for_ever(text: str) -> None:
+    """They would hold up everybody: a regular expression keeps the interpreter. Milliseconds each, or years."""
+    before = signal.signal(signal.SIGALRM, _give_up)
+    signal.alarm(20)
+    try:
+        Masker().find(text * 20)
+        Masker().find(f"{text} " * 20)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _give_up(*_: object) -> None:
+    pytest.fail("it was tried for 20 seconds")
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "+442079460958", "+44 20 7946 0958", "+44 (0)20 7946 0958", "+1(555)123-4567", "+1 (555) 123-4567",
+        "+1-555-123-4567", "+49/30/901820", "0044 20 7946 0958", "+86 138 0013 8000", "+1.555.123.4567 x12",
+        "+33 1 23 45 67 89", "+44(20)79460958",
+    ],
+)  # fmt: skip
+def test_international_numbers_however_they_are_divided(number: str) -> None:
+    text = f"Call {number} before 5, or 2nd floor."
+    (entity,) = Masker(types=["PHONE_NUMBER"]).find(text)
+    assert text[entity.start : entity.end] == number
