@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import click
 import httpx
@@ -78,6 +79,10 @@ class Seen:
     wrong: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     back_s: list[float] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """As JSON has them; `asdict` would count the items of a Counter."""
+        return dict(vars(self))
 
 
 class Faults:
@@ -256,7 +261,7 @@ def main(bundle: Path, requests: int) -> None:
         "machine": asdict(this_machine()),
         "requests": requests,
         "seconds": round(passed, 1),
-        **asdict(seen),
+        **seen.figures(),
         "errors_logged": errors,
     }
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")

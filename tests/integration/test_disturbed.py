@@ -2,6 +2,7 @@
 benchmarks/serving/faults.py."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -26,4 +27,5 @@ def test_nothing_that_was_accepted_is_lost(sentiment_bundle: Bundle, tmp_path: P
     assert min(seen.faults[kind] for kind in ("load", "crowd", "kill")) >= 1, seen
     assert seen.answers[REJECTED] > 0
     assert seen.left > 0
+    assert json.loads(json.dumps(seen.figures()))["answers"]["200"] == seen.answers[200]
     assert " [ERROR] " not in (tmp_path / "service.log").read_text("utf-8")
