@@ -159,6 +159,9 @@ def parse_head(data: bytes, bounds: Bounds) -> Head:
             raise MalformedRequest("there is no Host header")
     elif _HOST.fullmatch(host) is None:
         raise MalformedRequest("the Host header is not HOST or HOST:PORT")
+    url = None if target.startswith(b"/") else _ABSOLUTE.fullmatch(target)
+    if url is not None:
+        headers = _addressed(headers, url[1])
     body = _body(framing, latest, bounds)
     return Head(
         method.decode(),
@@ -186,6 +189,13 @@ def _split(fields: list[bytes]) -> tuple[Headers, dict[bytes, bytes]]:
                 value = framing[name] + b"," + value
             framing[name] = value
     return headers, framing
+
+
+def _addressed(headers: Headers, authority: bytes) -> Headers:
+    """With the authority of a URL as their host, whatever they say (RFC 9112 3.2.2)."""
+    if _HOST.fullmatch(authority) is None:
+        raise MalformedRequest("the authority of the target is not HOST or HOST:PORT")
+    return [(b"host", authority), *(header for header in headers if header[0] != b"host")]
 
 
 def _tokens(value: bytes | None) -> list[bytes]:
