@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import queue
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -188,7 +189,10 @@ def _explained(path: Path) -> Iterator[None]:
 def _opened(path: Path) -> int:
     """A descriptor, locked, of a file for its owner alone: it says who asks what."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe that nobody reads would hold up the thread
+        os.close(descriptor)
+        raise ConfigurationError(f"{path}: is no regular file, and the audit log needs one")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -198,14 +198,17 @@ def test_a_log_that_somebody_removes_is_begun_anew_and_said_to_be_missing(
     assert LOST == []
 
 
-def test_a_new_file_that_cannot_be_had_loses_records_and_no_files(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", ["directory", "pipe"])
+def test_a_new_file_that_cannot_be_had_loses_records_and_no_files(
+    kind: str, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     log = AuditLog(path, 1, 3, LOST.append)
     path.unlink()
-    path.mkdir()
+    path.mkdir() if kind == "directory" else os.mkfifo(path)
     for number in range(5):
         log.note(record(number))
         wait_for(lambda number=number: sum(LOST) == number + 1)
-    path.rmdir()
+    path.rmdir() if kind == "directory" else path.unlink()
     log.note(record(9))
     log.close()
     assert caplog.text.count("records are lost") == 1
