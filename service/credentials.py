@@ -9,6 +9,7 @@ from service.access.issuer import Issuer
 from service.access.jwks import parse_jwks, read_jwks
 from service.access.keys_file import read_keys
 from service.access.local import Access, LocalOnly
+from service.access.secret_file import read_pseudonym_key
 from service.access.tokens import TokenRules, Tokens
 from service.errors import ConfigurationError
 from service.settings import Settings
@@ -23,6 +24,8 @@ def check_credentials(settings: Settings) -> None:
     """
     if settings.keys_file is not None:
         read_keys(settings.keys_file)
+    if settings.pseudonym_key_file is not None:
+        read_pseudonym_key(settings.pseudonym_key_file)
     if settings.jwt_jwks is not None:
         try:
             parse_jwks(read_jwks(settings.jwt_jwks), settings.jwt_jwks)
