@@ -28,6 +28,7 @@ from service.api.routes import create_routes
 from service.api.triage import check_fit, why_no_triage
 from service.audit import AuditLog, require_writable
 from service.credentials import check_credentials, create_access
+from service.environment import bentoml_misconfigured, load_settings, remember_directory, tokenize_in_one_thread
 from service.errors import ConfigurationError
 from service.http.connection import HttpProtocol
 from service.http.connections import Connections, Limits
@@ -37,7 +38,7 @@ from service.http.gate import Gate
 from service.http.stopping import drain_on_stop
 from service.listening import require_free, require_private_or_keys
 from service.models.registry import Serving, State, check
-from service.settings import Settings, bentoml_misconfigured, load_settings, remember_directory, tokenize_in_one_thread
+from service.settings import Settings
 from service.supervision import close_to_others, end_with_parent
 from service.telemetry import Telemetry
 

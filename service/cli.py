@@ -37,8 +37,8 @@ def serve(bundles: tuple[str, ...], host: str, port: int, device: str | None) ->
     BUNDLE is a directory, or NAME=LOCATION; a directory gives its own name. Without one, what LATHE_MODELS says is
     served. All other settings are LATHE_ variables; see docs/settings.md.
     """
+    from service.environment import override, provide_model_store
     from service.listening import resolve
-    from service.settings import override, provide_model_store
 
     provide_model_store()
     override(models=",".join(map(_named, bundles)) or None, device=device)
@@ -52,7 +52,7 @@ def _service() -> Any:
     Raises:
         ConfigurationError: names that file, and what is wrong with it.
     """
-    from service.settings import bentoml_misconfigured
+    from service.environment import bentoml_misconfigured
 
     with extra("serve"):
         try:

@@ -8,7 +8,8 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from service.settings import PREFIX, load_settings
+from service.environment import load_settings
+from service.settings import PREFIX
 
 FOLDER = Path(__file__).resolve().parent.parent / "deploy" / "kubernetes"
 KUBERNETES = "1.31"

@@ -116,7 +116,7 @@ def test_the_environment_is_read_in_settings_and_command_lines_only() -> None:
     # The package itself sets what keeps libraries from reporting to their makers.
     assert readers == {
         "compression",
-        "service.settings",
+        "service.environment",
         "service.cli",
         "service.access.commands",
         "compression.cli.folders",

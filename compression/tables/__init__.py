@@ -8,10 +8,10 @@ error is a DataError that names the file, the line or row, and the remedy.
 """
 
 from compression.tables.pairs import doubt_of_pairs
-from compression.tables.table import CHUNK_ROWS, Added, Cell, Cells, Chunk, Format, Table
+from compression.tables.table import CHUNK_ROWS, Cell, Cells, Chunk, Edit, Format, NewCells, Table
 from compression.tables.tables import open_table, require_same_kind
 
 __all__ = [
-    "CHUNK_ROWS", "Added", "Cell", "Cells", "Chunk", "Format", "Table", "doubt_of_pairs", "open_table",
+    "CHUNK_ROWS", "Cell", "Cells", "Chunk", "Edit", "Format", "NewCells", "Table", "doubt_of_pairs", "open_table",
     "require_same_kind",
 ]  # fmt: skip

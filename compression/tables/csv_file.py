@@ -5,11 +5,10 @@ import io
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, NamedTuple
 
 from compression.errors import DataError
-from compression.tables.table import CHUNK_ROWS, MAX_CHARACTERS, Added, Chunk, Format, Table
+from compression.tables.table import CHUNK_ROWS, MAX_CHARACTERS, Chunk, Edit, Format, NewCells, Table
 from compression.tables.text import bounded_line, encoding_of, reading, writing
 
 _DELIMITERS = ",;\t|"
@@ -70,24 +69,18 @@ class CsvTable(Table):
                     raw.tell() / size,
                 )
 
-    def write(
-        self,
-        out: Path,
-        chunks: Iterable[tuple[Chunk, Added]],
-        added: Mapping[str, type] = MappingProxyType({}),
-        replaced: Collection[str] = (),
-    ) -> None:
+    def write(self, out: Path, chunks: Iterable[tuple[Chunk, NewCells]], edit: Edit) -> None:
         with reading(self.path, self.form.encoding, newline="") as (file, _):
             header = self._header(self._rows(file))
         end = _end(header.raw) or "\n"
         encoding = encoding_of(self.path, self.form.encoding)
-        places = {name: header.cells.index(name) for name in replaced if name in header.cells}
+        places = {name: header.cells.index(name) for name in edit.replaced if name in header.cells}
         with writing(out, encoding, packed=out.suffix.lower() == ".gz") as written:
-            written.write(self._longer(header.raw, added, end))
+            written.write(self._longer(header.raw, edit.added, end))
             for chunk, values in chunks:
                 for row, raw in enumerate(chunk.rows):
                     other = {at: cell for name, at in places.items() if (cell := values[name][row]) is not None}
-                    new = [self._safe(values[name][row]) for name in added]
+                    new = [self._safe(values[name][row]) for name in edit.added]
                     written.write(self._longer(self._replaced(raw, other) if other else raw, new, end))
 
     def require_writable(self, words: Iterable[str]) -> None:

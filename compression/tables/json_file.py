@@ -2,13 +2,12 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, Any, NamedTuple
 
-from compression.tables.table import CHUNK_ROWS, MAX_CHARACTERS, Added, Chunk, Table
+from compression.tables.table import CHUNK_ROWS, MAX_CHARACTERS, Chunk, Edit, NewCells, Table
 from compression.tables.text import bounded_line, encoding_of, reading, writing
 
 _SPACE = " \t\r\n"  # of JSON
@@ -52,20 +51,14 @@ class JsonlTable(Table):
                     raw.tell() / size,
                 )
 
-    def write(
-        self,
-        out: Path,
-        chunks: Iterable[tuple[Chunk, Added]],
-        added: Mapping[str, type] = MappingProxyType({}),
-        replaced: Collection[str] = (),
-    ) -> None:
+    def write(self, out: Path, chunks: Iterable[tuple[Chunk, NewCells]], edit: Edit) -> None:
         encoding = encoding_of(self.path, self.form.encoding)
         before = self.begin
         with writing(out, encoding, packed=out.suffix.lower() == ".gz") as written:
             for chunk, values in chunks:
                 for position, raw in enumerate(chunk.rows):
-                    other = {name: cell for name in replaced if (cell := values[name][position]) is not None}
-                    new = {name: values[name][position] for name in added}
+                    other = {name: cell for name in edit.replaced if (cell := values[name][position]) is not None}
+                    new = {name: values[name][position] for name in edit.added}
                     whole = _replaced(raw, other, encoding.codec) if other else raw
                     written.write(before + (_longer(whole, new, encoding.codec) if new else whole))
                     before = self.between

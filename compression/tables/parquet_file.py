@@ -1,14 +1,13 @@
 """parquet: the schema is kept, the new columns stand behind the others. Needs pyarrow."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from compression.errors import DataError
-from compression.tables.table import CHUNK_ROWS, Added, Cells, Chunk, Table
+from compression.tables.table import CHUNK_ROWS, Cells, Chunk, Edit, NewCells, Table
 
 _GROUP_CHUNKS = 16  # chunks in a row group
 
@@ -42,20 +41,14 @@ class ParquetTable(Table):
                 raise
             raise self.broken(f"a damaged parquet file: {error}") from error
 
-    def write(
-        self,
-        out: Path,
-        chunks: Iterable[tuple[Chunk, Added]],
-        added: Mapping[str, type] = MappingProxyType({}),
-        replaced: Collection[str] = (),
-    ) -> None:
+    def write(self, out: Path, chunks: Iterable[tuple[Chunk, NewCells]], edit: Edit) -> None:
         pyarrow, parquet = _pyarrow()
         kinds = {str: pyarrow.string(), float: pyarrow.float64(), bool: pyarrow.bool_()}
         try:
             schema = parquet.read_schema(self.path)
         except pyarrow.ArrowException as error:
             raise self.broken(f"not a parquet file: {error}") from error
-        for name, kind in added.items():
+        for name, kind in edit.added.items():
             schema = schema.append(pyarrow.field(name, kinds[kind]))
         pairs = iter(chunks)
         with parquet.ParquetWriter(out, schema) as writer:
@@ -63,8 +56,8 @@ class ParquetTable(Table):
                 batches = [
                     pyarrow.RecordBatch.from_arrays(
                         [
-                            *self._columns(chunk, schema, {name: values[name] for name in replaced}),
-                            *(pyarrow.array(values[name], kinds[kind]) for name, kind in added.items()),
+                            *self._columns(chunk, schema, {name: values[name] for name in edit.replaced}),
+                            *(pyarrow.array(values[name], kinds[kind]) for name, kind in edit.added.items()),
                         ],
                         schema=schema,
                     )
@@ -72,7 +65,7 @@ class ParquetTable(Table):
                 ]
                 writer.write_table(pyarrow.Table.from_batches(batches, schema))
 
-    def _columns(self, chunk: Chunk, schema: Any, others: Added) -> list[Any]:
+    def _columns(self, chunk: Chunk, schema: Any, others: NewCells) -> list[Any]:
         """A chunk's columns, with other cells where there are some."""
         import pyarrow
 

@@ -3,9 +3,8 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from compression.errors import DataError
@@ -15,7 +14,7 @@ MAX_CHARACTERS = 1 << 24  # of one line, cell or object: a quote that never clos
 
 Cell: TypeAlias = str | None  # None where there is none; csv has no such cell, only an empty one
 Cells: TypeAlias = Cell | tuple[str, ...]  # of a column besides the text: json and parquet have lists
-Added: TypeAlias = Mapping[str, Sequence[Any]]  # values by column, row by row; None where there is none
+NewCells: TypeAlias = Mapping[str, Sequence[Any]]  # values by column of an `Edit`, row by row
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,19 @@ class Format:
 
     encoding: str | None = None
     delimiter: str | None = None
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What becomes of a file's columns when it is written again.
+
+    Attributes:
+        added: names of new columns, and what they hold: str, float or bool; None is a cell without a value.
+        replaced: columns of the file in which some cells become other strings; None is one that stays as it is written.
+    """
+
+    added: Mapping[str, type] = field(default_factory=dict)
+    replaced: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -73,22 +85,11 @@ class Table(ABC):
         """
 
     @abstractmethod
-    def write(
-        self,
-        out: Path,
-        chunks: Iterable[tuple[Chunk, Added]],
-        added: Mapping[str, type] = MappingProxyType({}),
-        replaced: Collection[str] = (),
-    ) -> None:
-        """Writes this file's chunks with new columns behind the others, or other cells in place of some.
-
-        Args:
-            added: names of the new columns, and what they hold: str, float or bool.
-            replaced: columns of this file in which some cells become other strings. Of these, None is a cell that stays
-                as it is written.
+    def write(self, out: Path, chunks: Iterable[tuple[Chunk, NewCells]], edit: Edit) -> None:
+        """Writes this file's chunks with new columns behind the others, and other cells in place of some.
 
         Raises:
-            DataError: a column cannot hold strings.
+            DataError: a column whose cells are replaced cannot hold strings.
         """
 
     def require_writable(self, words: Iterable[str]) -> None:  # noqa: B027  # most kinds can write any word

@@ -63,9 +63,8 @@ class Gate:
         entry = self._entrance.enter(method, path, headers)
         if entry.error is None:
             return entry
-        _, errors = _who(entry)
         self._done(entry, int(entry.error.status), entry.error.code)
-        return _completed(_of_error(entry.error, entry.id, errors), entry.id)
+        return _completed(_of_error(entry.error, entry.id, _errors(entry)), entry.id)
 
     def reject(self, error: ServiceError, method: str, path: str) -> Response:
         """The answer to what came on a connection and is no request; see Door."""
@@ -83,9 +82,8 @@ class Gate:
         entry: Entry | None = scope.get(ENTRY)
         if entry is None:  # of a server with other connections
             entry = self._entrance.enter(scope["method"], scope["path"], scope["headers"])
-        _, errors = _who(entry)
         request: Request | None = None
-        reply = _Reply(entry.id, send, scope.get(ANSWER), errors)
+        reply = _Reply(entry.id, send, scope.get(ANSWER), _errors(entry))
         try:
             if entry.error is not None:
                 await reply.fail(entry.error)
@@ -118,7 +116,7 @@ class Gate:
 
     def _done(self, entry: Entry, status: int, code: str, request: Request | None = None) -> None:
         """Measures and records a request that has its answer."""
-        name, _ = _who(entry)
+        name = OTHER if entry.endpoint is None else entry.endpoint.path
         seconds = time.monotonic() - entry.since
         self._telemetry.request(name, status, code, seconds)
         if self._audit is None or (status < 400 and entry.endpoint is not None and entry.endpoint.public):
@@ -152,9 +150,9 @@ class Gate:
             self._telemetry.used(entry.caller.name, request.tokens)
 
 
-def _who(entry: Entry) -> tuple[str, ErrorShape]:
-    """The name in the metrics of who answers, and how errors look there."""
-    return (OTHER, OWN_ERRORS) if entry.endpoint is None else (entry.endpoint.path, entry.endpoint.errors)
+def _errors(entry: Entry) -> ErrorShape:
+    """How errors look where the request goes."""
+    return OWN_ERRORS if entry.endpoint is None else entry.endpoint.errors
 
 
 class _Reply:

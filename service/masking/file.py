@@ -1,11 +1,11 @@
 """Masks columns of a file of rows, in constant memory; whatever else is in the file stays as it is."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from compression.bundle.atomic_files import replacing
-from compression.tables import Added, Cells, Chunk, Table, require_same_kind
+from compression.tables import Cells, Chunk, Edit, NewCells, Table, require_same_kind
 from service.errors import ConfigurationError
 from service.masking.masker import Masker
 
@@ -40,20 +40,15 @@ def mask_file(table: Table, out: Path, columns: Sequence[str], masker: Masker) -
         new = [result.text for result in results]
         return new[0] if isinstance(cell, str) else new
 
-    def chunks() -> Iterator[tuple[Chunk, Added]]:
+    def chunks() -> Iterator[tuple[Chunk, NewCells]]:
         nonlocal rows
         for chunk in table.chunks(columns[0], columns[1:]):
-            _require_columns(table, chunk, columns, rows == 0)
+            lacking = [name for name in columns if name not in chunk.names]
+            if lacking and not rows:  # in JSON a later row may lack some
+                raise table.no_column(lacking[0], chunk.names)
             rows += len(chunk.numbers)
             yield chunk, {name: [masked(cell) for cell in chunk.cells[name]] for name in columns}
 
     with replacing(out, "name another file with --out") as staging:
-        table.write(staging, chunks(), replaced=columns)
+        table.write(staging, chunks(), Edit(replaced=columns))
     return rows, found
-
-
-def _require_columns(table: Table, chunk: Chunk, columns: Iterable[str], first: bool) -> None:
-    """Of columns besides the first one a file may lack some; whoever names them here wants them masked."""
-    for name in columns:
-        if first and name not in chunk.names:
-            raise table.no_column(name, chunk.names)

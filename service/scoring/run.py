@@ -14,7 +14,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from compression.bundle import Bundle, Number, open_bundle
-from compression.tables import CHUNK_ROWS, Added, Chunk, Format, doubt_of_pairs, open_table, require_same_kind
+from compression.tables import CHUNK_ROWS, Chunk, Edit, Format, NewCells, doubt_of_pairs, open_table, require_same_kind
 from service.errors import ScoringError, ServiceError
 from service.scoring.local import Compute, ScoredChunk
 from service.scoring.parts import NOTES, Part, Plan, Progress
@@ -88,7 +88,7 @@ def score(bundle: Path, source: Path, out: Path, options: Options, compute: Comp
             _score(opened, compute, file, progress, scorer)
             notes: Counter[str] = Counter()
             written = progress.folder / f"output{out.suffix}"
-            table.write(written, _results(opened, options, file, progress, notes), columns)
+            table.write(written, _results(opened, options, file, progress, notes), Edit(added=columns))
             if _plan(opened, source, options, compute) != plan:
                 raise ScoringError(f"{source}: has changed while it was scored; remove {progress.folder} and run again")
             written.replace(out)
@@ -183,7 +183,7 @@ def _score(bundle: Bundle, compute: Compute, file: Source, progress: Progress, s
 
 def _results(
     bundle: Bundle, options: Options, file: Source, progress: Progress, notes: Counter[str]
-) -> Iterator[tuple[Chunk, Added]]:
+) -> Iterator[tuple[Chunk, NewCells]]:
     """Every chunk with its new columns; counts the notes."""
     for number, chunk in enumerate(file.chunks()):
         part = progress.load(number)
@@ -191,7 +191,7 @@ def _results(
         yield chunk, _added(bundle, options, part)
 
 
-def _added(bundle: Bundle, options: Options, part: Part) -> Added:
+def _added(bundle: Bundle, options: Options, part: Part) -> NewCells:
     answered = [bool(np.isfinite(row).all()) for row in part.logits]
     task, labels = bundle.task, bundle.manifest.labels
     scores = task.scores(part.logits, bundle.manifest.runtime.temperature if options.calibrated else 1.0)

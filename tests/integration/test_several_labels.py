@@ -17,9 +17,9 @@ from compression.bundle import SeveralLabels, softmax
 from compression.bundle.task import sigmoid
 from lathe import main
 from service.api.triage import check_fit
+from service.environment import load_settings
 from service.errors import ConfigurationError
 from service.models.registry import check
-from service.settings import load_settings
 from tests.handmade import make_bundle
 from tests.integration.conftest import serve
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from service.credentials import check_credentials
+from service.environment import load_settings
 from service.errors import ConfigurationError
-from service.settings import load_settings
 from tests.authority import AUDIENCE, ISSUER, authority
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from compression.bundle import Bundle
 from service.api.triage import check_fit
+from service.environment import load_settings, provide_model_store
 from service.errors import ConfigurationError
 from service.listening import require_private_or_keys
 from service.models.registry import check
-from service.settings import load_settings, provide_model_store
 
 JWT = {"LATHE_JWT_ISSUER": "https://login.example", "LATHE_JWT_AUDIENCE": "lathe", "LATHE_JWT_JWKS": "jwks.json"}
 

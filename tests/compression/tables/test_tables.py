@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from compression.errors import DataError
-from compression.tables import CHUNK_ROWS, Cell, Format, open_table, require_same_kind
+from compression.tables import CHUNK_ROWS, Cell, Edit, Format, open_table, require_same_kind
 from compression.tables.text import likely_encodings
 
 Rows = list[list[Cell]]
@@ -64,7 +64,7 @@ def copied(path: Path, out: Path, added: dict[str, list[Any]], form: Format = Fo
     for chunk in table.chunks("text"):
         chunks.append((chunk, {name: values[done : done + len(chunk.numbers)] for name, values in added.items()}))
         done += len(chunk.numbers)
-    table.write(out, chunks, dict.fromkeys(added, str))
+    table.write(out, chunks, Edit(added=dict.fromkeys(added, str)))
     return out
 
 
@@ -307,7 +307,7 @@ def test_replaced_cells_are_read_back_and_the_others_stay(
     out = tmp_path / f"out.{kind}"
     table = open_table(source)
     chunks = ((chunk, {"other": [row[2] for row in rows]}) for chunk in table.chunks("text"))
-    table.write(out, chunks, replaced=["other"])
+    table.write(out, chunks, Edit(replaced=["other"]))
     assert cells(out) == [[one, two if other is None else other] for one, two, other in rows]
 
 
@@ -318,7 +318,7 @@ def test_what_is_not_replaced_keeps_its_bytes(tmp_path: Path) -> None:
     table.write(
         tmp_path / "out.csv",
         ((chunk, {"text": [None, "B,B", None]}) for chunk in table.chunks("text")),
-        replaced=["text"],
+        Edit(replaced=["text"]),
     )
     assert (tmp_path / "out.csv").read_bytes() == b'"id",text,more\r\n"1", a ,"x"\r\n2,"B,B",\n"3",c,1.10'
     source = tmp_path / "rows.jsonl"
@@ -327,7 +327,7 @@ def test_what_is_not_replaced_keeps_its_bytes(tmp_path: Path) -> None:
     )
     table = open_table(source)
     chunks = ((chunk, {"text": ["b", None, None]}) for chunk in table.chunks("text"))
-    table.write(tmp_path / "out.jsonl", chunks, replaced=["text"])
+    table.write(tmp_path / "out.jsonl", chunks, Edit(replaced=["text"]))
     assert (tmp_path / "out.jsonl").read_text("utf-8") == (
         '{"n": 1.10, "text" :"b", "m": {"text": "a"}, "l":[1, 2 ] }\n{"text":"\\u0061"}\n{"n": 1e400}\n'
     )
@@ -338,7 +338,7 @@ def test_a_cell_of_a_file_with_one_column_can_become_empty(tmp_path: Path) -> No
     source.write_text("text\na\nb\n", "utf-8")
     table = open_table(source)
     table.write(
-        tmp_path / "out.csv", ((chunk, {"text": ["", None]}) for chunk in table.chunks("text")), replaced=["text"]
+        tmp_path / "out.csv", ((chunk, {"text": ["", None]}) for chunk in table.chunks("text")), Edit(replaced=["text"])
     )
     assert cells(tmp_path / "out.csv", ["text"]) == [[""], ["b"]]
     assert (tmp_path / "out.csv").read_text("utf-8") == 'text\n""\nb\n'
@@ -358,10 +358,10 @@ def test_the_kind_of_a_parquet_column_stays(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table(dict(zip(kinds, arrays, strict=True))), tmp_path / "rows.parquet")
     table = open_table(tmp_path / "rows.parquet")
     new = {"text": ["b", None], "other": [None, "z"]}
-    table.write(tmp_path / "out.parquet", ((chunk, new) for chunk in table.chunks("text")), replaced=list(new))
+    table.write(tmp_path / "out.parquet", ((chunk, new) for chunk in table.chunks("text")), Edit(replaced=list(new)))
     got = pyarrow.parquet.read_table(tmp_path / "out.parquet")
     assert got.schema.types == list(kinds.values())
     assert got.to_pydict() == {"text": ["b", None], "other": ["x", "z"], "n": [1, 2]}
     numbers = ((chunk, {"n": ["b", None]}) for chunk in table.chunks("text"))
     with pytest.raises(DataError, match=r"the column 'n' holds int64, which is no string; convert it to strings"):
-        table.write(tmp_path / "other.parquet", numbers, replaced=["n"])
+        table.write(tmp_path / "other.parquet", numbers, Edit(replaced=["n"]))

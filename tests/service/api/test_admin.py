@@ -21,12 +21,12 @@ from service.access.local import LocalOnly
 from service.api.routes import create_routes
 from service.api.triage import check_fit
 from service.engine.engine import Engine
+from service.environment import load_settings
 from service.http.entrance import Entrance
 from service.http.gate import Gate
 from service.http.messages import Receive, Send
 from service.models.loading import Loader
 from service.models.registry import Serving, State, check
-from service.settings import load_settings
 from service.telemetry import Telemetry
 from tests.handmade import endless_model, make_bundle
 

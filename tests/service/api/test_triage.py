@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from service.api.triage import Triage
+from service.environment import load_settings
 from service.errors import ConfigurationError
-from service.settings import load_settings
 
 INTENTS = ("card_arrival", "compromised_card")
 
