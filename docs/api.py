@@ -50,7 +50,8 @@ each call's `headers={{"Authorization": f"Bearer {{key}}"}}`.
 
 A key may ask models and read `/metrics`, unless it was made for less or more (`--scope predict`, `metrics`, `admin`;
 `--model` for some models only; `--expires`); what it was not made for is answered 403. `lathe keys rotate shop`
-replaces one, and lets the old one in for another day.
+replaces one, and lets the old one in for another day. Texts of a key made with
+`--priority batch`, for a nightly job, give way where others wait: one batch in five is theirs.
 
 No key is needed for {public}.
 

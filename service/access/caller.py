@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from service.errors import Forbidden
+from service.tenant import Priority, Tenant
 
 
 class Limits(BaseModel):
@@ -40,6 +41,7 @@ class Caller:
         models: which models it may ask; None: all.
         limits: None: it has none.
         credential: what it was let in with.
+        priority: its place in the queue.
     """
 
     name: str = ""
@@ -47,6 +49,12 @@ class Caller:
     models: Collection[str] | None = None
     limits: Limits | None = None
     credential: Literal["key", "token"] = "key"
+    priority: Priority = "interactive"
+
+    @property
+    def tenant(self) -> Tenant:
+        """Who asks, to the queue."""
+        return Tenant(self.name, self.priority)
 
     def require_scope(self, scope: Scope) -> None:
         """Refuses what the key or token was not made for.

@@ -13,6 +13,7 @@ from service.access.authenticator import Authenticator
 from service.access.caller import SCOPES, Limits, Scope
 from service.access.keys_file import DEFAULT_SCOPES, Key, read_keys
 from service.errors import ConfigurationError, Unauthorized
+from service.tenant import PRIORITIES, Priority
 
 _file = click.option(
     "--file",
@@ -88,6 +89,13 @@ def signing(out: Path) -> None:
     metavar="DAYS|DATE",
     help="After so many days, or at a date, 2027-01-31.  [default: never]",
 )
+@click.option(
+    "--priority",
+    type=click.Choice(PRIORITIES),
+    default="interactive",
+    show_default=True,
+    help="Of its texts in a queue: batch gives way to keys for whose answers somebody waits.",
+)
 @click.option("--requests-per-s", type=click.IntRange(1), help="[default: no limit, as of the next three]")
 @click.option("--tokens-per-min", type=click.IntRange(1))
 @click.option("--tokens-per-month", type=click.IntRange(1))
@@ -98,11 +106,12 @@ def add(
     scopes: tuple[Scope, ...],
     models: tuple[str, ...],
     expires: datetime | None,
+    priority: Priority,
     **limits: int | None,
 ) -> None:
     """Make a key called NAME and print it; it is shown this once."""
     given = Limits(**limits) if any(limits.values()) else None
-    click.echo(auth.add_key(file, name, scopes, models, expires, given))
+    click.echo(auth.add_key(file, name, scopes, models, expires, given, priority))
 
 
 @keys.command("list")
@@ -151,8 +160,9 @@ def check(file: Path) -> None:
 
 def _about(key: Key) -> str:
     models = f" of {', '.join(key.models)}" if key.models else ""
+    priority = f", priority {key.priority}" if key.priority != "interactive" else ""
     ends = f", expires {key.expires.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if key.expires is not None else ""
     given = {} if key.limits is None else key.limits.model_dump(exclude_none=True)
     limits = "".join(f", {limit} {name.replace('_', ' ')}" for name, limit in given.items())
     expired = "" if key.is_valid(datetime.now(UTC)) else " (expired)"
-    return f"{', '.join(key.scopes)}{models}{limits}{ends}{expired}"
+    return f"{', '.join(key.scopes)}{models}{limits}{priority}{ends}{expired}"

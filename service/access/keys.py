@@ -12,6 +12,7 @@ from pathlib import Path
 from service.access.caller import Limits, Scope
 from service.access.keys_file import DEFAULT_SCOPES, Key, change_keys, hash_of, read_keys
 from service.errors import ConfigurationError
+from service.tenant import Priority
 
 
 def add_key(
@@ -21,6 +22,7 @@ def add_key(
     models: Sequence[str] = (),
     expires: datetime | None = None,
     limits: Limits | None = None,
+    priority: Priority = "interactive",
 ) -> str:
     """Adds a key and returns it; it cannot be had a second time.
 
@@ -28,13 +30,14 @@ def add_key(
         models: which it may ask; empty: all.
         expires: from when on it is refused, with a time zone; None: never.
         limits: None: it has none.
+        priority: its place in the queue.
 
     Raises:
         ConfigurationError: the name is empty or taken, or the file is no keys file, or cannot be written.
     """
     if not name.strip():
         raise ConfigurationError("the name of a key is empty; name whom it is for")
-    key, token = _make(name, scopes, models, expires, limits)
+    key, token = _make(name, scopes, models, expires, limits, priority)
 
     def add(keys: tuple[Key, ...]) -> tuple[Key, ...]:
         if any(key.name == name for key in keys):
@@ -62,7 +65,8 @@ def rotate_key(path: Path, identity: str, keep: timedelta) -> str:
         old = [key for key in _named(path, keys, identity) if key.is_valid(now)]
         if not old:
             raise ConfigurationError(f"{path}: the key {identity!r} has expired; make one with lathe keys add")
-        new, token = _make(old[-1].name, old[-1].scopes, old[-1].models, old[-1].expires, old[-1].limits)
+        last = old[-1]
+        new, token = _make(last.name, last.scopes, last.models, last.expires, last.limits, last.priority)
         ends = [key.model_copy(update={"expires": min(key.expires or now + keep, now + keep)}) for key in old]
         return *(key for key in keys if key not in old), *ends, new
 
@@ -90,13 +94,19 @@ def revoke_key(path: Path, identity: str) -> tuple[Key, ...]:
 
 
 def _make(
-    name: str, scopes: Sequence[Scope], models: Sequence[str], expires: datetime | None, limits: Limits | None
+    name: str,
+    scopes: Sequence[Scope],
+    models: Sequence[str],
+    expires: datetime | None,
+    limits: Limits | None,
+    priority: Priority,
 ) -> tuple[Key, str]:
     identity, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     token = f"lathe_{identity}_{secret}"
     key = Key(
         id=identity, name=name, sha256=hash_of(token), created=datetime.now(UTC), scopes=tuple(dict.fromkeys(scopes)),
         models=tuple(dict.fromkeys(models)), expires=expires, limits=limits,
+        priority=priority,
     )  # fmt: skip
     return key, token
 

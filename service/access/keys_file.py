@@ -19,6 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from service.access.caller import SCOPES, Caller, Limits, Scope
 from service.access.secret_file import read_secret_file
 from service.errors import ConfigurationError
+from service.tenant import Priority
 
 DEFAULT_SCOPES: tuple[Scope, ...] = ("predict", "metrics")
 
@@ -30,6 +31,7 @@ class Key(BaseModel):
         models: which it may ask; empty: all.
         expires: from when on it is refused; None: never.
         limits: None: it has none.
+        priority: its place in the queue.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +44,7 @@ class Key(BaseModel):
     models: tuple[str, ...] = ()
     expires: AwareDatetime | None = None
     limits: Limits | None = None
+    priority: Priority = "interactive"
 
     @model_validator(mode="before")
     @classmethod
@@ -56,7 +59,7 @@ class Key(BaseModel):
     @property
     def caller(self) -> Caller:
         """Who has it, to the routes."""
-        return Caller(self.name, self.scopes, self.models or None, self.limits)
+        return Caller(self.name, self.scopes, self.models or None, self.limits, priority=self.priority)
 
     def is_valid(self, now: datetime) -> bool:
         """Whether it has not expired."""

@@ -11,6 +11,7 @@ from service.models.model import Model
 from service.models.options import CallOptions
 from service.models.version import Scored, together
 from service.settings import Settings
+from service.tenant import Tenant
 
 _WRITTEN: Mapping[InputKind, str] = {
     "texts": "each as a string",
@@ -49,7 +50,7 @@ class Inference:
         self._models = models
         self._written = written
 
-    def admit(self, tenant: str, deadline: float) -> None:
+    def admit(self, tenant: Tenant, deadline: float) -> None:
         """Rejects a request of that key, with that deadline, for which no model has room.
 
         Raises:
@@ -90,7 +91,7 @@ class Inference:
             request.caller.require_model(model.name)
             self._require_reads(model, texts)
         calibrated = settings.calibrated if calibrated is None else calibrated
-        options = CallOptions(request.caller.name, request.deadline, calibrated, cut)
+        options = CallOptions(request.caller.tenant, request.deadline, calibrated, cut)
         with self._intake.take(texts, request.caller.name, models) as taken:
             async with WhileThere(request.gone):
                 answers = await together([model.ask(taken, options) for model in models], options.cancellation)

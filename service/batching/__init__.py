@@ -13,6 +13,7 @@
 - The keys take turns, a batch each; the oldest text of the key whose turn it is goes, so with k keys waiting none waits
   for more than k batches. Texts of similar length join it, its own rather than those of others; a key with a window
   full of texts has its turn to itself.
+- Interactive keys come before those of the priority `batch`, whose turn is every fifth batch where both wait.
 - In a full queue a key below its equal share gets in, and the key that holds most gives way with its newest request.
 - One request of 64 texts and 64 requests of one text are treated alike: lines, bounds and shares count texts.
 - When a stream or the engine dies, all that waits is answered with an error at once, and `alive` is false. It is false

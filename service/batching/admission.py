@@ -15,6 +15,7 @@ from service.batching.limits import BatchLimits
 from service.batching.outstanding import Outstanding
 from service.batching.submissions import Submission, T
 from service.errors import DeadlineExceeded, NotReady, Overloaded, PayloadTooLarge
+from service.tenant import Tenant
 
 # Part of its time that a request may be expected to wait. The rest is for what an estimate cannot know: which texts
 # will be overtaken by others of the window. In overload a shorter queue costs nothing, and late answers do.
@@ -38,12 +39,12 @@ class Admission(Generic[T]):
         self._estimate = estimate
         self._clock = clock
 
-    def has_room(self, tenant: str, deadline: float) -> bool:
+    def has_room(self, tenant: Tenant, deadline: float) -> bool:
         """Whether it would take one text like those that wait; counts nothing."""
         in_time = self._in_time(1, self._mean_tokens(), tenant, deadline - self._clock())
         return in_time and self._has_place(1, 1, tenant)
 
-    def require_room(self, texts: int, tenant: str, deadline: float) -> None:
+    def require_room(self, texts: int, tenant: Tenant, deadline: float) -> None:
         """Rejects what `admit` would, of so many texts like those that wait: tokenising them would be in vain.
 
         Raises:
@@ -94,7 +95,7 @@ class Admission(Generic[T]):
             )
 
     def _require(
-        self, texts: int, expected_tokens: int, least_tokens: int, tenant: str, deadline: float, now: float
+        self, texts: int, expected_tokens: int, least_tokens: int, tenant: Tenant, deadline: float, now: float
     ) -> None:
         if self.closed is not None:
             raise NotReady(self.closed)
@@ -108,7 +109,7 @@ class Admission(Generic[T]):
             self._outstanding.shed("overloaded", texts)
             raise self._overloaded()
 
-    def _in_time(self, texts: int, tokens: int, tenant: str, seconds: float) -> bool:
+    def _in_time(self, texts: int, tokens: int, tenant: Tenant, seconds: float) -> bool:
         """Whether a request can be expected to be answered within so many seconds.
 
         An empty queue takes everything: were nothing computed any more, a wrong estimate could never be corrected.
@@ -117,7 +118,7 @@ class Admission(Generic[T]):
             return True
         return self._estimate.seconds(*self._queue.ahead_of(tenant, texts, tokens)) <= _HEADROOM * seconds
 
-    def _has_place(self, texts: int, tokens: int, tenant: str) -> bool:
+    def _has_place(self, texts: int, tokens: int, tenant: Tenant) -> bool:
         """Whether so much fits, or the key would hold no more than its share with it."""
         return self._queue.fits(texts, tokens) or self._queue.within_share(tenant, texts, tokens)
 

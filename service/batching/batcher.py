@@ -17,6 +17,7 @@ from service.batching.queue import FairQueue
 from service.batching.submissions import Cancellation, Logits, Submission, T
 from service.batching.threads import Threads
 from service.telemetry import Telemetry
+from service.tenant import ANYONE, Tenant
 
 
 class Batcher(Generic[T]):
@@ -91,18 +92,18 @@ class Batcher(Generic[T]):
         takes_texts = self._dispatcher.started and self._admission.closed is None
         return takes_texts and self._threads.oldest_s() <= self._limits.hang_s
 
-    def has_room(self, tenant: str = "", deadline: float = math.inf) -> bool:
+    def has_room(self, tenant: Tenant = ANYONE, deadline: float = math.inf) -> bool:
         """Whether it would take one text like those that wait; see `Admission.has_room`."""
         return self._admission.has_room(tenant, deadline)
 
-    def require_room(self, texts: int, tenant: str = "", deadline: float = math.inf) -> None:
+    def require_room(self, texts: int, tenant: Tenant = ANYONE, deadline: float = math.inf) -> None:
         """Rejects so many texts where `submit` would; see `Admission.require_room`."""
         self._admission.require_room(texts, tenant, deadline)
 
     async def submit(
         self,
         items: Sequence[T],
-        tenant: str = "",
+        tenant: Tenant = ANYONE,
         deadline: float = math.inf,
         cancellation: Cancellation | None = None,
     ) -> Logits:
@@ -113,7 +114,7 @@ class Batcher(Generic[T]):
 
         Args:
             items: at least one.
-            tenant: who asks; tenants share the queue fairly.
+            tenant: who asks; tenants share the queue fairly, and interactive ones come first.
             deadline: on the batcher's clock; nothing is computed after it.
             cancellation: says why, when the caller is cancelled; its client has gone where this is left out.
 

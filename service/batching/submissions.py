@@ -8,6 +8,8 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from service.tenant import Tenant
+
 Logits = npt.NDArray[np.float32]
 
 
@@ -51,7 +53,7 @@ class Submission(Generic[T]):
     """The texts that a request gives one model: what `Batcher.submit` takes.
 
     Attributes:
-        tenant: name of the key that asks.
+        tenant: who asks.
         deadline: when an answer is of no use any more, on the batcher's clock.
         since: when it came.
         cancellation: why, where its future is cancelled.
@@ -73,7 +75,12 @@ class Submission(Generic[T]):
     )
 
     def __init__(
-        self, items: Sequence[T], tenant: str, deadline: float, since: float, cancellation: Cancellation | None = None
+        self,
+        items: Sequence[T],
+        tenant: Tenant,
+        deadline: float,
+        since: float,
+        cancellation: Cancellation | None = None,
     ) -> None:
         # A text of no tokens counts as one: nothing is free.
         self.texts = [Text(item, len(item) or 1, self, position) for position, item in enumerate(items)]

@@ -79,7 +79,7 @@ class Entrance:
                 timeout = entry.headers.get(TIMEOUT)
                 asked = None if timeout is None else timeout.decode("latin-1")
                 entry.deadline = entry.since + timeout_ms(asked, self._timeout_ms) / 1e3
-                endpoint.admit(entry.caller.name, entry.deadline)
+                endpoint.admit(entry.caller.tenant, entry.deadline)
         except ServiceError as error:
             entry.error = error.with_traceback(None)  # which holds this frame, and that the entry
         except Exception as error:

@@ -9,8 +9,9 @@ from service.access.caller import Scope
 from service.errors import ErrorResponse, MethodNotAllowed, NotFound, ServiceError
 from service.http.messages import Parameters, Request, Response
 from service.http.operation import Operation
+from service.tenant import Tenant
 
-Admit = Callable[[str, float], None]  # of the key of that name, with that deadline
+Admit = Callable[[Tenant, float], None]  # of that tenant, with that deadline
 Handler = Callable[[Request], Awaitable[Response]]
 
 _NO_PARAMETERS: Parameters = {}

@@ -22,6 +22,7 @@ from cachetools import LRUCache
 from compression.bundle import Encoded
 from service.batching import Batcher, Cancellation, Logits
 from service.errors import DeadlineExceeded
+from service.tenant import ANYONE, Tenant
 
 # Of an entry besides the answer's numbers: key, places in the cache's dicts and order, the array around the answer.
 _ENTRY_BYTES = 500
@@ -75,17 +76,17 @@ class CachedBatcher:
         self._clock = clock
         self._flights: dict[bytes, asyncio.Future[Logits | None]] = {}  # None: nothing came of it, ask again
 
-    def has_room(self, tenant: str = "", deadline: float = math.inf) -> bool:
+    def has_room(self, tenant: Tenant = ANYONE, deadline: float = math.inf) -> bool:
         """As `require_room`."""
         return True
 
-    def require_room(self, texts: int, tenant: str = "", deadline: float = math.inf) -> None:
+    def require_room(self, texts: int, tenant: Tenant = ANYONE, deadline: float = math.inf) -> None:
         """Rejects nothing: what is known needs no room, and what is not is rejected by the batcher."""
 
     async def submit(
         self,
         items: Sequence[Encoded],
-        tenant: str = "",
+        tenant: Tenant = ANYONE,
         deadline: float = math.inf,
         cancellation: Cancellation | None = None,
     ) -> Logits:
@@ -108,7 +109,7 @@ class CachedBatcher:
         return np.stack([rows[key] for key in keys])
 
     async def _lead(
-        self, items: dict[bytes, Encoded], tenant: str, deadline: float, cancellation: Cancellation | None
+        self, items: dict[bytes, Encoded], tenant: Tenant, deadline: float, cancellation: Cancellation | None
     ) -> dict[bytes, Logits]:
         """Computes; whoever asks for one of them meanwhile follows."""
         loop = asyncio.get_running_loop()

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from service.batching import Cancellation
+from service.tenant import ANYONE, Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class CallOptions:
         cancellation: why what is cancelled of it was.
     """
 
-    tenant: str = ""
+    tenant: Tenant = ANYONE
     deadline: float = math.inf
     calibrated: bool = False
     cut: bool = True

@@ -22,6 +22,7 @@ from service.models.cache import CachedBatcher, ResultCache
 from service.models.options import CallOptions
 from service.models.tokenised import Texts
 from service.telemetry import Role
+from service.tenant import Tenant
 
 T = TypeVar("T")
 
@@ -260,11 +261,11 @@ class Version:
         """Whether every member was calibrated."""
         return all(member.temperature != 1 for member in self.members)
 
-    def has_room(self, tenant: str, deadline: float) -> bool:
+    def has_room(self, tenant: Tenant, deadline: float) -> bool:
         """Whether every member would take a text; see `Batcher.has_room`."""
         return all(member.predictor.has_room(tenant, deadline) for member in self.members)
 
-    def require_room(self, tenant: str, deadline: float) -> None:
+    def require_room(self, tenant: Tenant, deadline: float) -> None:
         """Rejects a request where a member would not take a text; see `Batcher.require_room`."""
         for member in self.members:
             member.predictor.require_room(1, tenant, deadline)

@@ -76,7 +76,7 @@ def test_a_key_is_refused_from_its_end_on_and_that_is_known_before(tmp_path: Pat
 
 def test_a_rotated_key_is_let_in_for_a_while_and_the_new_one_may_do_the_same(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
-    old = add_key(file, "shop", ["predict"], ["sentiment"])
+    old = add_key(file, "shop", ["predict"], ["sentiment"], priority="batch")
     new = rotate_key(file, "shop", timedelta(hours=1))
     now = [datetime.now(UTC)]
     authenticator = Authenticator(file, now=lambda: now[0])
@@ -112,8 +112,20 @@ def test_what_cannot_be_rotated_is_refused(tmp_path: Path) -> None:
 
 def test_the_commands_make_show_rotate_check_and_revoke(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
-    key = run(file, "add", "shop", "--scope", "predict", "--model", "sentiment", "--expires", "2100-01-31").strip()
-    about = "predict of sentiment, expires 2100-01-31 00:00 UTC"
+    key = run(
+        file,
+        "add",
+        "shop",
+        "--scope",
+        "predict",
+        "--model",
+        "sentiment",
+        "--expires",
+        "2100-01-31",
+        "--priority",
+        "batch",
+    ).strip()
+    about = "predict of sentiment, priority batch, expires 2100-01-31 00:00 UTC"
     assert run(file, "list").strip().endswith(f"shop  {about}")
     assert run(file, "check", standard_input=f"{key}\n").strip().endswith(f"shop  {about}")
     new = run(file, "rotate", "shop", "--keep-hours", "0").strip()

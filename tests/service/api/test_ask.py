@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from compression.bundle import Encoded, Input
-from service.access.caller import ANYBODY
+from service.access.caller import ANYBODY, Caller
 from service.api.ask import Inference
 from service.batching import Batcher, BatchLimits, Logits
 from service.engine.engine import Engine
@@ -26,6 +26,7 @@ from service.models.model import Model
 from service.models.version import Member, Version
 from service.settings import Settings
 from service.telemetry import Telemetry
+from service.tenant import ANYONE, Priority
 from tests.handmade import make_bundle
 
 LIMITS = BatchLimits(
@@ -182,6 +183,37 @@ def test_when_the_client_leaves_all_parts_of_its_request_say_so(tmp_path: Path) 
     asyncio.run(main())
 
 
+def test_a_batch_key_waits_for_the_interactive_one_that_came_later(tmp_path: Path) -> None:
+    async def main() -> None:
+        telemetry, free, computed = Telemetry(), threading.Event(), list[int]()
+
+        def infer(batch: Sequence[Encoded]) -> Logits:
+            free.wait()
+            computed.append(len(batch[0]))
+            return np.zeros((len(batch), 2), np.float32)
+
+        (member,) = version(tmp_path, "good", telemetry).members
+        batcher = Batcher("shop", infer, replace(LIMITS, batch_texts=1), telemetry)
+        model = Model("shop", Version([Member(member.engine, batcher, 1)]), telemetry)
+
+        def ask(name: str, priority: Priority, words: int) -> "asyncio.Task[Any]":
+            asks = Request("1", {}, never, Caller(name, priority=priority), {})
+            return asyncio.create_task(inference().ask(asks, [model], ["good " * words]))
+
+        asking = [ask("first", "interactive", 1)]  # the only stream is at this
+        await asyncio.sleep(0.01)
+        asking += [ask(f"night {number}", "batch", 2) for number in range(3)]
+        await asyncio.sleep(0.01)
+        asking.append(ask("shop", "interactive", 3))
+        await asyncio.sleep(0.01)
+        free.set()
+        await asyncio.gather(*asking)
+        assert [tokens - computed[0] for tokens in computed] == [0, 2, 1, 1, 1]
+        await model.stop()
+
+    asyncio.run(main())
+
+
 def test_a_request_is_refused_where_no_model_has_room_for_a_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,12 +239,12 @@ def test_a_request_is_refused_where_no_model_has_room_for_a_text(
                     waiting.append(asyncio.create_task(model.ask(["good"])))
                     await asyncio.sleep(0.01)
                 if model is one:
-                    admit("", math.inf)  # the other has room
+                    admit(ANYONE, math.inf)  # the other has room
             with pytest.raises(Overloaded):
-                admit("", math.inf)
+                admit(ANYONE, math.inf)
             with monkeypatch.context() as patch:
                 patch.setattr(Batcher, "alive", False)
-                admit("", math.inf)  # who is served is told that it is not ready
+                admit(ANYONE, math.inf)  # who is served is told that it is not ready
             assert (
                 'lathe_shed_texts_total{model="one",reason="overloaded",role="live"} 1.0'
                 in telemetry.exposition().decode()
@@ -246,7 +278,7 @@ def test_a_request_for_an_ensemble_is_refused_by_the_member_that_has_no_room(tmp
             await asyncio.sleep(0.01)
         try:
             with pytest.raises(Overloaded, match=r"shop\.1"):
-                Inference(Settings(), {"shop": model}, Intake(Settings(), Telemetry())).admit("", math.inf)
+                Inference(Settings(), {"shop": model}, Intake(Settings(), Telemetry())).admit(ANYONE, math.inf)
         finally:
             free.set()
         assert (

@@ -14,6 +14,7 @@ from service.errors import (
     ServiceError,
 )
 from service.telemetry import Telemetry
+from service.tenant import Tenant
 from tests.service.fake_model import LIMITS, FakeModel, hold_the_stream, run, sums
 from tests.service.virtual_time import VirtualEngine, VirtualLoop
 
@@ -47,11 +48,11 @@ def test_a_full_queue_refuses_at_once_in_texts_and_in_tokens(texts: list[list[in
 def test_in_a_full_queue_the_key_that_holds_most_gives_way() -> None:
     async def scenario(batcher: Batcher[list[int]], model: FakeModel) -> None:
         held = await hold_the_stream(batcher, model)
-        greedy = [asyncio.create_task(batcher.submit([[number]] * 10, "greedy")) for number in range(10)]
+        greedy = [asyncio.create_task(batcher.submit([[number]] * 10, Tenant("greedy"))) for number in range(10)]
         await asyncio.sleep(0.01)
         with pytest.raises(Overloaded):
-            await batcher.submit([[10]], "greedy")
-        modest = asyncio.create_task(batcher.submit([[20]] * 15, "modest"))
+            await batcher.submit([[10]], Tenant("greedy"))
+        modest = asyncio.create_task(batcher.submit([[20]] * 15, Tenant("modest")))
         for newest in greedy[:-3:-1]:
             with pytest.raises(Overloaded):
                 await newest
@@ -116,7 +117,7 @@ def test_what_waits_too_long_for_its_deadline_is_refused_at_once_and_an_empty_qu
             await batcher.submit([[4]], deadline=loop.time() + 3)
         assert refusal.value.retry_after_s == 10
         in_time = asyncio.create_task(batcher.submit([[4]], deadline=loop.time() + 30))
-        others_turn = await batcher.submit([[5]], "another", loop.time() + 20)  # keys take turns
+        others_turn = await batcher.submit([[5]], Tenant("another"), loop.time() + 20)  # keys take turns
         assert others_turn[0, 0] == 5
         await asyncio.gather(waiting, in_time)
         with pytest.raises(DeadlineExceeded):  # it was tried

@@ -12,6 +12,7 @@ import pytest
 from service.batching import Batcher, BatchLimits, Logits
 from service.errors import DeadlineExceeded, Overloaded
 from service.telemetry import Telemetry
+from service.tenant import Tenant
 from tests.service.virtual_time import VirtualEngine, VirtualLoop
 
 LIMITS = BatchLimits(
@@ -57,7 +58,7 @@ def overload(
     async def ask(tenant: str) -> None:
         start = loop.time()
         try:
-            await batcher.submit([[0] * choose.randint(5, 59) for _ in range(texts)], tenant, start + timeout)
+            await batcher.submit([[0] * choose.randint(5, 59) for _ in range(texts)], Tenant(tenant), start + timeout)
         except Overloaded as error:
             outcome.refused[tenant] += texts
             outcome.retry_after.append(error.retry_after_s)

@@ -18,6 +18,7 @@ from service.http.gate import Gate
 from service.http.messages import ENTRY, App, Receive, Request, Response, Send
 from service.http.routing import Endpoint, ErrorShape, Routes
 from service.telemetry import Telemetry
+from service.tenant import Tenant
 
 SECRET = "zanzibarium"
 
@@ -134,12 +135,12 @@ class Unexpected(Exception):
 
 def ask_by_head(
     folder: Path, method: str, path: str, failure: Exception | None = None, **headers: str
-) -> tuple[Entry | Response, Gate, list[tuple[str, float]], Telemetry]:
+) -> tuple[Entry | Response, Gate, list[tuple[Tenant, float]], Telemetry]:
     """What a gate, which takes POST /ask and POST /other, says to a request's headers; and how /ask was asked for
     capacity: by whom, until when."""
-    asked: list[tuple[str, float]] = []
+    asked: list[tuple[Tenant, float]] = []
 
-    def admit(tenant: str, deadline: float) -> None:
+    def admit(tenant: Tenant, deadline: float) -> None:
         asked.append((tenant, deadline))
         if failure is not None:
             raise failure
@@ -151,7 +152,7 @@ def ask_by_head(
         return {"error": error.message}
 
     telemetry, errors = Telemetry(), ErrorShape(ErrorResponse, error_body)
-    key = add_key(folder / "keys.json", "shop")
+    key = add_key(folder / "keys.json", "shop", priority="batch")
     routes = Routes(
         [Endpoint("POST", "/ask", handler, admit=admit, errors=errors), Endpoint("POST", "/other", handler)]
     )
@@ -208,7 +209,7 @@ def test_what_is_served_meets_key_deadline_and_capacity_once(tmp_path: Path, tim
     scope = {"type": "http", "method": "POST", "path": "/ask", "headers": [], ENTRY: entry}
     asyncio.run(gate(scope, receive, send))
     assert [message.get("body") for message in sent] == [None, b'["shop",true]']
-    assert asked == [("shop", entry.deadline)]
+    assert asked == [(Tenant("shop", "batch"), entry.deadline)]
     assert entry.deadline - entry.since == pytest.approx(seconds)
     assert 'lathe_requests_total{code="ok",route="/ask",status="200"} 1.0' in telemetry.exposition().decode()
 

@@ -17,6 +17,7 @@ from service.batching import Batcher, BatchLimits, Logits
 from service.errors import DeadlineExceeded, NotANumber, Overloaded, PayloadTooLarge
 from service.models.cache import CachedBatcher, ResultCache
 from service.telemetry import Telemetry
+from service.tenant import Tenant
 from tests.service.virtual_time import VirtualEngine, VirtualLoop
 
 POISON = 9
@@ -54,7 +55,7 @@ class World:
 
     def ask(self, *numbers: int, seconds: float = float("inf")) -> "asyncio.Task[Logits]":
         deadline = self.loop.time() + seconds
-        task = self.loop.create_task(self.cached.submit([text(number) for number in numbers], "key", deadline))
+        task = self.loop.create_task(self.cached.submit([text(number) for number in numbers], Tenant("key"), deadline))
         self.loop.settle()
         return task
 
@@ -150,9 +151,9 @@ def test_a_full_queue_keeps_nobody_from_what_is_known() -> None:
     known = world.ask(1)
     world.loop.pass_time(2)
     waiting = [world.ask(8), world.ask(*range(100, 200))]  # one is computed, a hundred fill the queue
-    assert not world.batcher.has_room("key")
-    assert world.cached.has_room("key")
-    world.cached.require_room(1, "key")
+    assert not world.batcher.has_room(Tenant("key"))
+    assert world.cached.has_room(Tenant("key"))
+    world.cached.require_room(1, Tenant("key"))
     again, unknown = world.ask(1), world.ask(2)
     assert answers(again) == answers(known) == [1]
     assert isinstance(unknown.exception(), Overloaded)
