@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from service.http.cors import CrossOrigin, cors_options
 from service.http.entrance import Entrance
 from service.http.gate import Gate
 from service.http.stopping import drain_on_stop
+from service.http.tls import Handshake, Tls
 from service.listening import require_free, require_private_or_keys
 from service.models.registry import Serving, State, check
 from service.settings import Settings
@@ -124,6 +126,7 @@ def _check(host: str, port: int) -> None:
     require_private_or_keys(host, settings)
     require_free(host, port)
     check_credentials(settings)
+    Tls.of(settings)
     if settings.audit_file is not None:
         require_writable(settings.audit_file, _workers())
     _cors()
@@ -169,9 +172,17 @@ class _Gated(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML's names are
         gate, cors = Gate(app, entrance, telemetry, limiter, audit), _cors()
         front = gate if cors is None else CrossOrigin(gate, entrance, cors)
         self.connections = Connections(front, telemetry, Limits.of(settings))
-        protocol = partial(HttpProtocol, connections=self.connections)
+        protocol = self._protocol(settings, telemetry)
         uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]  # a name, or what it names
         return front
+
+    def _protocol(self, settings: Settings, telemetry: Telemetry) -> Callable[..., asyncio.Protocol]:
+        """What makes a connection."""
+        http, tls = partial(HttpProtocol, connections=self.connections), Tls.of(settings)
+        if tls is None:
+            return http
+        telemetry.certificate(partial(getattr, tls, "expires"))
+        return partial(Handshake, tls=tls, connections=self.connections, then=http)
 
 
 @bentoml.service(

@@ -62,6 +62,7 @@ def load_settings(
     _require_distinct_names(settings.models)
     _require_triage_models(settings)
     _require_whole_issuer(settings)
+    _require_certificate(settings)
     return settings
 
 
@@ -100,6 +101,15 @@ def _require_whole_issuer(settings: Settings) -> None:
             f"{PREFIX}{given[0].upper()} is set, and tokens need "
             f"{' and '.join(PREFIX + name.upper() for name in missing)} too; set that, or none of them"
         )
+
+
+def _require_certificate(settings: Settings) -> None:
+    """Refuses a part of TLS without the whole: whoever sets it means that nothing is sent in the clear."""
+    for name in ("tls_key", "tls_client_ca"):
+        if getattr(settings, name) is not None and settings.tls_certificate is None:
+            raise ConfigurationError(
+                f"{PREFIX}{name.upper()} is set, and TLS needs {PREFIX}TLS_CERTIFICATE too; set that, or unset this"
+            )
 
 
 def override(**values: str | None) -> None:
@@ -150,7 +160,16 @@ def bentoml_misconfigured(error: Exception) -> ConfigurationError | None:
 
 
 def _from_directory(settings: Settings) -> Settings:
-    fields = ("audit_file", "keys_file", "jwt_jwks", "pseudonym_key_file", "bundles_root")
+    fields = (
+        "audit_file",
+        "keys_file",
+        "jwt_jwks",
+        "pseudonym_key_file",
+        "bundles_root",
+        "tls_certificate",
+        "tls_key",
+        "tls_client_ca",
+    )
     paths = {name: getattr(settings, name) for name in fields if isinstance(getattr(settings, name), Path)}
     absolute: dict[str, Any] = {name: settings.directory / path for name, path in paths.items()}
     signed_by = tuple(str(settings.directory / path) for path in settings.signed_by)

@@ -129,7 +129,22 @@ class Settings(BaseModel):
         "been without a request for the longest is closed.",
     )
     head_timeout_ms: int = Field(
-        default=10000, ge=1, description="Time from a request's first byte to the end of its headers; then 408."
+        default=10000,
+        ge=1,
+        description="Time from a request's first byte to the end of its headers, then 408; and for a TLS handshake.",
+    )
+    tls_certificate: Path | None = Field(
+        default=None,
+        description="File with the server's certificate and those between it and a root, PEM: the service answers with "
+        "TLS, 1.2 or later, and nothing else. Read again when it changes.",
+    )
+    tls_key: Path | None = Field(
+        default=None, description="File with its private key, PEM, not encrypted. Default: it is in the same file."
+    )
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description="File with authorities, PEM: clients, probes too, need a certificate of one of them. Keys are "
+        "needed all the same.",
     )
     idle_timeout_ms: int = Field(
         default=75000,

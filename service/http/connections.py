@@ -24,6 +24,7 @@ _OTHER_DESCRIPTORS = 32  # models that are loaded, the keys file
 
 
 class State(StrEnum):
+    HANDSHAKE = "handshake"  # of TLS
     IDLE = "idle"
     HEAD = "head"
     BODY = "body"
@@ -51,6 +52,7 @@ class Reason(StrEnum):
 class Deadlines:
     """Seconds that a connection may be in a state."""
 
+    handshake: float = 10.0
     idle: float = 75.0  # nginx, and AWS's load balancers, reuse a connection that was idle for 60 seconds
     head: float = 10.0
     body: float = 10.0
@@ -85,6 +87,7 @@ class Limits:
     def of(cls, settings: Settings) -> Self:
         """Those of the settings."""
         deadlines = Deadlines(
+            handshake=settings.head_timeout_ms / 1e3,
             idle=settings.idle_timeout_ms / 1e3,
             head=settings.head_timeout_ms / 1e3,
             body=settings.request_timeout_ms / 1e3,
@@ -174,10 +177,14 @@ class Connections:
 
     def remove(self, connection: Connection, reason: Reason) -> None:
         """One has ended."""
+        self.leave(connection)
+        self._telemetry.connection_closed(reason)
+
+    def leave(self, connection: Connection) -> None:
+        """One is not among them any more: it has ended, or another follows on the same socket."""
         self._open.discard(connection)
         self.begin(connection)
         self.arrived(connection)
-        self._telemetry.connection_closed(reason)
 
     def wait(self, connection: Connection) -> None:
         """One is without a request."""

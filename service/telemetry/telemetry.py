@@ -82,6 +82,12 @@ class Telemetry:
             registry=registry,
         )
         self._keys_expire.set(math.inf)
+        self._certificate_expires = Gauge(
+            "lathe_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate of LATHE_TLS_CERTIFICATE expires, in seconds since 1970; +Inf where there is none.",
+            registry=registry,
+        )
+        self._certificate_expires.set(math.inf)
         self._issuer_readable = Gauge(
             "lathe_issuer_readable",
             "Whether the keys of the tokens' issuer can be read, or there is none; if not, its last ones are in force, "
@@ -141,6 +147,10 @@ class Telemetry:
     def issuer(self, readable: Callable[[], bool]) -> None:
         """Where to look, when Prometheus asks, whether the keys in force are the issuer's."""
         self._issuer_readable.set_function(readable)
+
+    def certificate(self, expires: Callable[[], float]) -> None:
+        """Where to look, when Prometheus asks, for when the certificate of TLS expires."""
+        self._certificate_expires.set_function(expires)
 
     def connection_closed(self, reason: str) -> None:
         """A connection has ended."""

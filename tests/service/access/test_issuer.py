@@ -22,10 +22,10 @@ from tests.authority import (
     jwks,
     private_key,
     public_jwk,
-    self_signed,
     token,
     until,
 )
+from tests.certificates import self_signed
 
 SCOPES: Mapping[str, tuple[Scope, ...]] = {"predict": ("predict",)}
 RULES = TokenRules(ISSUER, AUDIENCE, SCOPES)
