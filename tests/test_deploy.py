@@ -131,6 +131,18 @@ def test_probes_ask_what_needs_no_key() -> None:
     assert probes == ["/readyz", "/readyz", "/livez"]
 
 
+def test_with_tls_whoever_asks_does_so_with_tls() -> None:
+    objects = rendered("tls")
+    found = container(objects)
+    assert {found[probe]["httpGet"]["scheme"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")} == {
+        "HTTPS"
+    }
+    assert objects["ServiceMonitor"]["spec"]["endpoints"][0]["scheme"] == "https"
+    given, mounts = environment(objects), {mount["mountPath"] for mount in found["volumeMounts"]}
+    for name in ("LATHE_TLS_CERTIFICATE", "LATHE_TLS_KEY"):
+        assert str(Path(given[name]).parent) in mounts
+
+
 def test_both_autoscalers_grow_and_shrink_alike() -> None:
     horizontal = rendered("cpu-autoscaler")["HorizontalPodAutoscaler"]["spec"]
     scaled = rendered("keda")["ScaledObject"]["spec"]
