@@ -1,10 +1,10 @@
-# Short commands: install, check, test, demo, docs, lock; and what they stand on.
+# Short commands: install, check, test, demo, docs, lock, sbom; and what they stand on.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 MESSAGES := examples/customer_messages.csv
 
-.PHONY: install check test demo bundles loadtest docs lock bento clean
+.PHONY: install check test demo bundles loadtest docs lock sbom bento clean
 
 install: $(INSTALLED)
 
@@ -48,6 +48,16 @@ docs: $(INSTALLED)
 lock: $(INSTALLED)
 	$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --extra serve --constraint constraints.txt --output-file requirements.lock.txt pyproject.toml
+
+# What the image brings: an SBOM (CycloneDX), and the licence of each package.
+sbom: $(INSTALLED)
+	$(BIN)/uv venv --quiet --clear build/image
+	$(BIN)/uv pip install --quiet --python build/image --require-hashes --requirement requirements.lock.txt
+	$(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml \
+	  --output-reproducible --output-format JSON --output-file build/sbom.json build/image
+	$(BIN)/uv tool run --quiet --from pip-licenses==5.5.5 pip-licenses --python build/image/bin/python \
+	  --order license --format markdown --with-urls --output-file build/licences.md
+	@echo "build/sbom.json, build/licences.md"
 
 bento: bundles
 	$(BIN)/lathe store bundles/sentiment --name sentiment

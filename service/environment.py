@@ -59,6 +59,11 @@ def load_settings(
             f"{PREFIX}PREDICT_MODEL={settings.predict_model!r} is not served; "
             f"{PREFIX}MODELS has {', '.join(sorted(settings.models))}"
         )
+    if unknown := [name for name in settings.mask_before_predict if name not in settings.models]:
+        raise ConfigurationError(
+            f"{PREFIX}MASK_BEFORE_PREDICT: {unknown[0]!r} is not served; {PREFIX}MODELS has "
+            f"{', '.join(sorted(settings.models))}"
+        )
     _require_distinct_names(settings.models)
     _require_triage_models(settings)
     _require_whole_issuer(settings)

@@ -221,6 +221,11 @@ class Settings(BaseModel):
         description="File with a key of at least 32 bytes, from which `POST /v1/mask` makes pseudonyms; without it, "
         "that mode is refused.",
     )
+    mask_before_predict: Names = Field(
+        default=(),
+        description="Models, with commas, that read texts masked as by `POST /v1/mask`, `<EMAIL_ADDRESS>` in place of "
+        "an address. A request to them has at most 100,000 characters.",
+    )
     allowed_hosts: Hosts = Field(
         default=(),
         description="Names that the Host header may have where there are no keys, besides localhost and 127.0.0.1: "

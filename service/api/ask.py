@@ -6,6 +6,7 @@ from compression.bundle import Input, InputKind
 from service.errors import InvalidRequest, PayloadTooLarge
 from service.http.disconnect import WhileThere
 from service.http.messages import Request
+from service.masking import require_maskable
 from service.models.intake import Intake
 from service.models.model import Model
 from service.models.options import CallOptions
@@ -80,13 +81,15 @@ class Inference:
         Raises:
             InvalidRequest: one is a text and a model reads pairs, or the other way round.
             Forbidden: the key may not ask one of the models.
-            PayloadTooLarge: too many texts, or one is too long, or all of them are.
+            PayloadTooLarge: too many texts, or one is too long, or all of them are; or more than is masked at a time.
             DeadlineExceeded, ClientGone: what still waited in a queue was given up.
             Overloaded: the service holds too much text already.
             Overloaded, NotReady, InferenceFailed, NotANumber: of one model; what the others had queued is given up.
         """
         settings = self._settings
         require_few(texts, settings)
+        if any(model.name in settings.mask_before_predict for model in models):
+            require_maskable(texts)
         for model in models:
             request.caller.require_model(model.name)
             self._require_reads(model, texts)

@@ -10,17 +10,15 @@ from typing import Any
 from service.access.secret_file import read_pseudonym_key
 from service.api.ask import require_few
 from service.api.schemas import MaskRequest, MaskResponse
-from service.errors import Conflict, Overloaded, PayloadTooLarge
+from service.errors import Conflict, Overloaded
 from service.http.body import parse, read_body
 from service.http.messages import Request, Response
 from service.http.operation import Operation
 from service.http.routing import Endpoint, Group
-from service.masking import TYPES, Masker, Mode
+from service.masking import TYPES, Masker, Mode, require_maskable
 from service.settings import Settings
 
-# Of one request, and of all that wait. The slowest text, digits in groups as of cards, takes
-# some ninety microseconds for each.
-_MOST_CHARACTERS, _MOST_WAITING = 100_000, 1_000_000
+_MOST_WAITING = 1_000_000  # characters of all requests
 
 
 class Masking:
@@ -43,9 +41,7 @@ class Masking:
         texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         require_few(texts, settings)
         masker = self._masker(body)
-        size = sum(map(len, texts))
-        if size > _MOST_CHARACTERS:
-            raise PayloadTooLarge(f"the texts have {size} characters; send at most {_MOST_CHARACTERS} at a time")
+        size = require_maskable(texts)
         if self._waiting + size > _MOST_WAITING:
             raise Overloaded("too many texts wait to be masked; try again later", 1)
         self._waiting += size

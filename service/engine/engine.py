@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 
@@ -14,6 +14,8 @@ from service.engine.devices import batch_texts, load
 from service.errors import ConfigurationError
 from service.setting_types import Device
 
+Mask = Callable[[str], str]
+
 _WARM_UP = "The quick brown fox jumps over the lazy dog. "
 _REHEARSED = (1, 4, 16)  # sentences of a text: different lengths tell what a batch costs besides its tokens
 
@@ -22,23 +24,28 @@ class Engine:
     """The sessions of one bundle, one for each GPU. `encode` and `infer` release the GIL, and may run on several
     threads at once; a thread keeps to one GPU, so that each GPU takes the next batch when it is free.
 
+    Args:
+        mask: what the model reads in place of a text; None: the text.
+
     Raises:
         BundleError, ConfigurationError: see `load`.
     """
 
-    def __init__(self, bundle: Bundle, device: Device = Device()) -> None:
+    def __init__(self, bundle: Bundle, device: Device = Device(), mask: Mask | None = None) -> None:
         self.bundle = bundle
+        self.mask = mask
         self._device = device
         self._runtimes = load(bundle, device)
         self._turns = itertools.cycle(self._runtimes)
         self._of_thread = threading.local()
 
     @cached_property
-    def tokenizer_key(self) -> tuple[str, int, LongTexts | None]:
-        """The same for engines that tokenise every text alike: the tokenizer's digest, the window, and what is read
-        of longer texts."""
+    def tokenizer_key(self) -> tuple[str, int, LongTexts | None, bool]:
+        """The same for engines that tokenise every text alike: the tokenizer's digest, the window, what is read of
+        longer texts, and whether they are masked."""
         manifest = self.bundle.manifest
-        return manifest.files[self.bundle.tokenizer_path.name], manifest.max_length, manifest.runtime.long_texts
+        digest = manifest.files[self.bundle.tokenizer_path.name]
+        return digest, manifest.max_length, manifest.runtime.long_texts, self.mask is not None
 
     @property
     def most_tokens(self) -> int:
@@ -51,6 +58,8 @@ class Engine:
 
     def encode(self, given: Input) -> Encoded:
         """Tokenises one text or pair, as the model reads it."""
+        if self.mask is not None:
+            given = self.mask(given) if isinstance(given, str) else (self.mask(given[0]), self.mask(given[1]))
         return self._runtimes[0].encode(given)
 
     def infer(self, batch: Sequence[Encoded]) -> npt.NDArray[np.float32]:

@@ -13,8 +13,9 @@ from compression.bundle import Bundle, BundleError, SigningError, open_bundle
 from compression.bundle.signature import Signers
 from service.batching import Batcher, BatchLimits
 from service.engine.devices import streams
-from service.engine.engine import Engine
+from service.engine.engine import Engine, Mask
 from service.errors import ConfigurationError
+from service.masking import Masker
 from service.models.cache import ResultCache
 from service.models.version import Member, Version
 from service.setting_types import members
@@ -126,13 +127,15 @@ class Loader:
         """
         _give_back_memory()
         names = [name] if len(opened) == 1 else [f"{name}.{number}" for number in range(len(opened))]
+        mask = _mask() if name in self._settings.mask_before_predict else None
         return Version(
-            [self._member(one, bundle, weight) for one, (bundle, weight) in zip(names, opened, strict=True)], missing
+            [self._member(one, bundle, weight, mask) for one, (bundle, weight) in zip(names, opened, strict=True)],
+            missing,
         )
 
-    def _member(self, name: str, bundle: Bundle, weight: float) -> Member:
+    def _member(self, name: str, bundle: Bundle, weight: float, mask: Mask | None) -> Member:
         settings = self._settings
-        engine = Engine(bundle, settings.device)
+        engine = Engine(bundle, settings.device, mask)
         limits = BatchLimits(
             streams=settings.streams or streams(settings.device),
             batch_texts=engine.batch_texts(settings.batch_tokens),
@@ -147,6 +150,11 @@ class Loader:
         batcher = Batcher(name, engine.infer, limits, self._telemetry, work_clock=work_clock)
         cache = self._cache if settings.cache_bytes else None
         return Member(engine, batcher, weight, cache)
+
+
+def _mask() -> Mask:
+    masker = Masker()
+    return lambda text: masker.mask(text).text
 
 
 def _give_back_memory() -> None:

@@ -1,8 +1,8 @@
 """The texts of a request, tokenised once for all models that tokenise alike: both of triage, members of an ensemble.
 
-Short texts are tokenised in the event loop, in a few milliseconds whatever they hold; all others on threads, where they
-stop when their time is over or nobody waits for them. Much text has threads of its own, which run when nothing else
-wants the core: whoever sends a little is not behind those who send a lot.
+Short texts are tokenised in the event loop, in a few milliseconds whatever they hold; all others, and those that are
+masked before, on threads, where they stop when their time is over or nobody waits for them. Much text has threads of
+its own, which run when nothing else wants the core: whoever sends a little is not behind those who send a lot.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ class Texts(tuple[Input, ...]):
                 return await encoded.result(deadline)
             with metrics.stage("tokenize"):
                 characters = sum(len(text) for given in self for text in texts_of(given))
-                if characters <= _INLINE_CHARACTERS:
+                if characters <= _INLINE_CHARACTERS and engine.mask is None:
                     self._encoded[engine.tokenizer_key] = encoded = [engine.encode(given) for given in self]
                     return encoded
                 executor = self._threads.executor(characters) if self._threads is not None else None

@@ -7,6 +7,8 @@ import httpx
 import pytest
 
 from compression.bundle import Bundle
+from service.environment import load_settings
+from service.errors import ConfigurationError
 from tests.handmade import make_bundle
 from tests.integration.conftest import LiveService, serve
 from tests.integration.test_start_and_stop import refused
@@ -92,3 +94,39 @@ def test_a_key_that_is_none_is_said_at_start(content: str | None, part: str, tmp
     message = refused(LATHE_MODELS=f"mine={bundle.path}", LATHE_PSEUDONYM_KEY_FILE=str(key))
     assert part in message
     assert "Traceback" not in message
+
+
+def test_a_model_reads_texts_masked_where_that_is_set_and_others_do_not(tmp_path: Path) -> None:
+    words = {"CREDIT_CARD": (1.0, -1.0), "4111": (-2.0, 2.0), "good": (-1.0, 1.0)}
+    bundle = make_bundle(tmp_path / "bundle", words).path
+    pairs = make_bundle(tmp_path / "pairs", words, inputs="pairs").path
+    settings = {
+        "LATHE_MODELS": f"masked={bundle},plain={bundle},both={bundle}@1+{bundle}@1,pairs={pairs}",
+        "LATHE_MASK_BEFORE_PREDICT": "masked,both,pairs",
+    }
+    card = "my card 4111 1111 1111 1111"
+    with serve(tmp_path / "service.log", settings) as service:
+
+        def ask(model: str, *inputs: object) -> list[float]:
+            body = {"model": model, "inputs": inputs, "top_k": 2}
+            answer = httpx.post(f"{service.url}/v1/classify", json=body, timeout=30)
+            assert answer.status_code == 200, answer.text
+            return [result["scores"]["negative"] for result in answer.json()["results"]]
+
+        (plain, shown, harmless) = ask("plain", card, "my card <CREDIT_CARD>", "good")
+        assert plain < 0.5 < shown
+        for model in ("masked", "both"):
+            assert ask(model, card, "my card <CREDIT_CARD>", "good") == pytest.approx([shown, shown, harmless])
+        assert ask("pairs", {"text": card, "text_pair": card}, {"text": "good", "text_pair": card}) == ask(
+            "pairs",
+            {"text": "<CREDIT_CARD>", "text_pair": "<CREDIT_CARD>"},
+            {"text": "good", "text_pair": "<CREDIT_CARD>"},
+        )
+        for model, status in (("plain", 200), ("masked", 413)):
+            body = {"model": model, "inputs": "1" * 100_001}
+            assert httpx.post(f"{service.url}/v1/classify", json=body, timeout=30).status_code == status
+
+
+def test_only_what_is_served_can_be_set_to_read_masked_texts() -> None:
+    with pytest.raises(ConfigurationError, match="LATHE_MASK_BEFORE_PREDICT: 'sentimnet' is not served"):
+        load_settings({"LATHE_MASK_BEFORE_PREDICT": "sentimnet"})
