@@ -122,11 +122,12 @@ class FairQueue(Generic[T]):
         return batch
 
     def _turn(self) -> tuple[dict[Tenant, _Line[T]], Iterable[_Line[T]]]:
-        """The lines of the priority whose turn it is, and the others."""
+        """The lines of the priority whose turn it is, and others whose texts may join: not those of batch keys where
+        somebody waits for the answer, which they would make later."""
         interactive, batch = self._lines["interactive"], self._lines["batch"]
         if interactive and (not batch or self._in_a_row < _IN_A_ROW):
             self._in_a_row += 1
-            return interactive, batch.values()
+            return interactive, ()
         self._in_a_row = 0
         return batch, interactive.values()
 

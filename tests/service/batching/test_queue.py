@@ -180,3 +180,16 @@ def test_no_pack_is_too_large_and_none_leaves_room_for_one_more(seed: int) -> No
     if len(batch) < max_texts:
         left = [text.tokens for text in texts if text not in batch]
         assert all(max(longest, tokens) * (len(batch) + 1) > max_tokens for tokens in left)
+
+
+def test_texts_of_a_batch_key_join_no_interactive_batch_and_the_other_way_round_they_do() -> None:
+    queue: FairQueue[list[int]] = FairQueue(100, 1000)
+    add(queue, NIGHT, *[5] * 3)
+    add(queue, "a", 5)
+    add(queue, "b", 5)
+    assert [text.submission.tenant.name for text in queue.take(4, 100, math.inf, 10)] == ["a", "b"]
+    for _ in range(3):
+        add(queue, "a", 5)
+        queue.take(1, 100, math.inf, 10)
+    add(queue, "a", 5)
+    assert [text.submission.tenant.name for text in queue.take(4, 100, math.inf, 20)] == ["night"] * 3 + ["a"]
