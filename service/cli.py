@@ -1,5 +1,6 @@
 """The commands around the service: serve, score, and those of keys."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ from compression.tables.options import format_options, separator, text_pair_opti
 from service.access.commands import keys
 from service.audit.commands import audit
 from service.errors import ConfigurationError
+
+
+def _port() -> str:
+    """BENTOML_PORT, unless Kubernetes has put it there, for a Service called bentoml: tcp://10.0.0.5:3000."""
+    given = os.environ.get("BENTOML_PORT", "")
+    return "3000" if not given or "://" in given else given
 
 
 @click.command()
@@ -25,10 +32,8 @@ from service.errors import ConfigurationError
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    envvar="BENTOML_PORT",
-    default=3000,
-    show_default=True,
-    help="Also read from BENTOML_PORT.",
+    default=_port,
+    help="Also read from BENTOML_PORT.  [default: 3000]",
 )
 @click.option("--device", help="cpu, cuda, tensorrt; cuda:0,1 are those two GPUs.  [default: LATHE_DEVICE, or cpu]")
 def serve(bundles: tuple[str, ...], host: str, port: int, device: str | None) -> None:

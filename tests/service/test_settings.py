@@ -3,10 +3,12 @@ import pwd
 from functools import partial
 from pathlib import Path
 
+import click
 import pytest
 
 from compression.bundle import Bundle
 from service.api.triage import check_fit
+from service.cli import serve
 from service.environment import load_settings, provide_model_store
 from service.errors import ConfigurationError
 from service.listening import require_private_or_keys
@@ -175,3 +177,17 @@ def test_a_user_without_a_home_directory_gets_a_model_store_for_the_time_of_the_
     monkeypatch.setenv("HOME", str(tmp_path))
     provide_model_store()
     assert "BENTOML_HOME" not in os.environ
+
+
+@pytest.mark.parametrize(("given", "port"), [("", 3000), ("4000", 4000), ("tcp://10.0.0.5:3000", 3000)])
+def test_the_port_is_no_address_that_kubernetes_adds(monkeypatch: pytest.MonkeyPatch, given: str, port: int) -> None:
+    monkeypatch.setenv("BENTOML_PORT", given)
+    assert serve.make_context("serve", []).params["port"] == port
+    assert serve.make_context("serve", ["--port", "5000"]).params["port"] == 5000
+
+
+@pytest.mark.parametrize("given", ["abc", "0", "70000"])
+def test_a_port_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("BENTOML_PORT", given)
+    with pytest.raises(click.BadParameter):
+        serve.make_context("serve", [])
