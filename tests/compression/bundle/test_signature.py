@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -53,6 +54,20 @@ def test_a_signed_bundle_is_verified_by_one_of_the_keys(bundle: Path, key: Path,
     assert f"its signature is by none of {public(other)}" in said(run("verify", bundle, "--key", public(other)))
     done("sign", bundle, "--key", other)
     done("verify", bundle, "--key", public(other))
+
+
+def test_whoever_may_read_a_bundle_may_read_its_signature(bundle: Path, key: Path) -> None:
+    for path in bundle.iterdir():
+        path.chmod(0o640)
+        if os.geteuid() == 0:  # as an administrator signs the service user's bundle
+            os.chown(path, 12345, 23456)
+    before = os.umask(0o077)
+    try:
+        done("sign", bundle, "--key", key)
+    finally:
+        os.umask(before)
+    signed, of = (bundle / SIGNATURE).stat(), (bundle / MANIFEST).stat()
+    assert (signed.st_mode, signed.st_uid, signed.st_gid) == (of.st_mode, of.st_uid, of.st_gid)
 
 
 @pytest.mark.parametrize("name", ["a file more", "figures", "labels"])
