@@ -82,12 +82,14 @@ def findings_text(findings: Findings) -> str:
     """The findings as text."""
     machine = findings.machine
     quota = "none" if machine.cpu_quota is None else f"{machine.cpu_quota:g} CPUs"
+    memory = "unknown" if machine.memory_gb is None else f"{machine.memory_gb} GB"
+    limit = "none" if machine.memory_limit_gb is None else f"{machine.memory_limit_gb} GB"
     complete = [extra for extra, missing in findings.missing.items() if not missing]
     lines = [
         ("CPU", machine.cpu),
         ("int8", ", ".join(machine.int8_instructions) or "no instructions for it"),
         ("cores", f"{machine.machine_cores}, of which this process may use {machine.cores}; cgroup quota {quota}"),
-        ("memory", "unknown" if machine.memory_gb is None else f"{machine.memory_gb} GB"),
+        ("memory", f"{memory}; cgroup limit {limit}"),
         ("GPU", ", ".join(findings.gpus) or "none"),
         ("system", f"{machine.system}, Python {machine.python}"),
         ("packages", ", ".join(f"{name} {version}" for name, version in findings.packages.items())),

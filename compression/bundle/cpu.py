@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+from compression.bundle.cgroups import ROOT, groups, membership, read
+
 _INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")  # instructions that multiply 8-bit numbers
 
 
@@ -26,7 +28,7 @@ def usable_cores() -> int:
 
     Of a quota of 1.5 it is one: two threads would be stopped for a quarter of the time, both at once.
     """
-    quota = cpu_quota(read("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    quota = cpu_quota(membership(), ROOT)
     return allowed_cores() if quota is None else max(1, min(allowed_cores(), int(quota)))
 
 
@@ -35,33 +37,14 @@ def allowed_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def cpu_quota(membership: str, root: Path) -> float | None:
-    """Cores' worth of time that a control group and those above it allow, of either version of cgroups.
+def cpu_quota(of: str, root: Path) -> float | None:
+    """Cores' worth of time that a control group and those above it allow.
 
     Args:
-        membership: the content of /proc/self/cgroup. In a container its paths may be those of the host, which are not
-            below `root`; then the container's own group is the root.
-        root: where the hierarchies are mounted.
+        of, root: see `cgroups.groups`.
     """
-    quotas = []
-    for line in membership.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        mount = root / controllers if controllers else root
-        group = mount / path.lstrip("/")
-        for place in (group, *group.parents):
-            if place.is_relative_to(mount):
-                quotas += [quota for quota in (_quota(place),) if quota is not None]
-    return min(quotas, default=None)
-
-
-def read(path: str | Path) -> str:
-    """What a file of the kernel's says; nothing where there is none."""
-    try:
-        return Path(path).read_text("utf-8", errors="replace")
-    except OSError:
-        return ""
+    quotas = (_quota(group) for group in groups(of, root, "cpu"))
+    return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def _quota(group: Path) -> float | None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from compression.bundle.cpu import int8_instructions, read
+from compression.bundle.cgroups import read
+from compression.bundle.cpu import int8_instructions
 from compression.bundle.extras import extra
 from compression.bundle.inputs import Input
 from compression.bundle.manifest import RuntimeOptions

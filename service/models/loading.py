@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from compression.bundle import Bundle, BundleError, SigningError, open_bundle
+from compression.bundle.memory import memory_left
 from compression.bundle.signature import Signers
 from service.batching import Batcher, BatchLimits
 from service.engine.devices import streams
@@ -126,6 +127,8 @@ class Loader:
             ConfigurationError, BundleError: a session cannot be made.
         """
         _give_back_memory()
+        if not self._settings.device.gpus:
+            require_memory([bundle for bundle, _ in opened])
         names = [name] if len(opened) == 1 else [f"{name}.{number}" for number in range(len(opened))]
         mask = _mask() if name in self._settings.mask_before_predict else None
         return Version(
@@ -150,6 +153,29 @@ class Loader:
         batcher = Batcher(name, engine.infer, limits, self._telemetry, work_clock=work_clock)
         cache = self._cache if settings.cache_bytes else None
         return Member(engine, batcher, weight, cache)
+
+
+def require_memory(bundles: Sequence[Bundle], more: int = 0) -> None:
+    """Refuses bundles for which the control group of this process has no memory left: the kernel would kill it.
+
+    What is asked for is less than they take: the models' bytes, and those of the largest once more, which are held
+    while a session is made of them.
+
+    Args:
+        more: bytes that will be taken besides.
+
+    Raises:
+        ConfigurationError: says how much there is, and how much it takes at least.
+    """
+    left = memory_left()
+    sizes = [bundle.model_path.stat().st_size for bundle in bundles]
+    needed = sum(sizes) + max(sizes) + more
+    if left is not None and needed > left:
+        names = ", ".join(str(bundle.path) for bundle in bundles)
+        raise ConfigurationError(
+            f"{names}: needs {needed / 1e6:.0f} MB of memory at least, and the limit of this control group (container) "
+            f"leaves {max(left, 0) / 1e6:.0f} MB: raise it, or serve fewer or smaller bundles"
+        )
 
 
 def _mask() -> Mask:

@@ -19,13 +19,15 @@ from compression.bundle import Bundle
 from service.engine.devices import try_out
 from service.errors import ConfigurationError, ModelNotFound, NotReady
 from service.models.intake import Intake
-from service.models.loading import Loader, Locate, open_members, signers_of
+from service.models.loading import Loader, Locate, open_members, require_memory, signers_of
 from service.models.model import Model
 from service.redaction import describe_exception
 from service.settings import Settings
 from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
+
+_WORKER_BYTES = 120_000_000  # that a worker takes at least, without models
 
 FitCheck = Callable[[Mapping[str, Bundle]], object]
 """Raises ConfigurationError where models of such bundles, by name, do not fit what they are for."""
@@ -174,7 +176,9 @@ def check(settings: Settings, locate: Locate, check_fit: FitCheck) -> None:
         for name, location in settings.models.items()
     }
     check_fit({name: members[0][0] for name, members in opened.items()})
-    if settings.device.gpus:
+    if not settings.device.gpus:
+        require_memory([bundle for members in opened.values() for bundle, _ in members], _WORKER_BYTES)
+    else:
         try_out([bundle for members in opened.values() for bundle, _ in members], settings.device)
     if settings.bundles_root is not None and not settings.bundles_root.is_dir():
         raise ConfigurationError(f"LATHE_BUNDLES_ROOT={str(settings.bundles_root)!r} is no directory; make it first")

@@ -12,10 +12,11 @@ import pytest
 
 from compression.bundle import Encoded, softmax
 from service.engine.engine import Engine
-from service.errors import NotANumber, Overloaded
+from service.errors import ConfigurationError, NotANumber, Overloaded
 from service.models.loading import Loader
 from service.models.model import Candidate, Model
 from service.models.options import CallOptions
+from service.models.registry import check
 from service.models.tokenised import Texts
 from service.models.version import Scored, Version
 from service.settings import Settings
@@ -370,3 +371,26 @@ def test_what_a_full_queue_will_refuse_is_not_tokenised(
         assert len((await waiting).truncated) == room
 
     play(scenario)
+
+
+def test_a_version_for_which_no_memory_is_left_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = make_bundle(tmp_path / "same").model_path.stat().st_size
+    loader = Loader(Settings(streams=1), Telemetry())
+    monkeypatch.setattr("service.models.loading.memory_left", lambda: 2 * size - 1)
+    with pytest.raises(ConfigurationError, match=r"same: needs .* MB of memory at least, and the limit .* leaves 0 MB"):
+        loader.load("shop", "same", tmp_path.joinpath)
+    monkeypatch.setattr("service.models.loading.memory_left", lambda: 2 * size)
+    loader.load("shop", "same", tmp_path.joinpath)
+    monkeypatch.setattr("service.models.loading.memory_left", lambda: None)
+    loader.load("shop", "same", tmp_path.joinpath)
+
+
+def test_more_bundles_than_there_is_memory_for_are_refused_before_a_worker_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_bundle(tmp_path / "one")
+    settings = Settings(models={"one": "one", "two": "one"}, triage="off")
+    check(settings, tmp_path.joinpath, lambda _: None)
+    monkeypatch.setattr("service.models.loading.memory_left", lambda: 100_000_000)
+    with pytest.raises(ConfigurationError, match=r"needs 120 MB of memory at least, .* leaves 100 MB: raise it"):
+        check(settings, tmp_path.joinpath, lambda _: None)
