@@ -12,9 +12,29 @@ from compression.tables.text import bounded_line, encoding_of, reading, writing
 
 _SPACE = " \t\r\n"  # of JSON
 _SPACES = re.compile("[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
 _READ_CHARACTERS = 1 << 16
 _CUT = 16  # characters: an error so near the end of what was read may be of the cut
+
+
+class _Object(dict[str, Any]):
+    """What stands in braces.
+
+    Attributes:
+        twice: a name that it has more than once; JSON does not say which value counts.
+    """
+
+    twice: str | None = None
+
+    @classmethod
+    def of(cls, pairs: list[tuple[str, Any]]) -> "_Object":
+        found = cls(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            found.twice = next(name for name in found if names.count(name) > 1)
+        return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_Object.of)
 
 
 class _Row(NamedTuple):
@@ -73,14 +93,16 @@ class JsonlTable(Table):
 
     def _object(self, raw: str, number: int) -> dict[str, Any]:
         try:
-            value = json.loads(raw)
+            value = _DECODER.decode(raw)
         except (ValueError, RecursionError) as error:
             raise self.broken(f"is not JSON: {error}; repair it", number) from error
         return self._mapping(value, number)
 
     def _mapping(self, value: object, number: int) -> dict[str, Any]:
-        if not isinstance(value, dict):
+        if not isinstance(value, _Object):
             raise self.broken("is not a JSON object", number)
+        if value.twice is not None:
+            raise self.broken(f"has {value.twice!r} twice; keep one", number)
         return value
 
 

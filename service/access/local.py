@@ -13,7 +13,7 @@ from service.access.caller import Caller
 from service.errors import Forbidden
 
 # What a browser says of the page that it sends a POST for, and what a proxy says of a client elsewhere.
-_NOT_FROM_HERE = (b"origin", b"forwarded", b"x-forwarded-for", b"x-real-ip")
+_NOT_FROM_HERE = (b"origin", b"sec-fetch-site", b"forwarded", b"x-forwarded-for", b"x-real-ip")
 
 
 class LocalOnly:

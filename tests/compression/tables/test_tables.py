@@ -195,6 +195,8 @@ BAD = {
     "plain.csv.gz": (b"text\na\n", "not a whole gzip file"),
     "a.jsonl": (b'{"text": "a"}\nno\n', "line 2: is not JSON"),
     "b.jsonl": (b'{"text": "a"}\n[1]\n', "line 2: is not a JSON object"),
+    "twice.jsonl": (b'{"text": "a"}\n{"text": "a", "text": "b"}\n', "line 2: has 'text' twice; keep one"),
+    "twice.json": (b'[{"text": "a", "x": {"y": 1, "y": 2}},\n{"text": "a", "x": 1, "x": 1}]', "line 2: has 'x' twice"),
     "c.jsonl": (b'{"text": "a"}\n{"text": ["a"]}\n', "line 2: has a list in 'text'; write it as a string"),
     "a.json": (b'[{"text": "a"},\n{"text": nope}]', "line 2: is not JSON: Expecting value"),
     "b.json": (b'[{"text": "a"},\n\n{"text": "b"}', "line 3: has neither a comma nor ] behind an object"),

@@ -43,6 +43,7 @@ def test_a_program_here(client: str) -> None:
         (None, b"accept"),
         ("unknown", b"accept"),
         ("127.0.0.1", b"origin"),
+        ("127.0.0.1", b"sec-fetch-site"),
         ("127.0.0.1", b"x-forwarded-for"),
         ("127.0.0.1", b"x-real-ip"),
         ("127.0.0.1", b"forwarded"),
