@@ -60,6 +60,7 @@ def verify(file: Path, holds: str | None) -> None:
 @_file
 @click.option("--key", help="The name of a key.")
 @click.option("--id", "request_id", help="X-Request-Id of an answer.")
+@click.option("--trace", help="Trace id, of the traceparent that a client sent.")
 @click.option("--route", help="As it is in the log, /v1/classify.")
 @click.option("--model", help="That was asked, or whose version was changed.")
 @click.option("--status", type=int, help="Of the answer, 403.")
@@ -69,6 +70,7 @@ def search(
     file: Path,
     key: str | None,
     request_id: str | None,
+    trace: str | None,
     route: str | None,
     model: str | None,
     status: int | None,
@@ -78,7 +80,7 @@ def search(
     """Print the records of FILE and of the files that were rotated that are all of what is asked for, as JSON lines."""
     from service.audit.chain import records
 
-    wanted = {"key": key, "id": request_id, "route": route, "status": status}
+    wanted = {"key": key, "id": request_id, "trace": trace, "route": route, "status": status}
     wanted = {name: value for name, value in wanted.items() if value is not None}
     for record, line in records(file):
         if any(record.get(name) != value for name, value in wanted.items()):

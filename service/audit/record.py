@@ -19,6 +19,7 @@ class Record:
         tokens: of its texts, as far as models read them.
         model: whose versions it asked to change.
         bundle: that it asked to load.
+        trace: the trace that it is part of, as its client says.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Record:
     tokens: int = 0
     model: str = ""
     bundle: str = ""
+    trace: str = ""
 
     def fields(self) -> Mapping[str, Any]:
         """As JSON has them; what does not apply is left out."""
@@ -49,4 +51,6 @@ class Record:
             fields |= {"model": self.model}
         if self.bundle:
             fields |= {"bundle": self.bundle}
+        if self.trace:
+            fields |= {"trace": self.trace}
         return fields

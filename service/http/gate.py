@@ -9,8 +9,9 @@ that of the protocol whose route it is; a traceback never reaches uvicorn's log,
 """
 
 import logging
+import re
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from service.access.limits import Limiter
@@ -26,6 +27,8 @@ from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
+# Version 00, and a later one, which may say more behind it.
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _CLIENT_CLOSED = 499  # nginx's number for a client that left before its answer
 
 
@@ -134,6 +137,7 @@ class Gate:
                 tokens=0 if request is None else request.tokens,
                 model=entry.parameters.get("name", "") if of_admin else "",
                 bundle="" if request is None else request.bundle,
+                trace=_trace_id(entry.headers),
             )
         )
 
@@ -148,6 +152,12 @@ class Gate:
         finally:
             await self._limiter.leave(entry.caller, request.tokens)
             self._telemetry.used(entry.caller.name, request.tokens)
+
+
+def _trace_id(headers: Mapping[bytes, bytes]) -> str:
+    """Of W3C Trace Context's `traceparent`; empty where there is none, or it is not as that says."""
+    found = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
+    return "" if found is None else found[1].decode()
 
 
 def _errors(entry: Entry) -> ErrorShape:

@@ -16,6 +16,8 @@ from tests.integration.test_start_and_stop import refused
 pytestmark = pytest.mark.integration
 
 MARKER = "zanzibarium"
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 
 def test_every_request_is_recorded_without_its_text_and_nothing_was_changed(tmp_path: Path) -> None:
@@ -29,10 +31,12 @@ def test_every_request_is_recorded_without_its_text_and_nothing_was_changed(tmp_
     with serve(tmp_path / "service.log", settings) as service, httpx.Client(base_url=service.url, timeout=60) as client:
         ask = {"model": "mine", "inputs": ["good", MARKER]}
         headers = {"Authorization": f"Bearer {shop}"}
-        answered = client.post("/v1/classify", json=ask, headers={**headers, "X-Request-Id": "order-7"})
+        answered = client.post(
+            "/v1/classify", json=ask, headers={**headers, "X-Request-Id": "order-7", "traceparent": PARENT}
+        )
         client.post("/v1/classify", json=ask, headers={"Authorization": f"Bearer {shop}x"})
         client.post("/v1/classify", json={"model": MARKER, "inputs": "good"}, headers=headers)
-        client.get(f"/{MARKER}", headers=headers)
+        client.get(f"/{MARKER}", headers={**headers, "traceparent": f"00-{MARKER}-00f067aa0ba902b7-01"})
         client.get("/livez")
         as_admin = {"Authorization": f"Bearer {admin}"}
         client.post("/v1/models/mine/load", json={"bundle": "missing"}, headers=as_admin)
@@ -49,6 +53,7 @@ def test_every_request_is_recorded_without_its_text_and_nothing_was_changed(tmp_
         ("shop", "/v1/models/{name}/rollback", 403, "forbidden"),
     ]
     assert requests[0]["id"] == "order-7" == answered.headers["X-Request-Id"]
+    assert [one.get("trace") for one in requests] == [TRACE, *[None] * 5]
     assert requests[0]["asked"] == [{"model": "mine", "version": bundle.version}]
     assert requests[0]["tokens"] == answered.json()["usage"]["tokens"]
     assert (requests[4]["model"], requests[4]["bundle"]) == ("mine", "missing")
