@@ -201,7 +201,7 @@ DATA: dict[str, tuple[str, str, Sequence[str], str]] = {
     "no such text column": ("csv", "text\nx\n", ("--text-column", "body"), "no column 'body', only text"),
     "no such label column": ("csv", "text\nx\n", ("--label-column", "mood"), "no row has a column 'mood'"),
     "a list": ("jsonl", jsonl("good", ["bad"]), (), "line 2: has a list in 'text'"),
-    "an object": ("jsonl", jsonl({"en": "bad"}), (), "line 1: has a dict in 'text'"),
+    "an object": ("jsonl", jsonl({"en": "bad"}), (), "line 1: has an object in 'text'"),
     "half a surrogate pair": ("jsonl", jsonl("good", "\ud800"), (), "line 2: has half a surrogate pair"),
     "no second text": ("csv", "text,text_pair\na,b\nc,\n", ("--text-pair-column", "text_pair"), "line 3: has an empty"),
     "another label": ("csv", "text,label\ngood,positive\nwell,neutral\n", (), "labels that the model does not have"),

@@ -130,4 +130,5 @@ class Table(ABC):
             return None
         if isinstance(value, int | float):
             return str(value)
-        raise self.broken(f"has a {type(value).__name__} in {column!r}; write it as a string", number)
+        kind = "an object" if isinstance(value, dict) else f"a {type(value).__name__}"
+        raise self.broken(f"has {kind} in {column!r}; write it as a string", number)

@@ -8,7 +8,7 @@ from compression.tables.json_file import JsonlTable, JsonTable, begins_with_arra
 from compression.tables.parquet_file import ParquetTable
 from compression.tables.table import Format, Table
 
-KINDS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
 def open_table(path: Path, form: Format = Format()) -> Table:

@@ -47,7 +47,7 @@ def test_rows_outside_have_no_label_and_are_known_to_be_so(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "x", "use one of .csv, .tsv, .jsonl, .json, .parquet"),
+        ("a.txt", "x", "use one of .csv, .tsv, .jsonl, .ndjson, .json, .parquet"),
         ("a.csv", "body\nx\n", "no column 'text', only body"),
         ("a.csv", "text\nx\n  \n", "line 3: has an empty 'text'"),
         ("a.csv", "text\n", "no rows"),

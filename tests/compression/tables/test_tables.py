@@ -21,7 +21,7 @@ from compression.tables.text import likely_encodings
 
 Rows = list[list[Cell]]
 NAMES = ("text", "other")
-KINDS = ("csv", "tsv", "jsonl", "json", "csv.gz", "json.gz", "parquet")
+KINDS = ("csv", "tsv", "jsonl", "ndjson", "json", "csv.gz", "json.gz", "parquet")
 PIECES = ["\r", "\n", "\r\n", "\0", '"', '""', "'", ",", ";", "\t", " ", "\ufeff", "\u2028", "\x85", "\x0b", "早", "a"]
 CELLS = st.lists(st.sampled_from(PIECES), max_size=5).map("".join) | st.text(max_size=4)
 MISSING = st.none() | CELLS
@@ -82,7 +82,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, kind: str, rows: Rows)
     source = written(tmp_path / f"in.{kind}", [row[:2] for row in rows])
     out = copied(source, tmp_path / f"out.{kind}", {"new": [row[2] for row in rows]})
     assert cells(source) == as_kind([row[:2] for row in rows], kind)
-    if rows or kind not in {"jsonl", "json", "json.gz"}:  # no object, no columns
+    if rows or kind not in {"jsonl", "ndjson", "json", "json.gz"}:  # no object, no columns
         assert cells(out, (*NAMES, "new")) == as_kind(rows, kind)
 
 
@@ -206,7 +206,7 @@ BAD = {
     "f.json": (b'[{"text": "a"},\n{"text": "b\n', "line 2: is not JSON: "),
     "g.json": (b'[{"text": "a"},\n]', "line 2: has a comma and nothing behind it"),
     "a.parquet": (b"no", "not a parquet file"),
-    "a.parquet.gz": (b"no", "unknown kind of file '.parquet.gz'; use one of .csv, .tsv, .jsonl, .json, .parquet"),
+    "a.parquet.gz": (b"no", "unknown kind of file '.parquet.gz'; use one of .csv, .tsv, .jsonl, .ndjson, .json"),
 }  # fmt: skip
 
 

@@ -250,7 +250,7 @@ def test_a_text_that_the_model_cannot_compute_costs_no_other_its_answer(
 
 
 BAD = {
-    "in.txt": (b"text\ngood\n", "unknown kind of file '.txt'; use one of .csv, .tsv, .jsonl, .json, .parquet"),
+    "in.txt": (b"text\ngood\n", "unknown kind of file '.txt'; use one of .csv, .tsv, .jsonl, .ndjson, .json, .parquet"),
     "a.csv": (b"", "is empty; its first line must name the columns"),
     "b.csv": (b"body,id\ngood,1\n", "no column 'text', only body, id; name it with --text-column"),
     "c.csv": (b"text,id\ngood,1\nbad\n", "line 3: the row that begins here has 1 cells and the header has 2"),
