@@ -195,8 +195,12 @@ class Handshake(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
-        self._socket = transport.get_extra_info("socket").dup()
-        transport.close()
+        try:
+            self._socket = transport.get_extra_info("socket").dup()
+        except OSError:  # there is no descriptor left
+            return
+        finally:
+            transport.close()
         self._task = self.loop.create_task(self._shake_hands())
         self._task.add_done_callback(self._done)
         self._server.tasks.add(self._task)
