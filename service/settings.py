@@ -125,8 +125,8 @@ class Settings(BaseModel):
     max_connections: int = Field(
         default=10000,
         ge=1,
-        description="Open connections, or fewer where `ulimit -n` is lower; for each beyond that, the one that has "
-        "been without a request for the longest is closed.",
+        description="Open connections, or fewer where `ulimit -n` is lower; for each beyond that, one without a "
+        "request is closed, of the address that has most, the one that is so for the longest.",
     )
     head_timeout_ms: int = Field(
         default=10000,

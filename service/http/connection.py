@@ -31,7 +31,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from service.errors import BodyTimeout, HeadTimeout, Overloaded, ServiceError
-from service.http.connections import Connections, Reason, State
+from service.http.connections import Connections, Reason, State, network_of
 from service.http.exchange import CLOSE, Exchange, answer_head
 from service.http.http1 import Head
 from service.http.incoming import Incoming
@@ -52,6 +52,7 @@ class HttpProtocol(asyncio.Protocol):
         connections: those of this process.
 
     Attributes:
+        address: that it comes from, see `network_of`.
         state: see above.
         due: the loop's time at which that has taken too long.
     """
@@ -66,6 +67,7 @@ class HttpProtocol(asyncio.Protocol):
         connections: Connections,
     ) -> None:
         self.loop = _loop or asyncio.get_running_loop()
+        self.address = ""
         self.state = State.IDLE
         self.due = float("inf")
         self._config = config
@@ -100,6 +102,8 @@ class HttpProtocol(asyncio.Protocol):
             "client": get_remote_addr(transport),
             "scheme": "https" if is_ssl(transport) else "http",
         }
+        client = self._addresses["client"]
+        self.address = "" if client is None else network_of(client[0])
         self._server.connections.add(self)  # type: ignore[arg-type]  # it wants no more of one than `shutdown`
         self._enter(State.IDLE)
         self._all.add(self)
@@ -300,7 +304,9 @@ class HttpProtocol(asyncio.Protocol):
         refused = response.status >= HTTPStatus.BAD_REQUEST and body_bytes > LARGE_BYTES
         if (refused or response.status in _HELD) and self._all.hold():
             self._read(False)
-            self._held = self.loop.call_later(self._all.limits.hold_s, self._release, response, keep_alive)
+            self._held = self.loop.call_later(
+                self._all.hold_s(self.address, response.status), self._release, response, keep_alive
+            )
         else:
             self._answer(response, keep_alive)
 

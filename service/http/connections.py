@@ -1,15 +1,19 @@
 """All connections of a process: the states of one, how long each may last, how many there may be, and who is closed."""
 
 import asyncio
+import ipaddress
 import logging
 import os
 import resource
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Protocol, Self
+
+from cachetools import TTLCache
 
 from service.errors import ServiceError
 from service.http.http1 import Bounds
@@ -20,6 +24,10 @@ from service.telemetry import Telemetry
 logger = logging.getLogger(__name__)
 
 _WARN_S = 10.0
+_IN_A_ROW = 10  # wrong keys from an address
+_FORGOTTEN_S = 60.0  # after the last of them
+_LONGEST = 10  # times as long as others is the answer to them held back
+_ADDRESSES = 10_000  # of which wrong keys are counted
 _OTHER_DESCRIPTORS = 32  # models that are loaded, the keys file
 
 
@@ -71,7 +79,7 @@ class Limits:
         arriving_bytes: of all bodies whose end has not come.
         connections: open at the same time; fewer where the process may not have so many descriptors.
         hold_s: how long the answer to a request is held back that is rejected for lack of capacity or for its
-            key, or refused with a large body.
+            key, or refused with a large body; up to ten times as long for wrong keys that come one after another.
         held: so many such answers at the same time; those beyond are sent at once.
     """
 
@@ -116,9 +124,11 @@ class Connection(Protocol):
     """What all of them together know of one.
 
     Attributes:
+        address: that it comes from, see `network_of`.
         due: the loop's time at which its state has taken too long.
     """
 
+    address: str
     loop: asyncio.AbstractEventLoop
     state: State
     due: float
@@ -143,7 +153,10 @@ class Connections:
         self._tick_s = min(0.5, min(self.seconds.values()) / 4)
         self.draining = False
         self._open: set[Connection] = set()
-        self._without_request: OrderedDict[Connection, None] = OrderedDict()  # the longest first
+        self._of: Counter[str] = Counter()  # how many are open, by address
+        # By address, the longest first; and the addresses, none of them empty.
+        self._without_request: dict[str, dict[Connection, None]] = {}
+        self._wrong_keys: TTLCache[str, int] = TTLCache(_ADDRESSES, _FORGOTTEN_S)
         self._arriving: OrderedDict[Connection, int] = OrderedDict()  # bytes of each; the longest on its way first
         self._arriving_bytes = 0
         self._held = 0
@@ -162,15 +175,16 @@ class Connections:
         return sum(connection.state == state for connection in self._open)
 
     def add(self, connection: Connection) -> None:
-        """One has opened. If there is no room for it, the one that is without a request for the longest is ended."""
+        """One has opened. If there is no room for it, one is ended that is without a request: of the address that has
+        most, so that nobody takes the places of others, the one that is so for the longest."""
         if self._most is None:
             self._most = min(self.limits.connections, _spare_descriptors())
         self._open.add(connection)
+        self._of[connection.address] += 1
         if len(self._open) > self._most:
             self._warn(connection.loop.time())
-            last = next(iter(self._without_request), connection)
-            self._open.discard(last)
-            self.begin(last)
+            last = self._gives_way() or connection
+            self.leave(last)
             last.end(Reason.FULL)
         if self._clock is None:
             self._clock = connection.loop.call_later(self._tick_s, self._tick, connection.loop)
@@ -182,17 +196,24 @@ class Connections:
 
     def leave(self, connection: Connection) -> None:
         """One is not among them any more: it has ended, or another follows on the same socket."""
-        self._open.discard(connection)
+        if connection in self._open:
+            self._open.discard(connection)
+            self._of[connection.address] -= 1
+            if not self._of[connection.address]:
+                del self._of[connection.address]
         self.begin(connection)
         self.arrived(connection)
 
     def wait(self, connection: Connection) -> None:
         """One is without a request."""
-        self._without_request[connection] = None
+        self._without_request.setdefault(connection.address, {})[connection] = None
 
     def begin(self, connection: Connection) -> None:
         """One has a request."""
-        self._without_request.pop(connection, None)
+        waiting = self._without_request.get(connection.address, {})
+        waiting.pop(connection, None)
+        if not waiting:
+            self._without_request.pop(connection.address, None)
 
     def arrive(self, connection: Connection, size: int) -> None:
         """So much of a body has come, and not its end.
@@ -217,16 +238,28 @@ class Connections:
         self._held += room
         return room
 
+    def hold_s(self, address: str, status: int) -> float:
+        """How long an answer to that address is held back; ten wrong keys in a row make it longer."""
+        if status != HTTPStatus.UNAUTHORIZED:
+            return self.limits.hold_s
+        wrong = self._wrong_keys[address] = self._wrong_keys.get(address, 0) + 1
+        return self.limits.hold_s * min(max(1, wrong // _IN_A_ROW), _LONGEST)
+
     def let_go(self) -> None:
         """One holds nothing back any more."""
         self._held -= 1
+
+    def _gives_way(self) -> Connection | None:
+        """One of those without a request, see `add`; None where there is none."""
+        address = max(self._without_request, key=self._of.__getitem__, default=None)
+        return None if address is None else next(iter(self._without_request[address]))
 
     def _warn(self, now: float) -> None:
         if now - self._warned >= _WARN_S:
             self._warned = now
             logger.warning(
                 "there is no room for more than %d connections (LATHE_MAX_CONNECTIONS, or descriptors: ulimit -n); for "
-                "each new one, the one that is without a request for the longest is closed",
+                "each new one, one without a request is closed, of the address that has most",
                 self._most,
             )
 
@@ -235,6 +268,17 @@ class Connections:
         self._clock = loop.call_later(self._tick_s, self._tick, loop) if self._open else None
         for connection in [connection for connection in self._open if connection.due <= now]:
             connection.expire()
+
+
+def network_of(address: str) -> str:
+    """What is counted as one address: of IPv6 the first 64 bits, of which a client may have as many as it likes."""
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(found.ipv4_mapped or ipaddress.IPv6Address(int(found) >> 64 << 64))
 
 
 def _spare_descriptors() -> int:

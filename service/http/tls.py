@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
 from service.access.secret_file import read_secret_file
 from service.errors import ConfigurationError
 from service.http.connection import HttpProtocol
-from service.http.connections import Connections, Reason, State
+from service.http.connections import Connections, Reason, State, network_of
 from service.redaction import describe_exception
 from service.settings import Settings
 
@@ -189,12 +190,15 @@ class Handshake(asyncio.Protocol):
         self._server = server_state
         self._http = then(server_state=server_state, _loop=_loop, **arguments)
         self._task: asyncio.Task[None]
+        self.address = ""
         self._socket: socket.socket
         self._reason: Reason | None = None
         self._stopping = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's
         """A client has connected."""
+        client = get_remote_addr(transport)
+        self.address = "" if client is None else network_of(client[0])
         try:
             self._socket = transport.get_extra_info("socket").dup()
         except OSError:  # there is no descriptor left
