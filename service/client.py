@@ -9,6 +9,7 @@ What is sent and when is decided once, in `_exchange`, which does no I/O; `Clien
 import asyncio
 import itertools
 import random
+import ssl
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -82,17 +83,29 @@ class _Base:
         key: made by `lathe keys add`; None where the service asks for none.
         timeout_s: for one question, all attempts and the waits between them included.
         retries: attempts after the first.
+        tls: which authorities it trusts, and the certificate that it has; None: the usual ones, and none.
 
     Raises:
         MissingExtra: httpx is not installed.
     """
 
-    def __init__(self, url: str, key: str | None = None, timeout_s: float = 10.0, retries: int = 3) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        timeout_s: float = 10.0,
+        retries: int = 3,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         with extra("client", "lathe.Client"):
             import httpx
 
         self._httpx = httpx
-        self._options = {"base_url": url, "headers": {"Authorization": f"Bearer {key}"} if key else {}}
+        self._options: dict[str, Any] = {
+            "base_url": url,
+            "headers": {"Authorization": f"Bearer {key}"} if key else {},
+            "verify": True if tls is None else tls,
+        }
         self._timeout_s = timeout_s
         self._retries = retries
 
@@ -118,8 +131,15 @@ class _Base:
 class Client(_Base):
     """Asks a service; a context manager, whose connections several threads may share."""
 
-    def __init__(self, url: str, key: str | None = None, timeout_s: float = 10.0, retries: int = 3) -> None:
-        super().__init__(url, key, timeout_s, retries)
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        timeout_s: float = 10.0,
+        retries: int = 3,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(url, key, timeout_s, retries, tls)
         self._http = self._httpx.Client(**self._options)
 
     def __enter__(self) -> Self:
@@ -189,8 +209,15 @@ class Client(_Base):
 class AsyncClient(_Base):
     """Asks a service from asyncio; an asynchronous context manager."""
 
-    def __init__(self, url: str, key: str | None = None, timeout_s: float = 10.0, retries: int = 3) -> None:
-        super().__init__(url, key, timeout_s, retries)
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        timeout_s: float = 10.0,
+        retries: int = 3,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(url, key, timeout_s, retries, tls)
         self._http = self._httpx.AsyncClient(**self._options)
 
     async def __aenter__(self) -> Self:

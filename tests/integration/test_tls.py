@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import lathe
 from compression.bundle import Bundle
 from loadtests.run import free_port, stop
 from tests.authority import until
@@ -177,6 +178,8 @@ def test_only_a_client_with_a_certificate_is_served(sentiment_bundle: Bundle, tm
     with encrypted(tmp_path, sentiment_bundle, known) as service:
         with service.client() as http:
             assert http.get("/v1/models").is_success
+        with lathe.Client(f"https://127.0.0.1:{service.port}", tls=service.context) as client:
+            assert len(client.classify(["good", "bad"], model="sentiment")) == 2
         for certificate in (None, stranger):
             context = ssl.create_default_context(cafile=tmp_path / "certificate.pem")
             if certificate is not None:
