@@ -101,13 +101,14 @@ class _Base:
             import httpx
 
         self._httpx = httpx
-        self._options: dict[str, Any] = {
-            "base_url": url,
-            "headers": {"Authorization": f"Bearer {key}"} if key else {},
-            "verify": True if tls is None else tls,
-        }
         self._timeout_s = timeout_s
         self._retries = retries
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._open(base_url=url, headers=headers, verify=True if tls is None else tls)
+
+    def _open(self, **options: Any) -> None:
+        """Makes httpx's client."""
+        raise NotImplementedError
 
     def _exchange(self, count: int) -> _Exchange:
         """Decides what is done next; is sent what came of it, and returns the results, of which there are so many.
@@ -131,16 +132,8 @@ class _Base:
 class Client(_Base):
     """Asks a service; a context manager, whose connections several threads may share."""
 
-    def __init__(
-        self,
-        url: str,
-        key: str | None = None,
-        timeout_s: float = 10.0,
-        retries: int = 3,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        super().__init__(url, key, timeout_s, retries, tls)
-        self._http = self._httpx.Client(**self._options)
+    def _open(self, **options: Any) -> None:
+        self._http = self._httpx.Client(**options)
 
     def __enter__(self) -> Self:
         return self
@@ -209,16 +202,8 @@ class Client(_Base):
 class AsyncClient(_Base):
     """Asks a service from asyncio; an asynchronous context manager."""
 
-    def __init__(
-        self,
-        url: str,
-        key: str | None = None,
-        timeout_s: float = 10.0,
-        retries: int = 3,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        super().__init__(url, key, timeout_s, retries, tls)
-        self._http = self._httpx.AsyncClient(**self._options)
+    def _open(self, **options: Any) -> None:
+        self._http = self._httpx.AsyncClient(**options)
 
     async def __aenter__(self) -> Self:
         return self

@@ -54,21 +54,27 @@ def load_settings(
             f"{PREFIX}NEUTRAL_LOW={settings.neutral_low} is above {PREFIX}NEUTRAL_HIGH={settings.neutral_high}; "
             "the neutral band lies between them"
         )
-    if settings.predict_model not in (None, *settings.models):
-        raise ConfigurationError(
-            f"{PREFIX}PREDICT_MODEL={settings.predict_model!r} is not served; "
-            f"{PREFIX}MODELS has {', '.join(sorted(settings.models))}"
-        )
-    if unknown := [name for name in settings.mask_before_predict if name not in settings.models]:
-        raise ConfigurationError(
-            f"{PREFIX}MASK_BEFORE_PREDICT: {unknown[0]!r} is not served; {PREFIX}MODELS has "
-            f"{', '.join(sorted(settings.models))}"
-        )
+    _require_served(settings)
     _require_distinct_names(settings.models)
     _require_triage_models(settings)
     _require_whole_issuer(settings)
     _require_certificate(settings)
     return settings
+
+
+def _not_served(setting: str, settings: Settings, remedy: str = "") -> ConfigurationError:
+    return ConfigurationError(
+        f"{setting} is not served; {PREFIX}MODELS has {', '.join(sorted(settings.models))}{remedy}"
+    )
+
+
+def _require_served(settings: Settings) -> None:
+    """Refuses models that a setting names, and that are not served."""
+    if settings.predict_model not in (None, *settings.models):
+        raise _not_served(f"{PREFIX}PREDICT_MODEL={settings.predict_model!r}", settings)
+    for name in settings.mask_before_predict:
+        if name not in settings.models:
+            raise _not_served(f"{PREFIX}MASK_BEFORE_PREDICT: {name!r}", settings)
 
 
 def _require_distinct_names(models: Collection[str]) -> None:
@@ -91,10 +97,8 @@ def _require_triage_models(settings: Settings) -> None:
     for field in ("triage_sentiment", "triage_intent"):
         wanted = settings.triage == "on" or (settings.triage == "auto" and field in settings.model_fields_set)
         if wanted and getattr(settings, field) not in settings.models:
-            raise ConfigurationError(
-                f"{PREFIX}{field.upper()}={getattr(settings, field)!r} is not served; {PREFIX}MODELS has "
-                f"{', '.join(sorted(settings.models))}. Name one of them, or set {PREFIX}TRIAGE=off"
-            )
+            setting = f"{PREFIX}{field.upper()}={getattr(settings, field)!r}"
+            raise _not_served(setting, settings, f". Name one of them, or set {PREFIX}TRIAGE=off")
 
 
 def _require_whole_issuer(settings: Settings) -> None:
@@ -165,17 +169,7 @@ def bentoml_misconfigured(error: Exception) -> ConfigurationError | None:
 
 
 def _from_directory(settings: Settings) -> Settings:
-    fields = (
-        "audit_file",
-        "keys_file",
-        "jwt_jwks",
-        "pseudonym_key_file",
-        "bundles_root",
-        "tls_certificate",
-        "tls_key",
-        "tls_client_ca",
-    )
-    paths = {name: getattr(settings, name) for name in fields if isinstance(getattr(settings, name), Path)}
+    paths = {name: value for name, value in settings if isinstance(value, Path) and name != "directory"}
     absolute: dict[str, Any] = {name: settings.directory / path for name, path in paths.items()}
     signed_by = tuple(str(settings.directory / path) for path in settings.signed_by)
     return settings.model_copy(update={**absolute, "signed_by": signed_by})

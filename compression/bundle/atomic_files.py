@@ -88,6 +88,18 @@ def explained(path: Path, remedy: str) -> Iterator[None]:
         raise StorageError(f"{path}: cannot be written: {reason}; {remedy}") from error
 
 
+def take_after(descriptor: int, other: Path) -> None:
+    """Gives an open file the mode, owner and group of another.
+
+    Raises:
+        PermissionError: it has that mode, and would need to be given to somebody else.
+    """
+    old, new = other.stat(), os.fstat(descriptor)
+    os.fchmod(descriptor, old.st_mode & 0o7777)
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+
+
 def _replace(new: Path, path: Path, old: Path) -> None:
     """Moves `new` to `path`; what is there goes to `old`, or changes places with it."""
     if not path.is_dir():  # a file is replaced in one move, a directory is not

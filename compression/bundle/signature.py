@@ -7,14 +7,13 @@ Digests alone tell that nothing was damaged; whoever can change a file can write
 
 import base64
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from compression.bundle.atomic_files import explained, replacing
+from compression.bundle.atomic_files import explained, replacing, take_after
 from compression.bundle.extras import extra
 from compression.bundle.storage import MANIFEST, Bundle
 from compression.errors import BundleError, SigningError
@@ -88,9 +87,11 @@ def sign(bundle: Bundle, key: Path) -> Path:
     """
     signature = base64.b64encode(_private_key(key).sign(_signed(bundle)))
     path = bundle.path / SIGNATURE
-    with replacing(path, "sign a copy of the bundle in a directory that can be written") as staging:
-        staging.write_bytes(signature + b"\n")
-        _take_after(bundle.path / MANIFEST, staging)
+    remedy = "sign a copy of the bundle in a directory that can be written"
+    with replacing(path, remedy) as staging, staging.open("wb") as file:
+        file.write(signature + b"\n")
+        with suppress(PermissionError):  # of an owner that only root can give; the mode is there
+            take_after(file.fileno(), bundle.path / MANIFEST)
     return path
 
 
@@ -121,14 +122,6 @@ def make_key(path: Path) -> Path:
             file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return public
-
-
-def _take_after(other: Path, path: Path) -> None:
-    """Gives a new file the mode, and where that is allowed the owner and group, of another: who reads that reads it."""
-    status = other.stat()
-    path.chmod(stat.S_IMODE(status.st_mode))
-    with suppress(PermissionError):
-        os.chown(path, status.st_uid, status.st_gid)
 
 
 def _signed(bundle: Bundle) -> bytes:

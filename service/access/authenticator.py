@@ -15,6 +15,7 @@ from pathlib import Path
 
 from service.access.caller import Caller
 from service.access.keys_file import Key, hash_of, read_keys
+from service.access.secret_file import stamp_of
 from service.errors import ConfigurationError, Unauthorized
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Authenticator:
         if now - self._looked_at < _RELOAD_S:
             return
         self._looked_at = now
-        stamp = self._stamp()
+        stamp = stamp_of(self._path)
         if stamp is not None and stamp == self._seen and self._fault is None:
             return
         self._seen = stamp
@@ -125,14 +126,6 @@ class Authenticator:
         self._keys = {key.id: key for key in keys}
         self._names = frozenset(key.name for key in self._keys.values())
         self._ends = sorted(key.expires.timestamp() for key in self._keys.values() if key.expires is not None)
-
-    def _stamp(self) -> tuple[int, ...] | None:
-        """What changes with the file: with its content, and with who may read it."""
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
 
 
 def bearer(authorization: str | None, what: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from compression.bundle.atomic_files import take_after
 from service.access.caller import SCOPES, Caller, Limits, Scope
 from service.access.secret_file import read_secret_file
 from service.errors import ConfigurationError
@@ -144,14 +145,11 @@ def _replace(path: Path, keys: tuple[Key, ...]) -> None:
 
 
 def _take_after(path: Path, descriptor: int) -> None:
-    """Gives an open file the owner, group and mode of another."""
-    old, new = path.stat(), os.fstat(descriptor)
-    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-        try:
-            os.fchown(descriptor, old.st_uid, old.st_gid)
-        except PermissionError:
-            raise ConfigurationError(
-                f"{path}: belongs to user {old.st_uid} and group {old.st_gid}, who would lose it; "
-                "run this as root, or as that user"
-            ) from None
-    os.fchmod(descriptor, old.st_mode & 0o7777)
+    try:
+        take_after(descriptor, path)
+    except PermissionError:
+        old = path.stat()
+        raise ConfigurationError(
+            f"{path}: belongs to user {old.st_uid} and group {old.st_gid}, who would lose it; "
+            "run this as root, or as that user"
+        ) from None

@@ -28,6 +28,15 @@ def read_pseudonym_key(path: Path) -> bytes:
     return key
 
 
+def stamp_of(path: Path) -> tuple[int, ...] | None:
+    """What changes with a file: with its content, and with who may read it; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
+
+
 def read_secret_file(path: Path, what: str) -> bytes:
     """What is in it. A pipe would be waited for, and a device may have no end: the service reads while it serves.
 

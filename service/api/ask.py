@@ -95,7 +95,7 @@ class Inference:
             self._require_reads(model, texts)
         calibrated = settings.calibrated if calibrated is None else calibrated
         options = CallOptions(request.caller.tenant, request.deadline, calibrated, cut)
-        with self._intake.take(texts, request.caller.name, models) as taken:
+        with self._intake.take(texts, request.caller.tenant, models) as taken:
             async with WhileThere(request.gone):
                 answers = await together([model.ask(taken, options) for model in models], options.cancellation)
                 request.tokens += sum(answer.tokens for answer in answers)

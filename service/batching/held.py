@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from service.errors import Overloaded, PayloadTooLarge
+from service.tenant import Tenant
 
 _RETRY_AFTER_S = 1
 
@@ -21,10 +22,10 @@ class HeldText:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._of: Counter[str] = Counter()
+        self._of: Counter[Tenant] = Counter()
         self.bytes = 0
 
-    def take(self, texts: Sequence[str], tenant: str) -> int:
+    def take(self, texts: Sequence[str], tenant: Tenant) -> int:
         """Holds texts, until they are given back.
 
         Args:
@@ -48,7 +49,7 @@ class HeldText:
         self.bytes += size
         return size
 
-    def give_back(self, size: int, tenant: str) -> None:
+    def give_back(self, size: int, tenant: Tenant) -> None:
         """Holds so many bytes less."""
         self.bytes -= size
         self._of[tenant] -= size

@@ -31,7 +31,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from service.errors import BodyTimeout, HeadTimeout, Overloaded, ServiceError
-from service.http.connections import Connections, Reason, State, network_of
+from service.http.connections import Connections, Reason, State, address_of
 from service.http.exchange import CLOSE, Exchange, answer_head
 from service.http.http1 import Head
 from service.http.incoming import Incoming
@@ -52,7 +52,7 @@ class HttpProtocol(asyncio.Protocol):
         connections: those of this process.
 
     Attributes:
-        address: that it comes from, see `network_of`.
+        address: see `address_of`.
         state: see above.
         due: the loop's time at which that has taken too long.
     """
@@ -102,8 +102,7 @@ class HttpProtocol(asyncio.Protocol):
             "client": get_remote_addr(transport),
             "scheme": "https" if is_ssl(transport) else "http",
         }
-        client = self._addresses["client"]
-        self.address = "" if client is None else network_of(client[0])
+        self.address = address_of(transport)
         self._server.connections.add(self)  # type: ignore[arg-type]  # it wants no more of one than `shutdown`
         self._enter(State.IDLE)
         self._all.add(self)

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Protocol, Self
 
 from cachetools import TTLCache
+from uvicorn.protocols.utils import get_remote_addr
 
 from service.errors import ServiceError
 from service.http.http1 import Bounds
@@ -24,7 +25,7 @@ from service.telemetry import Telemetry
 logger = logging.getLogger(__name__)
 
 _WARN_S = 10.0
-_IN_A_ROW = 10  # wrong keys from an address
+_WRONG_KEYS = 10  # one after another from an address
 _FORGOTTEN_S = 60.0  # after the last of them
 _LONGEST = 10  # times as long as others is the answer to them held back
 _ADDRESSES = 10_000  # of which wrong keys are counted
@@ -124,7 +125,7 @@ class Connection(Protocol):
     """What all of them together know of one.
 
     Attributes:
-        address: that it comes from, see `network_of`.
+        address: see `address_of`.
         due: the loop's time at which its state has taken too long.
     """
 
@@ -243,7 +244,7 @@ class Connections:
         if status != HTTPStatus.UNAUTHORIZED:
             return self.limits.hold_s
         wrong = self._wrong_keys[address] = self._wrong_keys.get(address, 0) + 1
-        return self.limits.hold_s * min(max(1, wrong // _IN_A_ROW), _LONGEST)
+        return self.limits.hold_s * min(max(1, wrong // _WRONG_KEYS), _LONGEST)
 
     def let_go(self) -> None:
         """One holds nothing back any more."""
@@ -268,6 +269,12 @@ class Connections:
         self._clock = loop.call_later(self._tick_s, self._tick, loop) if self._open else None
         for connection in [connection for connection in self._open if connection.due <= now]:
             connection.expire()
+
+
+def address_of(transport: asyncio.Transport) -> str:
+    """Where a connection comes from, as `network_of` counts it; empty where that is not known."""
+    client = get_remote_addr(transport)
+    return "" if client is None else network_of(client[0])
 
 
 def network_of(address: str) -> str:

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
-from service.access.secret_file import read_secret_file
+from service.access.secret_file import read_secret_file, stamp_of
 from service.errors import ConfigurationError
 from service.http.connection import HttpProtocol
-from service.http.connections import Connections, Reason, State, network_of
+from service.http.connections import Connections, Reason, State, address_of
 from service.redaction import describe_exception
 from service.settings import Settings
 
@@ -93,9 +92,8 @@ class Tls:
         else:
             logger.info("%s was read again", self._certificate)
 
-    def _stamps(self) -> tuple[tuple[int, int] | None, ...]:
-        """What changes with the files."""
-        return tuple(map(_stamp, (self._certificate, self._key, self._client_ca)))
+    def _stamps(self) -> list[tuple[int, ...] | None]:
+        return [stamp_of(path) for path in (self._certificate, self._key, self._client_ca) if path is not None]
 
     def _read(self) -> tuple[ssl.SSLContext, float]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -133,14 +131,6 @@ class _Encrypted(Exception):
 
 def _no_password() -> str:
     raise _Encrypted  # OpenSSL would ask for it on the terminal
-
-
-def _stamp(path: Path | None) -> tuple[int, int] | None:
-    try:
-        status = None if path is None else path.stat()
-    except OSError:
-        return None
-    return None if status is None else (status.st_mtime_ns, status.st_ino)
 
 
 def _read_pem(path: Path, setting: str) -> bytes:
@@ -197,8 +187,7 @@ class Handshake(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's
         """A client has connected."""
-        client = get_remote_addr(transport)
-        self.address = "" if client is None else network_of(client[0])
+        self.address = address_of(transport)
         try:
             self._socket = transport.get_extra_info("socket").dup()
         except OSError:  # there is no descriptor left

@@ -11,6 +11,7 @@ from service.models.model import Model
 from service.models.tokenised import Texts, TokenizerThreads
 from service.settings import Settings
 from service.telemetry import Telemetry
+from service.tenant import Tenant
 
 
 class Intake:
@@ -27,7 +28,7 @@ class Intake:
         telemetry.held_text(lambda: held.bytes)
 
     @contextmanager
-    def take(self, texts: Sequence[Input], tenant: str, models: Sequence[Model]) -> Iterator[Texts]:
+    def take(self, texts: Sequence[Input], tenant: Tenant, models: Sequence[Model]) -> Iterator[Texts]:
         """The texts, which are held while this lasts.
 
         Args:

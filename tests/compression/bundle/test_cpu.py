@@ -11,6 +11,7 @@ import pytest
 
 from compression.bundle import cpu
 from compression.bundle.cpu import cpu_quota, usable_cores
+from tests.control_groups import control_group
 
 
 @pytest.mark.parametrize(
@@ -65,23 +66,9 @@ def test_a_process_that_was_given_one_core_starts_one_stream() -> None:
 
 @pytest.fixture
 def group_of_one_core() -> Iterator[Path]:
-    """The file `cgroup.procs` of a control group with a quota of one core, of the first version or the second."""
-    mount = Path("/sys/fs/cgroup")
-    group = (mount / "cpu" if (mount / "cpu").is_dir() else mount) / f"lathe-test-{os.getpid()}"
-    try:
-        group.mkdir()
-    except OSError as error:
-        pytest.skip(f"no control group can be made here: {error}")
-    try:
-        if (group / "cpu.cfs_quota_us").exists():
-            (group / "cpu.cfs_quota_us").write_text("100000")
-        elif (group / "cpu.max").exists():
-            (group / "cpu.max").write_text("100000 100000")
-        else:
-            pytest.skip("control groups do not bound the time of cores here")
-        yield group / "cgroup.procs"
-    finally:
-        group.rmdir()
+    """The file `cgroup.procs` of a control group with a quota of one core."""
+    with control_group("cpu", {"cpu.cfs_quota_us": "100000", "cpu.max": "100000 100000"}) as processes:
+        yield processes
 
 
 STREAMS = (

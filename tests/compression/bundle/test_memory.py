@@ -1,6 +1,5 @@
 """The bounds of control groups on memory: from recorded files, and in a real one."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from compression.bundle.memory import left
+from tests.control_groups import control_group
 
 MB = 1 << 20
 
@@ -45,21 +45,10 @@ def test_what_a_control_group_leaves(
 
 @pytest.fixture
 def group_of_300_mb() -> Iterator[Path]:
-    """The file `cgroup.procs` of a control group with that bound, of the first version or the second."""
-    mount = Path("/sys/fs/cgroup")
-    group = (mount / "memory" if (mount / "memory").is_dir() else mount) / f"lathe-test-{os.getpid()}"
-    try:
-        group.mkdir()
-    except OSError as error:
-        pytest.skip(f"no control group can be made here: {error}")
-    try:
-        bounds = [group / name for name in ("memory.max", "memory.limit_in_bytes") if (group / name).exists()]
-        if not bounds:
-            pytest.skip("control groups do not bound memory here")
-        bounds[0].write_text(str(300 * MB))
-        yield group / "cgroup.procs"
-    finally:
-        group.rmdir()
+    """The file `cgroup.procs` of a control group with that bound."""
+    bound = str(300 * MB)
+    with control_group("memory", {"memory.max": bound, "memory.limit_in_bytes": bound}) as processes:
+        yield processes
 
 
 def test_what_is_taken_is_not_left(group_of_300_mb: Path) -> None:
